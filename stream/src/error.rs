@@ -1,0 +1,136 @@
+//! How a target says no: each failure names what the retryer does about it.
+//!
+//! A target decides the kind, from what it knows of its server; nobody guesses it from an errno.
+
+use std::{error, fmt, io, sync::Arc};
+
+use sealback_crypto::Nonce;
+
+/// Why a subrequest did not go through, as a decision for the retryer.
+///
+/// A write that went through in part is not a failure: it terminates with the bytes written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// An expectation did not hold. Nothing of the subrequest was written. Every block that
+    /// differs is named.
+    Conflict(Vec<BlockConflict>),
+    /// It will not get better by trying again.
+    Fatal(TargetError),
+    /// The grant no longer holds: ask the target anew, then send again.
+    Renegotiate(TargetError),
+    /// Transient, or its outcome is not known: send the same bytes again.
+    Retry(TargetError),
+}
+
+/// One block whose stored nonce was not the expected one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockConflict {
+    /// The block's number.
+    pub block: u64,
+    /// The nonce that is stored there; `None` for a hole or nothing.
+    pub stored: Option<Nonce>,
+}
+
+/// What a target ran into.
+#[derive(Clone, Debug)]
+pub struct TargetError {
+    kind: TargetErrorKind,
+    context: String,
+    source: Option<Arc<io::Error>>,
+}
+
+/// The kinds of [`TargetError`], as a caller would tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TargetErrorKind {
+    /// There is a file of that name already.
+    AlreadyExists,
+    /// The operation was cancelled before it took place.
+    Cancelled,
+    /// Compare-and-write of a header: it is no longer what was read.
+    Conflict,
+    /// The target dropped a completion without using it.
+    Dropped,
+    /// An input/output error without a better name.
+    Io,
+    /// The name stands for a directory.
+    IsADirectory,
+    /// No room left, or over quota.
+    NoSpace,
+    /// There is no file of that name.
+    NotFound,
+    /// The caller may not.
+    NotPermitted,
+    /// The target takes no writes.
+    ReadOnly,
+    /// No answer in time: whether it took place is not known.
+    TimedOut,
+    /// The target cannot do this.
+    Unsupported,
+}
+
+impl TargetError {
+    /// An error of a kind, with what was being done (no secrets, no full stop).
+    pub fn new(kind: TargetErrorKind, context: impl Into<String>) -> TargetError {
+        TargetError { kind, context: context.into(), source: None }
+    }
+
+    /// The error behind an [`io::Error`], with what was being done. The kind follows from the
+    /// error's own.
+    pub fn from_io(context: impl Into<String>, source: io::Error) -> TargetError {
+        let kind = match source.kind() {
+            io::ErrorKind::AlreadyExists => TargetErrorKind::AlreadyExists,
+            io::ErrorKind::IsADirectory => TargetErrorKind::IsADirectory,
+            io::ErrorKind::NotFound => TargetErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => TargetErrorKind::NotPermitted,
+            io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull => TargetErrorKind::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => TargetErrorKind::ReadOnly,
+            io::ErrorKind::TimedOut => TargetErrorKind::TimedOut,
+            io::ErrorKind::Unsupported => TargetErrorKind::Unsupported,
+            _ => TargetErrorKind::Io,
+        };
+        TargetError { kind, context: context.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// What kind of error it is.
+    pub fn kind(&self) -> TargetErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{}: {source}", self.context),
+            None => f.write_str(&self.context),
+        }
+    }
+}
+
+impl error::Error for TargetError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Conflict(blocks) => match blocks.first() {
+                Some(first) => write!(
+                    f,
+                    "conflict: block {} ({} in all) was changed by someone else",
+                    first.block,
+                    blocks.len()
+                ),
+                None => f.write_str("conflict"),
+            },
+            Failure::Fatal(error) | Failure::Renegotiate(error) | Failure::Retry(error) => {
+                error.fmt(f)
+            }
+        }
+    }
+}
+
+impl error::Error for Failure {}

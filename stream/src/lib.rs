@@ -1,0 +1,53 @@
+//! Subrequests, their stalled queues, and the targets they go to: the streams of `sealback`.
+//!
+//! A *stream* takes one destination's share of a writeback. It cuts what it is to carry into
+//! *subrequests*, as large as its *target* grants, keeps the prepared ones stalled in file order
+//! until their ciphertext is there, issues them within a window, and collects their terminations.
+//!
+//! ```text
+//!  wanted blocks ─► Tiler ─► Subrequest ─► StalledQueue ─► issued ─► Target ─► Completion
+//!                     ▲  prepare: bytes, segments,  ▲ sealed?           │
+//!                     │  boundary, credits          │ window?           ▼
+//!                     └────────── failed ranges ◄───┴──────────── collected_to
+//! ```
+//!
+//! What is here knows block numbers and sealed bytes. It knows no key, no folio and no plaintext:
+//! a target is handed [`Sealed`](sealback_crypto::Sealed), which only `sealback-crypto` can make.
+//!
+//! - The seam for whoever writes a server or a cache: [`Target`], [`Server`], [`Cache`], and the
+//!   suite in `conformance` (feature `conformance`) that shows whether it keeps the contract.
+//! - Ready targets: [`LocalServer`], [`LocalCache`], [`MemoryServer`], [`MemoryCache`],
+//!   [`NullServer`], [`NullCache`].
+//! - The sans-I/O parts: [`Tiler`], [`StalledQueue`], [`Stream`].
+#![forbid(unsafe_code)]
+
+mod completion;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod error;
+mod flat;
+mod grant;
+mod local;
+mod memory;
+mod name;
+mod null;
+mod stalled;
+mod stream;
+mod subrequest;
+mod target;
+mod tiler;
+
+pub use completion::{Completion, CompletionSink, ReadCompletion, Ticket};
+pub use error::{BlockConflict, Failure, TargetError, TargetErrorKind};
+pub use grant::{Credit, CreditSource, Grant, Prepared};
+pub use local::{Durability, LocalCache, LocalOptions, LocalServer};
+pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
+pub use name::{BadName, Name};
+pub use null::{NullCache, NullServer};
+pub use stalled::StalledQueue;
+pub use stream::{Collected, Issued, Role, Stream, StreamState};
+pub use subrequest::Subrequest;
+pub use target::{
+    Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, Target, Write,
+};
+pub use tiler::{CutLimits, Piece, Tiler};

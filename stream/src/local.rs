@@ -1,0 +1,20 @@
+//! Sealed files on a local file system, by ordinary system calls.
+//!
+//! [`LocalServer`] keeps `DIR/NAME`, exactly the sealed file, and beside the files, in
+//! `DIR/.sealback/`, locks and drafts by file id. [`LocalCache`] keeps a sparse copy and a record
+//! for each file id. Every call blocks until the system has answered.
+
+mod cache;
+mod disk;
+mod file;
+mod lock;
+mod options;
+mod record;
+mod root;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use cache::LocalCache;
+pub use options::{Durability, LocalOptions};
+pub use server::LocalServer;

@@ -1,0 +1,72 @@
+//! A flat file that is an open file: `pread`, `pwritev`, `fallocate`, `ftruncate`.
+
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+    ops::Range,
+    os::unix::fs::FileExt,
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::{Errno, pwritev},
+};
+
+use super::options::MAX_SEGMENTS;
+use crate::flat::{Flat, Through};
+
+impl Flat for &File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut n = 0;
+        while n < into.len() {
+            match FileExt::read_at(*self, &mut into[n..], at + n as u64) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(n)
+    }
+
+    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
+        let mut rest = pieces;
+        let mut bytes = 0;
+        while !rest.is_empty() {
+            let n_pieces = rest.len().min(MAX_SEGMENTS);
+            match pwritev(*self, &rest[..n_pieces], at + bytes) {
+                Ok(0) => {
+                    let error = Some(io::ErrorKind::WriteZero.into());
+                    return Through { bytes, error };
+                }
+                Ok(n) => {
+                    bytes += n as u64;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Through { bytes, error: Some(error.into()) },
+            }
+        }
+        Through { bytes, error: None }
+    }
+
+    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        loop {
+            match fallocate(*self, flags, stored.start, stored.end - stored.start) {
+                Ok(()) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+}

@@ -1,0 +1,121 @@
+//! One open file of a local server: published, or a draft.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    task::Waker,
+};
+
+use super::{
+    lock::{self, Lock},
+    root::Root,
+};
+use crate::{
+    Name, Prepared, SizeLock, TargetError, TargetErrorKind,
+    flat::{Flat, Place},
+};
+
+/// An open file. A draft that is dropped unpublished is unlinked.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    root: Arc<Root>,
+    file: File,
+    /// Why it takes no writes, if it was opened for reading only.
+    refusal: Option<TargetErrorKind>,
+    lock: Lock,
+    /// What its files in `.sealback/` are called.
+    stem: String,
+    draft: Mutex<Option<Draft>>,
+}
+
+/// Where a draft is, and what it is to become.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) path: PathBuf,
+    pub(super) name: Name,
+}
+
+impl LocalFile {
+    /// A file that others may have open.
+    pub(super) fn published(
+        root: Arc<Root>,
+        file: File,
+        refusal: Option<TargetErrorKind>,
+        stem: String,
+    ) -> LocalFile {
+        let lock = Lock::shared(root.beside(&stem, LOCK));
+        LocalFile { root, file, refusal, lock, stem, draft: Mutex::new(None) }
+    }
+
+    /// A draft, whose file is held by `file`.
+    pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
+        let lock = Lock::private(root.beside(&stem, LOCK));
+        LocalFile { root, file, refusal: None, lock, stem, draft: Mutex::new(Some(draft)) }
+    }
+
+    /// Puts a draft in its place by `place`, which is given where it is and where it is to go.
+    /// Does nothing for a file that is no draft.
+    pub(super) fn place(
+        &self,
+        place: impl FnOnce(&Draft) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let mut slot = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(draft) = slot.as_ref() else { return Ok(()) };
+        self.lock.share_by(|| {
+            self.make_durable()?;
+            place(draft)
+        })?;
+        *slot = None;
+        // Held no longer: it is no draft. Closing the file would free it, too.
+        drop(self.file.unlock());
+        self.root.sync_names()
+    }
+}
+
+impl Place for LocalFile {
+    fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
+        self.root.options.grant()
+    }
+
+    fn exclusively<R>(&self, step: impl FnOnce(&mut dyn Flat) -> R) -> Result<R, TargetError> {
+        if let Some(kind) = self.refusal {
+            return Err(TargetError::new(kind, "the file could be opened for reading only"));
+        }
+        let _held = self.lock.hold()?;
+        Ok(step(&mut &self.file))
+    }
+
+    fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R {
+        step(&&self.file)
+    }
+
+    fn make_durable(&self) -> Result<(), TargetError> {
+        self.root.options.sync(&self.file)
+    }
+
+    fn put_in_place(&self) -> Result<(), TargetError> {
+        self.place(|Draft { path, name }| {
+            fs::rename(path, self.root.file(name))
+                .map_err(|error| TargetError::from_io(format!("publishing '{name}'"), error))
+        })
+    }
+
+    fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
+        let held = lock::take(&self.root.beside(&self.stem, SIZE))?;
+        Ok(Some(SizeLock::new(held)))
+    }
+}
+
+impl Drop for LocalFile {
+    fn drop(&mut self) {
+        let draft = self.draft.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Draft { path, .. }) = draft {
+            // What cannot be removed now is removed when the server is next opened.
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+pub(super) const LOCK: &str = "lock";
+pub(super) const SIZE: &str = "size";

@@ -1,0 +1,173 @@
+//! Locks that hold between threads and between processes: `flock` on files in `.sealback/`.
+//!
+//! Each holder has an open file of its own, so two handles of one process exclude each other as
+//! two processes do; threads that share a handle are kept apart by its mutex.
+//!
+//! A lock's file may be unlinked only by whoever holds the lock, and whoever gets the lock looks
+//! whether its file has been unlinked meanwhile: two holders, of the old file and of a new one of
+//! the same name, would not exclude each other. So lock files stay until their sealed file is
+//! removed.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::TargetError;
+
+/// The lock under which one handle's file changes.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody but this handle knows the file: the mutex is enough.
+    Private,
+    /// Others may have the file open.
+    Shared(Option<File>),
+}
+
+/// Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Held<'a>(MutexGuard<'a, State>);
+
+impl Lock {
+    /// The lock of a file that others may have open. Its own file is made when first needed.
+    pub(super) fn shared(path: PathBuf) -> Lock {
+        Lock { path, state: Mutex::new(State::Shared(None)) }
+    }
+
+    /// The lock of a file that only this handle knows.
+    pub(super) fn private(path: PathBuf) -> Lock {
+        Lock { path, state: Mutex::new(State::Private) }
+    }
+
+    /// Takes the lock. Blocks.
+    pub(super) fn hold(&self) -> Result<Held<'_>, TargetError> {
+        let mut state = self.state();
+        if let State::Shared(file) = &mut *state {
+            *file = match file.take() {
+                Some(kept) => {
+                    lock(&kept).map_err(|error| self.untaken(error))?;
+                    match is_unlinked(&kept).map_err(|error| self.untaken(error))? {
+                        true => Some(take(&self.path)?),
+                        false => Some(kept),
+                    }
+                }
+                None => Some(take(&self.path)?),
+            };
+        }
+        Ok(Held(state))
+    }
+
+    /// Runs what makes a private file known to others; if it succeeds, the lock holds against
+    /// them from there on.
+    pub(super) fn share_by(
+        &self,
+        publish: impl FnOnce() -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let mut state = self.state();
+        publish()?;
+        if let State::Private = *state {
+            *state = State::Shared(None);
+        }
+        Ok(())
+    }
+
+    /// A panic under the lock leaves nothing half done that a crash would not leave, too.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn untaken(&self, error: io::Error) -> TargetError {
+        untaken(&self.path, error)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let State::Shared(file) = &mut *self.0
+            && file.as_ref().is_some_and(|file| file.unlock().is_err())
+        {
+            // Closing the file frees the lock in any case.
+            *file = None;
+        }
+    }
+}
+
+/// Takes the lock of a path, making its file if there is none. Blocks. Dropped, it is free.
+pub(super) fn take(path: &Path) -> Result<File, TargetError> {
+    let attempt = || -> io::Result<File> {
+        // Goes round only when someone removed the sealed file in between.
+        loop {
+            let file = open(path)?;
+            lock(&file)?;
+            if !is_unlinked(&file)? {
+                return Ok(file);
+            }
+        }
+    };
+    attempt().map_err(|error| untaken(path, error))
+}
+
+/// Removes a lock's file if nobody holds the lock.
+pub(super) fn remove(path: &Path) {
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return };
+    if try_lock(&file).unwrap_or(false) && !is_unlinked(&file).unwrap_or(true) {
+        // What cannot be removed stays; it costs an inode, nothing else.
+        drop(fs::remove_file(path));
+    }
+}
+
+/// Tries to take a file's lock: `false` if someone has it.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether no name leads to the file any more.
+pub(super) fn is_unlinked(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+/// Makes a directory if it is not there.
+pub(super) fn make_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), make_dir)?;
+            options.open(path)
+        }
+        opened => opened,
+    }
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            locked => return locked,
+        }
+    }
+}
+
+fn untaken(path: &Path, error: io::Error) -> TargetError {
+    TargetError::from_io(format!("taking the lock {}", path.display()), error)
+}

@@ -1,0 +1,124 @@
+//! The directory of a local server, and what lies in `.sealback/` beside the sealed files.
+//!
+//! ```text
+//!  DIR/NAME                        a sealed file
+//!  DIR/.sealback/<file id>.lock    held while the file changes
+//!  DIR/.sealback/<file id>.size    held while its size changes
+//!  DIR/.sealback/<file id>.draft   not yet published; held by whoever writes it
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use sealback_crypto::FileId;
+
+use super::{LocalOptions, lock};
+use crate::{Name, TargetError, TargetErrorKind};
+
+/// A directory that sealed files are kept in.
+#[derive(Debug)]
+pub(super) struct Root {
+    dir: PathBuf,
+    pub(super) options: LocalOptions,
+}
+
+impl Root {
+    /// Opens a directory, which must be there.
+    pub(super) fn open(dir: &Path, options: LocalOptions) -> Result<Root, TargetError> {
+        let canonical = dir
+            .canonicalize()
+            .map_err(|error| TargetError::from_io(format!("opening {}", dir.display()), error))?;
+        if !canonical.is_dir() {
+            let context = format!("{} is not a directory", dir.display());
+            return Err(TargetError::new(TargetErrorKind::Unsupported, context));
+        }
+        Ok(Root { dir: canonical, options })
+    }
+
+    /// The directory, as an absolute path.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a sealed file is.
+    pub(super) fn file(&self, name: &Name) -> PathBuf {
+        self.dir.join(name.as_str())
+    }
+
+    /// Where something beside the sealed files is.
+    pub(super) fn beside(&self, stem: &str, suffix: &str) -> PathBuf {
+        self.dir.join(BESIDE).join(format!("{stem}.{suffix}"))
+    }
+
+    /// Waits until names that were made, changed or removed are durable, where that is asked for.
+    pub(super) fn sync_names(&self) -> Result<(), TargetError> {
+        if !self.options.survives_power_cut() {
+            return Ok(());
+        }
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| TargetError::from_io("making the directory durable", error))
+    }
+
+    /// Makes the file of a draft, and holds it.
+    pub(super) fn begin_draft(&self, file_id: FileId) -> Result<(PathBuf, File), TargetError> {
+        let path = self.beside(&file_id.to_string(), DRAFT);
+        let begin = || -> io::Result<File> {
+            lock::make_dir(&self.dir.join(BESIDE))?;
+            remove_abandoned(&path)?;
+            // Goes round only when someone opened the server in the moment before the file was
+            // held, and took it for abandoned.
+            loop {
+                let file =
+                    OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+                if lock::try_lock(&file)? && !lock::is_unlinked(&file)? {
+                    return Ok(file);
+                }
+            }
+        };
+        let file = begin().map_err(|error| {
+            TargetError::from_io(format!("beginning {}", path.display()), error)
+        })?;
+        Ok((path, file))
+    }
+
+    /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
+    pub(super) fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.dir.join(BESIDE)) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == DRAFT) {
+                drop(remove_abandoned(&path));
+            }
+        }
+    }
+}
+
+/// Removes a draft if nobody holds it.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    // A draft that was published meanwhile is no longer what the path leads to.
+    if lock::try_lock(&file)? && leads_to(path, &file)? {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Whether the path is a name of this very file.
+fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        there => there?,
+    };
+    let here = file.metadata()?;
+    Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
+}
+
+const BESIDE: &str = ".sealback";
+const DRAFT: &str = "draft";

@@ -1,0 +1,189 @@
+//! A directory as a server.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::Arc,
+};
+
+use sealback_crypto::{FileId, HEADER_BYTES};
+
+use super::{
+    LocalOptions,
+    file::{Draft, LOCK, LocalFile, SIZE},
+    lock,
+    root::Root,
+};
+use crate::{
+    Name, Server, Target, TargetError, TargetErrorKind,
+    flat::{Flat, Place, overwrite},
+};
+
+/// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
+///
+/// What changes a file holds a lock of the system (`flock`), so several processes may use one
+/// directory. Locks and drafts are kept in `DIR/.sealback/`, which is made when first needed.
+/// A name that is a symbolic link is followed when it is opened; publishing a draft replaces the
+/// link itself. A file that may only be read is opened for reading, and writing to it fails.
+///
+/// Blocks are overwritten in place, without a journal: a crash may tear the block that is being
+/// written.
+#[derive(Clone, Debug)]
+pub struct LocalServer(Arc<Root>);
+
+impl LocalServer {
+    /// Opens a directory, and removes the drafts in it that nobody writes any more.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::NotFound`] if it is not there, [`TargetErrorKind::Unsupported`] if it is
+    /// no directory, and others.
+    pub fn open(root: impl AsRef<Path>, options: LocalOptions) -> Result<LocalServer, TargetError> {
+        let root = Root::open(root.as_ref(), options)?;
+        root.sweep();
+        Ok(LocalServer(Arc::new(root)))
+    }
+
+    /// The directory, as an absolute path.
+    pub fn dir(&self) -> &Path {
+        self.0.dir()
+    }
+
+    /// Begins a draft with its whole header.
+    fn begin(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<LocalFile, TargetError> {
+        let (path, file) = self.0.begin_draft(file_id)?;
+        let draft = Draft { path, name: name.clone() };
+        let draft = LocalFile::draft(self.0.clone(), file, stem_of(header), draft);
+        draft.exclusively(|flat| overwrite(flat, 0, header))?.map_err(|error| {
+            TargetError::from_io(format!("writing the header of '{name}'"), error)
+        })?;
+        Ok(draft)
+    }
+
+    /// Creates a file where the file system has no hard links: a crash may leave it without its
+    /// whole header, which is then named when it is opened.
+    fn create_unlinked(
+        &self,
+        name: &Name,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let path = self.0.file(name);
+        let uncreated = |error| TargetError::from_io(format!("creating '{name}'"), error);
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).write(true).create_new(true).open(&path).map_err(uncreated)?;
+        if let Err(error) = overwrite(&mut &file, 0, header) {
+            drop(fs::remove_file(&path));
+            return Err(uncreated(error));
+        }
+        let file = LocalFile::published(self.0.clone(), file, None, stem_of(header));
+        file.make_durable()?;
+        self.0.sync_names()?;
+        Ok(Arc::new(file))
+    }
+}
+
+impl Server for LocalServer {
+    fn create(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let draft = self.begin(name, file_id, header)?;
+        // A link, unlike a rename, does not replace what is there.
+        let linked = draft.place(|Draft { path, name }| {
+            fs::hard_link(path, self.0.file(name))
+                .map_err(|error| TargetError::from_io(format!("creating '{name}'"), error))?;
+            // If this fails, the next sweep removes the second name.
+            drop(fs::remove_file(path));
+            Ok(())
+        });
+        match linked {
+            Ok(()) => Ok(Arc::new(draft)),
+            Err(error) => match error.kind() {
+                TargetErrorKind::NotPermitted | TargetErrorKind::Unsupported => {
+                    self.create_unlinked(name, header)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn draft(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        Ok(Arc::new(self.begin(name, file_id, header)?))
+    }
+
+    fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
+        let unopened = |error| TargetError::from_io(format!("opening '{name}'"), error);
+        let path = self.0.file(name);
+        let kind = fs::metadata(&path).map_err(unopened)?.file_type();
+        if kind.is_dir() {
+            return Err(unopened(io::ErrorKind::IsADirectory.into()));
+        }
+        // Opening a pipe would wait for its other end.
+        if !kind.is_file() {
+            return Err(unopened(io::ErrorKind::Unsupported.into()));
+        }
+        let (file, refusal) = open(&path).map_err(unopened)?;
+        let stem = stem(&file).map_err(unopened)?;
+        Ok(Arc::new(LocalFile::published(self.0.clone(), file, refusal, stem)))
+    }
+
+    fn remove(&self, name: &Name) -> Result<(), TargetError> {
+        let unremoved = |error| TargetError::from_io(format!("removing '{name}'"), error);
+        let path = self.0.file(name);
+        // One that cannot be read is removed all the same; its lock files then stay.
+        let stem = File::open(&path).and_then(|file| stem(&file)).ok();
+        fs::remove_file(&path).map_err(unremoved)?;
+        for suffix in [LOCK, SIZE] {
+            if let Some(stem) = &stem {
+                lock::remove(&self.0.beside(stem, suffix));
+            }
+        }
+        self.0.sync_names()
+    }
+}
+
+/// Opens a file for reading and writing, or else for reading, with the reason.
+fn open(path: &Path) -> io::Result<(File, Option<TargetErrorKind>)> {
+    let refusal = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) => match error.kind() {
+            io::ErrorKind::PermissionDenied => TargetErrorKind::NotPermitted,
+            io::ErrorKind::ReadOnlyFilesystem => TargetErrorKind::ReadOnly,
+            _ => return Err(error),
+        },
+        Ok(file) => return Ok((file, None)),
+    };
+    Ok((File::open(path)?, Some(refusal)))
+}
+
+/// What a file's locks are called: its file id, or, where it is too short to have one, where the
+/// system keeps it.
+fn stem(file: &File) -> io::Result<String> {
+    let mut header = [0; 48];
+    let flat = &file;
+    if flat.read_at(0, &mut header)? < header.len() {
+        let there = file.metadata()?;
+        return Ok(format!("{:x}-{:x}", there.dev(), there.ino()));
+    }
+    Ok(stem_of(&header))
+}
+
+/// The file id in a header, whose first 48 bytes must be there, as hex digits.
+fn stem_of(header: &[u8]) -> String {
+    let mut id = [0; 32];
+    id.copy_from_slice(&header[16..48]);
+    FileId::from_bytes(id).to_string()
+}

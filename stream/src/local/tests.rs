@@ -1,0 +1,165 @@
+//! Local servers and caches: the conformance suite, and what only a file system can go through.
+
+use std::{fs, path::Path, sync::Arc};
+
+use sealback_crypto::{Engine, FileId, Geometry, Header, NewHeader, RootKey};
+use tempfile::TempDir;
+
+use crate::{
+    Durability, LocalCache, LocalOptions, LocalServer, Name, Server, TargetErrorKind, conformance,
+};
+
+mod disk_full;
+mod processes;
+mod records;
+
+/// Servers in directories that are removed in the end.
+fn servers(options: LocalOptions) -> (TempDir, impl Fn() -> Arc<dyn Server>) {
+    let dir = TempDir::new().unwrap();
+    let parent = dir.path().to_owned();
+    let make = move || -> Arc<dyn Server> {
+        let dir = tempfile::tempdir_in(&parent).unwrap().keep();
+        Arc::new(LocalServer::open(dir, options).unwrap())
+    };
+    (dir, make)
+}
+
+#[test]
+fn a_local_server_keeps_the_contract() {
+    for durability in [Durability::None, Durability::Process, Durability::PowerCut] {
+        let (_dir, make) = servers(LocalOptions::default().with_durability(durability));
+        conformance::server(&make);
+    }
+}
+
+#[test]
+fn a_local_cache_keeps_the_contract() {
+    for durability in [Durability::Process, Durability::PowerCut] {
+        let options = LocalOptions::default().with_durability(durability);
+        let dir = TempDir::new().unwrap();
+        let open = || LocalCache::open(dir.path(), options).unwrap();
+        conformance::cache(&|| Arc::new(open()));
+        conformance::persistent_cache(&|| Arc::new(open()));
+    }
+}
+
+fn sample() -> NewHeader {
+    let geometry = Geometry::new(4096).unwrap();
+    Header::create(&RootKey::generate().unwrap(), geometry, Engine::fastest()).unwrap()
+}
+
+fn name(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+fn open(dir: &Path) -> LocalServer {
+    LocalServer::open(dir, LocalOptions::default()).unwrap()
+}
+
+/// What is in `.sealback`, by its endings.
+fn beside(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir.join(".sealback")) else { return Vec::new() };
+    let ending = |path: std::path::PathBuf| path.extension().unwrap().to_str().unwrap().to_owned();
+    let mut endings: Vec<String> = entries.map(|entry| ending(entry.unwrap().path())).collect();
+    endings.sort();
+    endings
+}
+
+#[test]
+fn a_server_needs_a_directory() {
+    let dir = TempDir::new().unwrap();
+    let kind = |path: &Path| {
+        let server = LocalServer::open(path, LocalOptions::default()).map(drop);
+        let cache = LocalCache::open(path, LocalOptions::default()).map(drop);
+        let kind = server.unwrap_err().kind();
+        assert_eq!(cache.unwrap_err().kind(), kind);
+        kind
+    };
+    assert_eq!(kind(&dir.path().join("no")), TargetErrorKind::NotFound);
+    fs::write(dir.path().join("file"), "").unwrap();
+    assert_eq!(kind(&dir.path().join("file")), TargetErrorKind::Unsupported);
+    drop(open(dir.path()));
+    assert!(!dir.path().join(".sealback").exists(), "it is made when first needed");
+}
+
+#[test]
+fn a_directory_is_not_opened_replaced_or_removed() {
+    let dir = TempDir::new().unwrap();
+    let (server, new, name) = (open(dir.path()), sample(), name("d"));
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let file_id = new.header.file_id();
+    assert_eq!(server.open(&name).unwrap_err().kind(), TargetErrorKind::IsADirectory);
+    assert_eq!(server.remove(&name).unwrap_err().kind(), TargetErrorKind::IsADirectory);
+    let created = server.create(&name, file_id, &new.bytes);
+    assert_eq!(created.unwrap_err().kind(), TargetErrorKind::AlreadyExists);
+    let draft = server.draft(&name, file_id, &new.bytes).unwrap();
+    assert_eq!(draft.publish().unwrap_err().kind(), TargetErrorKind::IsADirectory);
+    drop(draft);
+    assert_eq!(beside(dir.path()), [""; 0]);
+}
+
+#[test]
+fn what_is_not_sealed_can_be_opened_for_its_header_to_be_named() {
+    let dir = TempDir::new().unwrap();
+    let server = open(dir.path());
+    for content in [&b""[..], b"no", &[b'x'; 9000]] {
+        fs::write(dir.path().join("x"), content).unwrap();
+        let header = server.open(&name("x")).unwrap().read_header().unwrap();
+        assert_eq!(header, content[..content.len().min(8192)]);
+    }
+}
+
+#[test]
+fn a_link_is_followed_and_replaced() {
+    let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (server, far, name) = (open(dir.path()), open(elsewhere.path()), name("a"));
+    let (first, second) = (sample(), sample());
+    far.create(&name, first.header.file_id(), &first.bytes).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("a"), dir.path().join("a")).unwrap();
+    assert_eq!(server.open(&name).unwrap().read_header().unwrap(), first.bytes[..]);
+    let draft = server.draft(&name, second.header.file_id(), &second.bytes).unwrap();
+    draft.publish().unwrap();
+    assert_eq!(far.open(&name).unwrap().read_header().unwrap(), first.bytes[..]);
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), second.bytes[..]);
+    assert!(dir.path().join("a").symlink_metadata().unwrap().is_file());
+}
+
+#[test]
+fn only_abandoned_drafts_are_removed_when_a_server_is_opened() {
+    let dir = TempDir::new().unwrap();
+    let (server, new) = (open(dir.path()), sample());
+    let live = server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+    let left = dir.path().join(".sealback").join(format!("{}.draft", FileId::from_bytes([7; 32])));
+    fs::write(&left, "left by a crash").unwrap();
+    drop(open(dir.path()));
+    assert!(!left.exists());
+    // One that is left by a crash while the server is open is in nobody's way.
+    fs::write(&left, "left by a crash").unwrap();
+    drop(server.draft(&name("b"), FileId::from_bytes([7; 32]), &new.bytes).unwrap());
+    let taken = server.draft(&name("b"), new.header.file_id(), &new.bytes);
+    assert_eq!(taken.unwrap_err().kind(), TargetErrorKind::AlreadyExists);
+    live.publish().unwrap();
+    drop(open(dir.path()));
+    assert_eq!(server.open(&name("a")).unwrap().read_header().unwrap(), new.bytes[..]);
+    assert_eq!(beside(dir.path()), [""; 0]);
+}
+
+#[test]
+fn removing_a_file_removes_its_locks_unless_they_are_held() {
+    let dir = TempDir::new().unwrap();
+    let (server, new) = (open(dir.path()), sample());
+    let file = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+    let change =
+        sealback_crypto::HeaderChange { size: 1, holes: 0..0, cuts: 0, cut_pending: false };
+    let commit = new.header.commit(&change).unwrap();
+    file.write_slot(&commit.write).unwrap();
+    let held = file.lock_size().unwrap();
+    assert_eq!(beside(dir.path()), ["lock", "size"]);
+    server.remove(&name("a")).unwrap();
+    assert_eq!(beside(dir.path()), ["size"]);
+    drop(held);
+    // A handle that is still open takes its lock in a new file.
+    let change = sealback_crypto::HeaderChange { size: 2, ..change };
+    file.write_slot(&commit.header.commit(&change).unwrap().write).unwrap();
+    assert_eq!(beside(dir.path()), ["lock", "size"]);
+}

@@ -1,0 +1,105 @@
+//! One file in memory, and handles to it.
+
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use super::{meter::Meter, shelf::Unpublished};
+use crate::{
+    Prepared, SizeLock, TargetError,
+    flat::{Flat, Operation, Place},
+};
+
+/// What a name stands for.
+#[derive(Debug, Default)]
+pub(crate) struct Inode {
+    bytes: Mutex<Vec<u8>>,
+    size_held: Mutex<bool>,
+    size_freed: Condvar,
+}
+
+impl Inode {
+    pub(super) fn new(bytes: Vec<u8>) -> Inode {
+        Inode { bytes: Mutex::new(bytes), ..Inode::default() }
+    }
+
+    /// A panic under the lock leaves what a crash could leave, too.
+    pub(super) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold_size(self: Arc<Inode>) -> SizeLock {
+        {
+            let mut held = self.size_held.lock().unwrap_or_else(PoisonError::into_inner);
+            while *held {
+                // Notified by `SizeGuard::drop`.
+                held = self.size_freed.wait(held).unwrap_or_else(PoisonError::into_inner);
+            }
+            *held = true;
+        }
+        SizeLock::new(SizeGuard(self))
+    }
+}
+
+/// Frees a size lock; from any thread, which a `MutexGuard` could not.
+struct SizeGuard(Arc<Inode>);
+
+impl Drop for SizeGuard {
+    fn drop(&mut self) {
+        *self.0.size_held.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.size_freed.notify_one();
+    }
+}
+
+/// An open file, and whatever more there is to it.
+#[derive(Debug)]
+pub(super) struct MemoryFile<M> {
+    pub(super) inode: Arc<Inode>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) more: M,
+}
+
+/// What there can be to a file beside its bytes.
+pub(super) trait More: fmt::Debug + Send + Sync + 'static {
+    /// Publishes it, if it is a draft.
+    fn publish(&self, _inode: &Arc<Inode>) {}
+}
+
+impl More for Unpublished<Inode> {
+    fn publish(&self, inode: &Arc<Inode>) {
+        Unpublished::publish(self, inode);
+    }
+}
+
+impl<M: More> Place for MemoryFile<M> {
+    fn grant(&self, block: u64, waker: &Waker) -> Prepared {
+        self.meter.grant(block, waker)
+    }
+
+    fn exclusively<R>(&self, step: impl FnOnce(&mut dyn Flat) -> R) -> Result<R, TargetError> {
+        Ok(step(&mut *self.inode.bytes()))
+    }
+
+    fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R {
+        step(&*self.inode.bytes())
+    }
+
+    fn make_durable(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    fn put_in_place(&self) -> Result<(), TargetError> {
+        self.more.publish(&self.inode);
+        Ok(())
+    }
+
+    fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
+        Ok(Some(self.inode.clone().hold_size()))
+    }
+
+    fn note(&self, operation: Operation) {
+        self.meter.note(operation);
+    }
+}

@@ -1,0 +1,165 @@
+//! What a memory server or cache grants, and what it counts.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use crate::{Credit, CreditSource, Grant, Prepared, flat::Operation};
+
+/// What a memory server or cache can be told. Made by `default`, changed by the `with_` functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryOptions {
+    /// Subrequests must end where a multiple of so many blocks begins.
+    pub boundary_blocks: Option<u64>,
+    /// Credits, of which each subrequest takes one; `None`: they need none.
+    pub credits: Option<u32>,
+    /// Pieces of memory of one write, at most.
+    pub max_segments: usize,
+    /// Stored bytes of one write, at most; fewer than one block's count as one block.
+    pub max_write_bytes: u64,
+}
+
+impl MemoryOptions {
+    /// The same, with subrequests that end where a multiple of so many blocks begins.
+    #[must_use]
+    pub fn with_boundary_blocks(mut self, boundary_blocks: u64) -> MemoryOptions {
+        self.boundary_blocks = Some(boundary_blocks);
+        self
+    }
+
+    /// The same with so many credits.
+    #[must_use]
+    pub fn with_credits(mut self, credits: u32) -> MemoryOptions {
+        self.credits = Some(credits);
+        self
+    }
+
+    /// The same with at most so many segments.
+    #[must_use]
+    pub fn with_max_segments(mut self, max_segments: usize) -> MemoryOptions {
+        self.max_segments = max_segments;
+        self
+    }
+
+    /// The same with at most so many stored bytes in one write.
+    #[must_use]
+    pub fn with_max_write_bytes(mut self, max_write_bytes: u64) -> MemoryOptions {
+        self.max_write_bytes = max_write_bytes;
+        self
+    }
+}
+
+impl Default for MemoryOptions {
+    fn default() -> MemoryOptions {
+        MemoryOptions {
+            boundary_blocks: None,
+            credits: None,
+            max_segments: 1024,
+            max_write_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The stock of credits, and the counters.
+#[derive(Debug)]
+pub(super) struct Meter {
+    options: MemoryOptions,
+    stock: Mutex<Stock>,
+    // Read for statistics only: they publish nothing.
+    n_barriers: AtomicU64,
+    n_reads: AtomicU64,
+    n_writes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    n_out: u32,
+    /// Who was told `Later` since credits last came back.
+    waiters: Vec<Waker>,
+}
+
+impl Meter {
+    pub(super) fn new(options: MemoryOptions) -> Arc<Meter> {
+        Arc::new(Meter {
+            options,
+            stock: Mutex::default(),
+            n_barriers: AtomicU64::new(0),
+            n_reads: AtomicU64::new(0),
+            n_writes: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn grant(self: &Arc<Meter>, block: u64, waker: &Waker) -> Prepared {
+        let credit = match self.options.credits {
+            Some(n_credits) => match self.take(n_credits, waker) {
+                Some(credit) => credit,
+                None => return Prepared::Later,
+            },
+            None => Credit::none(),
+        };
+        let mut grant = Grant::unlimited()
+            .with_max_bytes(self.options.max_write_bytes)
+            .with_max_segments(self.options.max_segments)
+            .with_credit(credit);
+        if let Some(n_blocks) = self.options.boundary_blocks {
+            // A boundary every zero blocks would never be reached.
+            let n_blocks = n_blocks.max(1);
+            grant = grant.with_boundary((block / n_blocks + 1).saturating_mul(n_blocks));
+        }
+        Prepared::Granted(grant)
+    }
+
+    pub(super) fn note(&self, operation: Operation) {
+        self.counter(operation).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn credits_out(&self) -> u32 {
+        self.stock().n_out
+    }
+
+    pub(super) fn count(&self, operation: Operation) -> u64 {
+        self.counter(operation).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, operation: Operation) -> &AtomicU64 {
+        match operation {
+            Operation::Barrier => &self.n_barriers,
+            Operation::Read => &self.n_reads,
+            Operation::Write => &self.n_writes,
+        }
+    }
+
+    fn take(self: &Arc<Meter>, n_credits: u32, waker: &Waker) -> Option<Credit> {
+        let mut stock = self.stock();
+        if stock.n_out < n_credits {
+            stock.n_out += 1;
+            return Some(Credit::new(self.clone(), 1));
+        }
+        if !stock.waiters.iter().any(|waiter| waiter.will_wake(waker)) {
+            stock.waiters.push(waker.clone());
+        }
+        None
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CreditSource for Meter {
+    fn give_back(&self, n: u32) {
+        let waiters = {
+            let mut stock = self.stock();
+            stock.n_out -= n;
+            mem::take(&mut stock.waiters)
+        };
+        // All of them: one that was woken alone might not want its credit any more.
+        waiters.into_iter().for_each(Waker::wake);
+    }
+}

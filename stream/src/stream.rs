@@ -1,0 +1,552 @@
+//! One destination's share of a writeback, as a state machine without I/O.
+//!
+//! In come wanted blocks, grants and terminations; out go subrequests to issue, and how far the
+//! stream has come (`collected_to`). It holds no thread, clock, lock or channel: time is an
+//! argument, and what is asked of the target is a closure.
+//!
+//! **Invariants:**
+//! 1. `collected_to` never goes back, and never passes a block that is wanted and not yet through.
+//! 2. First issues ascend; reissues ascend among themselves and go first.
+//! 3. A subrequest leaves only when all its blocks are sealed and the window has room.
+//! 4. What is sent again is exactly what did not go through.
+
+use std::{collections::VecDeque, ops::Range, time::Duration};
+
+use sealback_crypto::Geometry;
+
+use crate::{
+    Credit, CutLimits, Failure, Grant, Piece, Prepared, StalledQueue, Subrequest, TargetError,
+    TargetErrorKind, Tiler,
+};
+
+/// What becomes of the request if the stream fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It may fail: then it is switched off, and the request goes on without it (a cache).
+    May,
+    /// It must succeed, or the request fails (a server).
+    Must,
+}
+
+/// Whether a stream still takes part.
+#[derive(Clone, Debug)]
+pub enum StreamState {
+    /// It does.
+    Active,
+    /// It does not; it never had a target, or failed and may. The failure, if there was one.
+    Off(Option<Failure>),
+}
+
+/// A subrequest that is to go to the target now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The subrequest's number.
+    pub id: u64,
+    /// The blocks it carries.
+    pub blocks: Range<u64>,
+    /// How often they were issued before, without getting anywhere.
+    pub attempts: u32,
+}
+
+/// What a termination meant.
+#[derive(Clone, Debug)]
+pub enum Collected {
+    /// All of it went through.
+    Passed,
+    /// These blocks did not, and are to be sent again; so many attempts got nowhere.
+    Unfinished {
+        /// What did not go through.
+        blocks: Range<u64>,
+        /// How often it was issued without getting anywhere.
+        attempts: u32,
+        /// Why; a short write says so in an error of its own.
+        failure: Failure,
+    },
+    /// These blocks did not go through and must not be sent again as they are.
+    Failed {
+        /// What did not go through.
+        blocks: Range<u64>,
+        /// How often it was issued without getting anywhere.
+        attempts: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// The stream is off: nobody waits for this any more.
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    id: u64,
+    blocks: Range<u64>,
+    boundary: bool,
+    attempts: u32,
+    bytes: u64,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// With the target; the credit goes back when it has terminated.
+    InFlight {
+        _credit: Credit,
+    },
+    Passed,
+    Unfinished {
+        from: u64,
+    },
+}
+
+/// One stream of one request.
+#[derive(Debug)]
+pub struct Stream {
+    role: Role,
+    geometry: Geometry,
+    window: usize,
+    state: StreamState,
+    wanted: Tiler,
+    again: Tiler,
+    grant: Option<Grant>,
+    stalled: StalledQueue,
+    outstanding: VecDeque<Outstanding>,
+    in_flight: usize,
+    collected_to: u64,
+    last_id: u64,
+}
+
+impl Stream {
+    /// A stream with nothing to do, that has at most `window` subrequests in flight.
+    pub fn new(role: Role, geometry: Geometry, window: usize) -> Stream {
+        Stream {
+            role,
+            geometry,
+            window: window.max(1),
+            state: StreamState::Active,
+            wanted: Tiler::new(),
+            again: Tiler::new(),
+            grant: None,
+            stalled: StalledQueue::new(),
+            outstanding: VecDeque::new(),
+            in_flight: 0,
+            collected_to: 0,
+            last_id: 0,
+        }
+    }
+
+    /// Adds blocks to carry: one piece of sealed memory. Ascending. Ignored when off.
+    ///
+    /// # Panics
+    /// If they are empty, or begin before the last ones' end.
+    pub fn want(&mut self, blocks: Range<u64>) {
+        if self.is_active() {
+            self.wanted.push(Piece::fresh(blocks));
+        }
+    }
+
+    /// Prepares subrequests from what is wanted, as many as can be: `prepare` asks the target
+    /// what one that starts at a block may carry, and `prepared` hears of each. The last one stays
+    /// under construction unless `finish`. What is sent again is never left under construction.
+    pub fn build(
+        &mut self,
+        now: Duration,
+        finish: bool,
+        mut prepare: impl FnMut(u64) -> Prepared,
+        mut prepared: impl FnMut(&Subrequest),
+    ) {
+        loop {
+            let again = !self.again.is_empty();
+            let tiler = if again { &mut self.again } else { &mut self.wanted };
+            let Some(start) = tiler.start() else { break };
+            let grant = match self.grant.take() {
+                Some(grant) => grant,
+                None => match prepare(start) {
+                    Prepared::Granted(grant) => grant,
+                    Prepared::Later => break,
+                },
+            };
+            let limits = CutLimits::of(&grant, self.geometry);
+            let Some(piece) = tiler.cut(&limits, finish || again) else {
+                self.grant = Some(grant);
+                break;
+            };
+            self.last_id += 1;
+            let subrequest = Subrequest {
+                id: self.last_id,
+                blocks: piece.blocks,
+                boundary: piece.boundary,
+                attempts: piece.attempts,
+                prepared_at: now,
+                credit: grant.credit,
+            };
+            prepared(&subrequest);
+            if again {
+                self.stalled.push_again(subrequest);
+            } else {
+                self.stalled.push(subrequest);
+            }
+        }
+    }
+
+    /// Takes the head of the stalled queue to be issued, if the window has room and all its
+    /// blocks are sealed: `sealed_bytes` answers how many stored bytes they make, if they are.
+    pub fn issue(
+        &mut self,
+        sealed_bytes: impl FnOnce(&Range<u64>) -> Option<u64>,
+    ) -> Option<Issued> {
+        // A fresh subrequest must not overtake one that waits for a grant to be sent again.
+        let blocked = !self.again.is_empty() && !self.stalled.has_again();
+        if self.in_flight >= self.window || blocked {
+            return None;
+        }
+        let (subrequest, bytes) = self.stalled.pop_ready(sealed_bytes)?;
+        let Subrequest { id, blocks, boundary, attempts, credit, .. } = subrequest;
+        let entry = Outstanding {
+            id,
+            blocks: blocks.clone(),
+            boundary,
+            attempts,
+            bytes,
+            progress: Progress::InFlight { _credit: credit },
+        };
+        let at = self.outstanding.partition_point(|other| other.blocks.start < blocks.start);
+        self.outstanding.insert(at, entry);
+        self.in_flight += 1;
+        Some(Issued { id, blocks, attempts })
+    }
+
+    /// Notes how a subrequest terminated; its credit goes back.
+    ///
+    /// # Panics
+    /// If it has terminated already: a completion is used once.
+    pub fn terminated(&mut self, id: u64, outcome: Result<u64, Failure>) -> Collected {
+        let Some(entry) = self.outstanding.iter_mut().find(|entry| entry.id == id) else {
+            return Collected::Ignored;
+        };
+        assert!(
+            matches!(entry.progress, Progress::InFlight { .. }),
+            "subrequest {id} terminated twice"
+        );
+        self.in_flight -= 1;
+        let start = entry.blocks.start;
+        let (through, failure) = match outcome {
+            Ok(bytes) if bytes >= entry.bytes => {
+                entry.progress = Progress::Passed;
+                return Collected::Passed;
+            }
+            Ok(bytes) => (bytes / self.geometry.stride_bytes(), short_write(bytes, entry.bytes)),
+            Err(failure) => (0, failure),
+        };
+        let from = start + through;
+        let attempts = if through > 0 { 0 } else { entry.attempts + 1 };
+        entry.attempts = attempts;
+        entry.progress = Progress::Unfinished { from };
+        let blocks = from..entry.blocks.end;
+        match failure {
+            Failure::Renegotiate(_) | Failure::Retry(_) => {
+                Collected::Unfinished { blocks, attempts, failure }
+            }
+            Failure::Conflict(_) | Failure::Fatal(_) => {
+                Collected::Failed { blocks, attempts, failure }
+            }
+        }
+    }
+
+    /// Puts exactly what did not go through back to be cut anew, under new grants. To be called
+    /// with nothing in flight. `segment_end` answers where the piece of sealed memory that holds a
+    /// block ends. Returns how many subrequests it takes apart.
+    ///
+    /// # Panics
+    /// If something is in flight.
+    pub fn retile(&mut self, segment_end: impl Fn(u64) -> u64) -> usize {
+        assert_eq!(self.in_flight, 0, "retile with subrequests in flight");
+        // The subrequest under construction asks anew later: the retries go first, and may need
+        // its credit.
+        self.grant = None;
+        let mut pieces: Vec<Piece> = self
+            .stalled
+            .drain_again()
+            .map(|Subrequest { blocks, boundary, attempts, .. }| Piece {
+                blocks,
+                boundary,
+                attempts,
+            })
+            .chain(self.again.drain())
+            .collect();
+        let waiting = pieces.len();
+        self.outstanding.retain(|entry| match entry.progress {
+            Progress::Unfinished { from } => {
+                let blocks = from..entry.blocks.end;
+                let (boundary, attempts) = (entry.boundary, entry.attempts);
+                pieces.push(Piece { blocks, boundary, attempts });
+                false
+            }
+            Progress::InFlight { .. } | Progress::Passed => true,
+        });
+        let taken_apart = pieces.len() - waiting;
+        pieces.sort_unstable_by_key(|piece| piece.blocks.start);
+        for Piece { blocks, boundary, attempts } in pieces {
+            let mut start = blocks.start;
+            while start < blocks.end {
+                let end = segment_end(start).min(blocks.end);
+                let boundary = boundary && end == blocks.end;
+                self.again.push(Piece { blocks: start..end, boundary, attempts });
+                start = end;
+            }
+        }
+        taken_apart
+    }
+
+    /// Moves `collected_to` up to the first block that is not through, or to `issued_to` where
+    /// there is none, and forgets what lies behind it. Returns whether it moved.
+    pub fn collect(&mut self, issued_to: u64) -> bool {
+        let waiting = [self.again.start(), self.stalled.start(), self.wanted.start()];
+        let waiting = waiting.into_iter().flatten().min().unwrap_or(issued_to);
+        while let Some(front) = self.outstanding.front() {
+            if !matches!(front.progress, Progress::Passed) || front.blocks.start > waiting {
+                break;
+            }
+            self.outstanding.pop_front();
+        }
+        let outstanding = self.outstanding.front().map(|front| match front.progress {
+            Progress::Unfinished { from } => from,
+            Progress::InFlight { .. } | Progress::Passed => front.blocks.start,
+        });
+        let reached = outstanding.map_or(waiting, |start| start.min(waiting));
+        let moved = reached > self.collected_to;
+        self.collected_to = self.collected_to.max(reached);
+        moved
+    }
+
+    /// Takes the stream out of the request. What is in flight is no longer waited for.
+    pub fn switch_off(&mut self, failure: Option<Failure>) {
+        self.state = StreamState::Off(failure);
+        self.wanted.clear();
+        self.again.clear();
+        self.grant = None;
+        self.stalled.clear();
+        self.outstanding.clear();
+        self.in_flight = 0;
+    }
+
+    /// Drops what was never issued, or waits to be issued again; what is in flight goes on.
+    pub fn cancel_unissued(&mut self) {
+        self.wanted.clear();
+        self.again.clear();
+        self.grant = None;
+        self.stalled.clear();
+    }
+
+    /// The block before which everything wanted has gone through; exclusive.
+    pub fn collected_to(&self) -> u64 {
+        self.collected_to
+    }
+
+    /// How many subrequests are with the target.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many subrequests are prepared and wait to be issued.
+    pub fn stalled(&self) -> usize {
+        self.stalled.len()
+    }
+
+    /// The head of the stalled queue, if it is held up by its ciphertext alone: the window has
+    /// room for it.
+    pub fn head_with_room(&self) -> Option<&Subrequest> {
+        (self.in_flight < self.window).then(|| self.stalled.head()).flatten()
+    }
+
+    /// Whether it has nothing prepared and nothing with its target: it could use a subrequest,
+    /// however small.
+    pub fn is_idle(&self) -> bool {
+        self.stalled.is_empty() && self.in_flight == 0
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.is_idle()
+            && self.wanted.is_empty()
+            && self.again.is_empty()
+            && self.outstanding.iter().all(|entry| matches!(entry.progress, Progress::Passed))
+    }
+
+    /// Whether it waits for a grant: something is to be cut, and nothing was granted for it.
+    pub fn wants_grant(&self) -> bool {
+        self.grant.is_none() && !(self.wanted.is_empty() && self.again.is_empty())
+    }
+
+    /// Whether it still takes part.
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, StreamState::Active)
+    }
+
+    /// Whether it still takes part, and what switched it off if not.
+    pub fn state(&self) -> &StreamState {
+        &self.state
+    }
+
+    /// What becomes of the request if it fails.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+}
+
+fn short_write(written: u64, asked: u64) -> Failure {
+    Failure::Retry(TargetError::new(
+        TargetErrorKind::Io,
+        format!("short write: {written} of {asked} bytes"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BLOCK: u64 = 4096 + 48;
+
+    fn stream(window: usize) -> Stream {
+        Stream::new(Role::Must, Geometry::new(4096).unwrap(), window)
+    }
+
+    fn grant(blocks: u64) -> impl FnMut(u64) -> Prepared {
+        move |_| Prepared::Granted(Grant::unlimited().with_max_bytes(blocks * BLOCK))
+    }
+
+    fn all_sealed(blocks: &Range<u64>) -> Option<u64> {
+        Some((blocks.end - blocks.start) * BLOCK)
+    }
+
+    fn retry() -> Failure {
+        Failure::Retry(TargetError::new(TargetErrorKind::Io, "injected"))
+    }
+
+    #[test]
+    fn a_gap_is_passed_over_and_an_idle_stream_adopts_the_issuers_position() {
+        let mut stream = stream(4);
+        stream.want(10..12);
+        stream.build(Duration::ZERO, true, grant(8), |_| ());
+        stream.collect(12);
+        assert_eq!(stream.collected_to(), 10);
+        let id = stream.issue(all_sealed).unwrap().id;
+        assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Passed));
+        assert!(stream.collect(12));
+        assert_eq!(stream.collected_to(), 12);
+        stream.collect(40);
+        assert_eq!(stream.collected_to(), 40);
+        assert!(stream.is_finished());
+    }
+
+    #[test]
+    fn terminations_out_of_order_are_collected_in_order() {
+        let mut stream = stream(4);
+        stream.want(0..6);
+        stream.build(Duration::ZERO, true, grant(2), |_| ());
+        let ids: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).map(|i| i.id).collect();
+        stream.terminated(ids[2], Ok(2 * BLOCK));
+        stream.terminated(ids[1], Ok(2 * BLOCK));
+        stream.collect(6);
+        assert_eq!(stream.collected_to(), 0);
+        stream.terminated(ids[0], Ok(2 * BLOCK));
+        stream.collect(6);
+        assert_eq!(stream.collected_to(), 6);
+    }
+
+    #[test]
+    fn a_short_write_counts_whole_blocks_and_the_torn_block_is_sent_again() {
+        let mut stream = stream(4);
+        stream.want(0..4);
+        stream.build(Duration::ZERO, true, grant(8), |_| ());
+        let id = stream.issue(all_sealed).unwrap().id;
+        let Collected::Unfinished { blocks, attempts, .. } =
+            stream.terminated(id, Ok(2 * BLOCK + 100))
+        else {
+            panic!("a short write is unfinished")
+        };
+        assert_eq!((blocks, attempts), (2..4, 0));
+        stream.collect(4);
+        assert_eq!(stream.collected_to(), 2);
+        assert_eq!(stream.retile(|_| u64::MAX), 1);
+        stream.build(Duration::ZERO, false, grant(1), |_| ());
+        assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..3);
+        assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+    }
+
+    #[test]
+    fn retries_are_split_and_merged_by_the_new_grant_and_go_first() {
+        let mut stream = stream(2);
+        stream.want(0..6);
+        stream.build(Duration::ZERO, true, grant(2), |_| ());
+        let first = stream.issue(all_sealed).unwrap().id;
+        let second = stream.issue(all_sealed).unwrap().id;
+        stream.terminated(second, Err(retry()));
+        stream.terminated(first, Err(retry()));
+        assert_eq!(stream.retile(|_| u64::MAX), 2);
+        stream.build(Duration::ZERO, false, grant(3), |_| ());
+        let again = stream.issue(all_sealed).unwrap();
+        assert_eq!((again.blocks, again.attempts), (0..3, 1));
+        assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+    }
+
+    #[test]
+    fn nothing_fresh_overtakes_a_retry_that_waits_for_credit() {
+        let mut stream = stream(4);
+        stream.want(0..4);
+        stream.build(Duration::ZERO, true, grant(2), |_| ());
+        let id = stream.issue(all_sealed).unwrap().id;
+        stream.terminated(id, Err(retry()));
+        stream.retile(|_| u64::MAX);
+        stream.build(Duration::ZERO, false, |_| Prepared::Later, |_| ());
+        assert_eq!(stream.issue(all_sealed), None);
+        stream.build(Duration::ZERO, false, grant(2), |_| ());
+        assert_eq!(stream.issue(all_sealed).unwrap().blocks, 0..2);
+        assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_fails_all_that_is_wanted_goes_through_once(
+            runs in prop::collection::vec((0u64..3, 1u64..6), 1..20),
+            faults in prop::collection::vec((0u64..4, 1u64..6), 60),
+        ) {
+            let mut stream = stream(3);
+            let (mut at, mut wanted, mut through) = (0, Vec::new(), Vec::new());
+            for (gap, len) in runs {
+                let blocks = at + gap..at + gap + len;
+                at = blocks.end;
+                wanted.extend(blocks.clone());
+                stream.want(blocks);
+            }
+            let mut faults = faults.into_iter().chain(std::iter::repeat((3, 4)));
+            while !stream.is_finished() {
+                let (_, granted) = faults.next().unwrap();
+                stream.build(Duration::ZERO, true, grant(granted), |_| ());
+                let issued: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).collect();
+                for Issued { id, blocks, .. } in issued.into_iter().rev() {
+                    let (fault, part) = faults.next().unwrap();
+                    let n_blocks = blocks.end - blocks.start;
+                    let done = match fault {
+                        0 => 0,
+                        1 => part.min(n_blocks),
+                        _ => n_blocks,
+                    };
+                    through.extend(blocks.start..blocks.start + done);
+                    let outcome = if fault == 0 { Err(retry()) } else { Ok(done * BLOCK) };
+                    stream.terminated(id, outcome);
+                    let before = stream.collected_to();
+                    stream.collect(at);
+                    prop_assert!(stream.collected_to() >= before);
+                    let to = stream.collected_to();
+                    prop_assert!(wanted.iter().filter(|b| **b < to).all(|b| through.contains(b)));
+                }
+                stream.retile(|_| u64::MAX);
+            }
+            stream.collect(at);
+            prop_assert_eq!(stream.collected_to(), at);
+            through.sort_unstable();
+            prop_assert_eq!(through, wanted);
+        }
+    }
+}
