@@ -1,0 +1,321 @@
+//! Drives one request with real threads: whoever brings an event carries it through.
+//!
+//! Events are queued, then counted. Whoever counts from zero drives: it takes the lock that nobody
+//! else wants, hands the events to the request and carries its actions out, until the count is
+//! zero again. So no event waits for a thread to be woken, no lock is contended, and an event
+//! that comes from inside (a target that answers at once) is only queued.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use crossbeam_queue::SegQueue;
+use sealback_crypto::{Buffer, ContentKey};
+use sealback_stream::{CacheFile, Completion, CompletionSink, Failure, Prepared, Target, Ticket};
+
+use crate::{
+    Error, RequestStats,
+    engine::Core,
+    io::Job,
+    request::{Action, Event, Host, Request},
+    source::{DirtyRun, FolioSource, PlainSlice},
+    trace::{Observer, TraceEvent},
+};
+
+/// What one request works with.
+pub(crate) struct Parts {
+    pub(crate) source: Arc<dyn FolioSource>,
+    pub(crate) content_key: ContentKey,
+    pub(crate) seal_gen: u32,
+    /// One for each stream; none where the stream is off.
+    pub(crate) targets: Vec<Option<Arc<dyn Target>>>,
+    pub(crate) cache: Option<Arc<dyn CacheFile>>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Called once when the request has ended, before anyone who waits for it goes on.
+    pub(crate) on_done: Box<dyn FnOnce(&Ending) + Send>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) result: Result<(), Error>,
+    /// The cache's stream was switched off.
+    pub(crate) cache_failed: bool,
+    pub(crate) stats: RequestStats,
+}
+
+/// A request under way.
+pub(crate) struct Driver {
+    me: Weak<Driver>,
+    core: Arc<Core>,
+    state: Mutex<State>,
+    events: SegQueue<Event>,
+    /// Events queued and not carried through.
+    pending: AtomicUsize,
+    /// The issuer waits for a buffer.
+    starved: AtomicBool,
+    /// Stored bytes that the server has acknowledged.
+    acknowledged: AtomicU64,
+    ending: Mutex<Option<Ending>>,
+    ended: Condvar,
+}
+
+struct State {
+    request: Request,
+    actions: Vec<Action>,
+    /// Let go when the request has ended, so that nothing holds on to the file.
+    parts: Option<Parts>,
+    cache_failed: bool,
+    random: fastrand::Rng,
+}
+
+impl Driver {
+    pub(crate) fn new(core: Arc<Core>, request: Request, parts: Parts) -> Arc<Driver> {
+        let random = fastrand::Rng::new();
+        let (actions, parts) = (Vec::new(), Some(parts));
+        Arc::new_cyclic(|me| Driver {
+            me: me.clone(),
+            core,
+            state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
+            events: SegQueue::new(),
+            pending: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
+            ending: Mutex::new(None),
+            ended: Condvar::new(),
+        })
+    }
+
+    /// Queues an event, and carries it through unless somebody is at it.
+    pub(crate) fn post(self: &Arc<Self>, event: Event) {
+        self.events.push(event);
+        // Release: the event is in the queue before it is counted. Acquire: who drives next sees
+        // what the last driver did.
+        if self.pending.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.drive();
+        }
+    }
+
+    fn drive(self: &Arc<Self>) {
+        let mut handled = 1;
+        loop {
+            let mut state = self.state();
+            for _ in 0..handled {
+                let event = self.events.pop().expect("an event is queued before it is counted");
+                self.handle(&mut state, event);
+            }
+            let ending = self.act(&mut state);
+            drop(state);
+            if let Some((parts, ending)) = ending {
+                self.end(parts, ending);
+            }
+            // Pairs with the fetch_add in post.
+            let before = self.pending.fetch_sub(handled, Ordering::AcqRel);
+            handled = before - handled;
+            if handled == 0 {
+                return;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a request's state machine does not panic")
+    }
+
+    fn handle(self: &Arc<Self>, state: &mut State, event: Event) {
+        if let Event::Terminated { ticket: Ticket { stream: 0, .. }, outcome: Ok(bytes) } = &event {
+            self.acknowledged.fetch_add(*bytes, Ordering::Relaxed);
+        }
+        let State { request, parts, random, .. } = state;
+        if let Some(parts) = parts {
+            let now = self.core.now();
+            let mut host = DriverHost { driver: self, parts, now, random };
+            request.handle(event, now, &mut host);
+        }
+    }
+
+    /// Carries out what the request wants done. In here the order is the request's; nothing in
+    /// here blocks.
+    fn act(self: &Arc<Self>, state: &mut State) -> Option<(Parts, Ending)> {
+        let State { request, actions, parts, cache_failed, .. } = state;
+        request.take_actions(actions);
+        let mut result = None;
+        for action in actions.drain(..) {
+            let parts = parts.as_ref().expect("no action follows the end");
+            match action {
+                Action::Done(done) => result = Some(done),
+                Action::Issue { ticket, write } => {
+                    let target = parts.targets[ticket.stream].clone();
+                    let target = target.expect("only a stream with a target issues");
+                    let done = Completion::new(self.clone(), ticket);
+                    let cache = parts.cache.clone();
+                    self.core.io.send(ticket.stream, Job::Write { target, cache, write, done });
+                }
+                Action::Release { folio, outcome } => parts.source.end_writeback(folio, outcome),
+                Action::Seal { span, first_block, plain, buffer } => {
+                    self.seal(parts, span, first_block, plain, buffer);
+                }
+                Action::Stored { sealed, cached } => {
+                    parts.source.stored(&sealed);
+                    if let (Some(cache), true) = (&parts.cache, cached) {
+                        let cache = cache.clone();
+                        self.core.io.send(crate::engine::CACHE, Job::Confirm { cache, sealed });
+                    }
+                }
+                Action::StreamOff { .. } => *cache_failed = true,
+                Action::WakeAt(at) => {
+                    let driver = self.clone();
+                    let wake = Box::new(move || driver.post(Event::Wake));
+                    self.core.io.wake_after(at.saturating_sub(self.core.now()), wake);
+                }
+            }
+        }
+        let result = result?;
+        let stats = request.stats().clone();
+        let parts = parts.take().expect("a request ends once");
+        Some((parts, Ending { result, cache_failed: *cache_failed, stats }))
+    }
+
+    fn seal(
+        self: &Arc<Self>,
+        parts: &Parts,
+        span: u64,
+        first_block: u64,
+        plain: Vec<PlainSlice>,
+        buffer: Buffer,
+    ) {
+        let (driver, key) = (self.clone(), parts.content_key.clone());
+        let seal_gen = parts.seal_gen;
+        self.core.workers.spawn(move || {
+            let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
+            let result = key.seal(first_block, seal_gen, &slices, buffer);
+            // From here on a writer need not copy the folios.
+            drop(plain);
+            driver.post(Event::Sealed { span, result });
+        });
+    }
+
+    /// Lets the file go on, then those who wait. Where the cache's thread still has records to
+    /// set, that is for the thread to do, behind them.
+    fn end(self: &Arc<Self>, parts: Parts, ending: Ending) {
+        self.core.ended(self, &ending.stats);
+        let driver = self.clone();
+        let confirming = parts.cache.is_some() && !ending.cache_failed;
+        let finish = move || {
+            (parts.on_done)(&ending);
+            *driver.ending() = Some(ending);
+            driver.ended.notify_all();
+        };
+        if confirming {
+            self.core.io.send(crate::engine::CACHE, Job::Run(Box::new(finish)));
+        } else {
+            finish();
+        }
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&self) -> Ending {
+        let waited = self.ended.wait_while(self.ending(), |ending| ending.is_none());
+        let ending = waited.unwrap_or_else(PoisonError::into_inner);
+        ending.clone().expect("waited for it")
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Ending> {
+        self.ending().clone()
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// A buffer has come home: if the issuer waits for one, it is told, on another thread, since
+    /// this one may be in the middle of another request.
+    pub(crate) fn buffer_came_home(self: &Arc<Self>) {
+        // Pairs with the store in take_buffer, which looks at the pool again after it.
+        if self.starved.swap(false, Ordering::SeqCst) {
+            let driver = self.clone();
+            self.core.workers.spawn(move || driver.post(Event::Wake));
+        }
+    }
+}
+
+impl CompletionSink for Driver {
+    fn terminated(&self, ticket: Ticket, outcome: Result<u64, Failure>) {
+        let driver = self.me.upgrade().expect("a completion holds its driver");
+        driver.post(Event::Terminated { ticket, outcome });
+    }
+}
+
+/// Posts an event for a target that has credit again.
+struct CreditWaker(Arc<Driver>);
+
+impl Wake for CreditWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.post(Event::Wake);
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("ending", &self.ended()).finish_non_exhaustive()
+    }
+}
+
+struct DriverHost<'a> {
+    driver: &'a Arc<Driver>,
+    parts: &'a Parts,
+    now: Duration,
+    random: &'a mut fastrand::Rng,
+}
+
+impl Host for DriverHost<'_> {
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
+        self.parts.source.next_dirty(from, max_blocks)
+    }
+
+    fn take_buffer(&mut self) -> Option<Buffer> {
+        let buffers = self.driver.core.buffers_for(self.parts.content_key.geometry());
+        let buffer = buffers.try_take();
+        if buffer.is_some() {
+            return buffer;
+        }
+        // A buffer that came home before the flag was set woke nobody: look once more.
+        self.driver.starved.store(true, Ordering::SeqCst);
+        let buffer = buffers.try_take();
+        if buffer.is_some() {
+            self.driver.starved.store(false, Ordering::SeqCst);
+        }
+        buffer
+    }
+
+    fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
+        let target = self.parts.targets[stream].as_ref();
+        let waker = Waker::from(Arc::new(CreditWaker(self.driver.clone())));
+        target.expect("only a stream with a target prepares").prepare(block, &waker)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.u64(..)
+    }
+
+    fn tracing(&self) -> bool {
+        self.parts.observer.is_some()
+    }
+
+    fn trace(&mut self, event: TraceEvent) {
+        if let Some(observer) = &self.parts.observer {
+            observer.event(self.now, &event);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The engine: the only file that knows all roles, and that starts threads.
+//!
+//! Threads: the crypto pool (rayon) seals and opens; one thread for each stream talks to its
+//! targets; a few read ahead; one keeps time. A request has no thread: see [`crate::driver`].
+//!
+//! Locks, in the order in which they may be taken: a file's writeback, a request's state, a file's
+//! folios, the pools. None is held over a call to a target, but for a file's commit, which is
+//! there to be.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions, RootKey};
+use sealback_stream::{Cache, CacheFile, Name, Role, Server, Target, TargetError, TargetErrorKind};
+
+use crate::{
+    Config, Error, File, RequestStats,
+    config::{READ_UNIT_BYTES, Shares},
+    driver::{Driver, Parts},
+    folio::FolioPool,
+    io::IoThreads,
+    open_file::OpenFile,
+    request::{Event, Request, RequestLimits, StreamSetup},
+};
+
+/// The upload stream's index in a request.
+pub(crate) const UPLOAD: usize = 0;
+/// The cache stream's index in a request.
+pub(crate) const CACHE: usize = 1;
+const N_STREAMS: usize = 2;
+const N_READAHEAD_THREADS: usize = 2;
+
+/// Writes files back, sealed, to servers and caches, within one budget of memory and threads.
+///
+/// Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// How a file is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// The block size in bytes: a power of two, 4 KiB to 1 MiB.
+    pub block_bytes: u64,
+    /// Beside whatever has the name, to take its place when it is
+    /// [published](crate::File::publish); else only if nothing has.
+    pub replace: bool,
+}
+
+impl Default for CreateOptions {
+    /// Blocks of 16 KiB; only if nothing has the name.
+    fn default() -> CreateOptions {
+        CreateOptions { block_bytes: 16 << 10, replace: false }
+    }
+}
+
+/// Where a file is, and what opens it.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The server.
+    pub server: &'a dyn Server,
+    /// The cache, if there is one. A cache that fails is done without.
+    pub cache: Option<&'a dyn Cache>,
+    /// The root key.
+    pub root: &'a RootKey,
+}
+
+impl fmt::Debug for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("server", &self.server)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the engine's parts share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) workers: ThreadPool,
+    buffers: BufferPool,
+    large_buffers: BufferPool,
+    pub(crate) read_buffers: BufferPool,
+    pub(crate) folios: FolioPool,
+    pub(crate) read_units: FolioPool,
+    pub(crate) io: IoThreads,
+    started: Instant,
+    active: Mutex<Vec<Arc<Driver>>>,
+    files: Mutex<HashMap<FileId, Weak<OpenFile>>>,
+    stats: Mutex<RequestStats>,
+}
+
+impl Engine {
+    /// Starts an engine.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration does not fit, [`Error::Server`] if no thread can be
+    /// started.
+    pub fn new(config: Config) -> Result<Engine, Error> {
+        config.check()?;
+        let Shares { n_folios, buffers, large_buffers, n_read_units } = config.shares();
+        let thread = |error| {
+            Error::server(TargetError::new(
+                TargetErrorKind::Io,
+                format!("a thread cannot be started: {error}"),
+            ))
+        };
+        let workers = ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|index| format!("sealback-crypto-{index}"))
+            .build()
+            .map_err(|error| thread(error.to_string()))?;
+        let io = IoThreads::start(N_STREAMS, N_READAHEAD_THREADS)
+            .map_err(|error| thread(error.to_string()))?;
+        // Room for a unit of the smallest blocks, whose prefixes are the most.
+        let unit_bytes = READ_UNIT_BYTES + READ_UNIT_BYTES / 4096 * sealback_crypto::PREFIX_BYTES;
+        let core = Arc::new_cyclic(|weak: &Weak<Core>| {
+            let pool = |(n_buffers, buffer_bytes)| {
+                let pool = BufferPool::new(n_buffers, buffer_bytes);
+                let weak = weak.clone();
+                pool.set_waker(Box::new(move || {
+                    if let Some(core) = weak.upgrade() {
+                        core.active().iter().for_each(Driver::buffer_came_home);
+                    }
+                }));
+                pool
+            };
+            Core {
+                workers,
+                buffers: pool(buffers),
+                large_buffers: pool(large_buffers),
+                read_buffers: BufferPool::new(n_read_units, unit_bytes),
+                folios: FolioPool::new(n_folios, config.folio_bytes),
+                read_units: FolioPool::new(n_read_units, READ_UNIT_BYTES),
+                io,
+                started: Instant::now(),
+                active: Mutex::default(),
+                files: Mutex::default(),
+                stats: Mutex::default(),
+                config,
+            }
+        });
+        Ok(Engine { core })
+    }
+
+    /// Creates a file.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with [`TargetErrorKind::AlreadyExists`] if there is one of that name and
+    /// it is not to be replaced; [`Error::Config`] for a block size that is none; others from the
+    /// server.
+    pub fn create(
+        &self,
+        place: &Place<'_>,
+        name: &Name,
+        options: &CreateOptions,
+    ) -> Result<File, Error> {
+        let geometry = Geometry::new(options.block_bytes)
+            .map_err(|_| Error::Config("a block is a power of two from 4 KiB to 1 MiB"))?;
+        let new = Header::create(place.root, geometry, self.core.config.cipher)
+            .map_err(|source| Error::Seal(Arc::new(source)))?;
+        let file_id = new.header.file_id();
+        let target = if options.replace {
+            place.server.draft(name, file_id, &new.bytes)
+        } else {
+            place.server.create(name, file_id, &new.bytes)
+        };
+        let target = target.map_err(Error::server)?;
+        Ok(File::new(self.open_file(place, target, new.header)))
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Error::Header`] if it is no sealed file, is damaged, or is another key's;
+    /// [`Error::Server`] if the server does not have it, or will not say.
+    pub fn open(&self, place: &Place<'_>, name: &Name) -> Result<File, Error> {
+        let target = place.server.open(name).map_err(Error::server)?;
+        let options = OpenOptions { engine: self.core.config.cipher, ..OpenOptions::default() };
+        let bytes = target.read_header().map_err(Error::server)?;
+        let header = Header::open(&bytes, place.root, &options)?;
+        Ok(File::new(self.open_file(place, target, header)))
+    }
+
+    fn open_file(
+        &self,
+        place: &Place<'_>,
+        target: Arc<dyn Target>,
+        header: Header,
+    ) -> Arc<OpenFile> {
+        let file_id = header.file_id();
+        let mut files = self.core.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = files.get(&file_id).and_then(Weak::upgrade) {
+            return file;
+        }
+        let cache = place.cache.and_then(|cache| open_cache(cache, &header));
+        let file = OpenFile::new(self.core.clone(), target, cache, header);
+        files.retain(|_, file| file.strong_count() > 0);
+        files.insert(file_id, Arc::downgrade(&file));
+        file
+    }
+
+    /// What has been done so far, by all requests that have ended.
+    pub fn stats(&self) -> EngineStats {
+        let requests = self.core.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let core = &self.core;
+        EngineStats {
+            requests,
+            buffers_free: core.buffers.n_free() + core.large_buffers.n_free(),
+            buffers: core.buffers.n_buffers() + core.large_buffers.n_buffers(),
+            buffers_high_water: core.buffers.high_water() + core.large_buffers.high_water(),
+            folios_out: core.folios.n_out(),
+            active_requests: core.active().len(),
+        }
+    }
+
+    /// What the engine was started with.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.core.config).finish_non_exhaustive()
+    }
+}
+
+/// What an engine has done, and what it holds now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStats {
+    /// Sums over the requests that have ended.
+    pub requests: RequestStats,
+    /// Sealed buffers that are home.
+    pub buffers_free: usize,
+    /// Sealed buffers in all.
+    pub buffers: usize,
+    /// Sealed buffers that were out at once, at most.
+    pub buffers_high_water: usize,
+    /// Folios that have memory now.
+    pub folios_out: usize,
+    /// Requests under way.
+    pub active_requests: usize,
+}
+
+/// The cache's copy of a file, emptied if it is not of the header that the server has.
+fn open_cache(cache: &dyn Cache, header: &Header) -> Option<Arc<dyn CacheFile>> {
+    let copy = cache.open(header.file_id(), header.geometry()).ok()?;
+    let current = copy.read_header().is_ok_and(|bytes| bytes == header.to_bytes()[..]);
+    if current || copy.invalidate().is_ok() { Some(copy) } else { None }
+}
+
+impl Core {
+    /// Time since the engine's start.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn active(&self) -> MutexGuard<'_, Vec<Arc<Driver>>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pool whose buffers hold a span of such blocks.
+    pub(crate) fn buffers_for(&self, geometry: Geometry) -> &BufferPool {
+        let fits = geometry.block_bytes() <= self.config.span_bytes as u64;
+        if fits { &self.buffers } else { &self.large_buffers }
+    }
+
+    /// Sets a request up; it begins with its first event.
+    pub(crate) fn start(self: &Arc<Self>, geometry: Geometry, parts: Parts) -> Arc<Driver> {
+        let config = &self.config;
+        let span_blocks = (config.span_bytes as u64 / geometry.block_bytes()).max(1);
+        let limits = RequestLimits { span_blocks, retry: config.retry };
+        let active = |stream: usize| parts.targets.get(stream).is_some_and(Option::is_some);
+        let setup = [
+            StreamSetup { role: Role::Must, window: config.upload_window, active: active(UPLOAD) },
+            StreamSetup { role: Role::May, window: config.cache_window, active: active(CACHE) },
+        ];
+        let request = Request::new(geometry, &limits, &setup);
+        let driver = Driver::new(self.clone(), request, parts);
+        self.active().push(driver.clone());
+        driver
+    }
+
+    /// Begins a request that was set up.
+    pub(crate) fn begin(&self, driver: &Arc<Driver>) {
+        driver.post(Event::Wake);
+    }
+
+    /// A request has ended.
+    pub(crate) fn ended(&self, driver: &Arc<Driver>, stats: &RequestStats) {
+        self.active().retain(|active| !Arc::ptr_eq(active, driver));
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
+    }
+
+    /// Gives up the memory of a clean folio of any file. Returns whether there was one.
+    pub(crate) fn evict_anywhere(&self) -> bool {
+        self.open_files().iter().any(|file| file.evict())
+    }
+
+    /// Starts a writeback of every file that has something dirty and is not being written back.
+    pub(crate) fn kick_all(&self) {
+        self.open_files().iter().for_each(|file| file.kick());
+    }
+
+    fn open_files(&self) -> Vec<Arc<OpenFile>> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.values().filter_map(Weak::upgrade).collect()
+    }
+}

@@ -1,0 +1,311 @@
+//! A file as its client sees it: plaintext positions, and calls like those of any file.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES};
+
+use crate::{
+    Error, RequestStats,
+    driver::Driver,
+    open_file::{OpenFile, PassKind},
+    ranges::index_of,
+    readahead::Readahead,
+    request::Event,
+    trace::Observer,
+};
+
+/// An open file. Handles of one file share its folios.
+///
+/// Dropping a handle does not write back: call [`close`](File::close), or
+/// [`sync`](File::sync) before.
+pub struct File {
+    file: Arc<OpenFile>,
+    readahead: Mutex<Readahead>,
+    /// The number of the last writeback error this handle has reported.
+    reported: Mutex<u64>,
+}
+
+impl File {
+    pub(crate) fn new(file: Arc<OpenFile>) -> File {
+        let reported = Mutex::new(file.errors().number);
+        File { file, readahead: Mutex::default(), reported }
+    }
+
+    /// The size in bytes, with what is not written back yet.
+    pub fn size(&self) -> u64 {
+        self.file.folios().size()
+    }
+
+    /// The block size in bytes.
+    pub fn block_bytes(&self) -> u64 {
+        self.file.header().geometry().block_bytes()
+    }
+
+    /// The file's id: drawn at random when it was created.
+    pub fn file_id(&self) -> FileId {
+        self.file.header().file_id()
+    }
+
+    /// Bytes that were written and are not on the server yet.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.file.folios().dirty_bytes()
+    }
+
+    /// Writes all of `data` at `position`, into folios; a writeback takes it to the server.
+    /// Beyond the end the file grows, over a hole if there is a gap. Waits while the memory for
+    /// folios is full of dirty ones.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond 2^60; errors of reading a block that is changed in part; and, if
+    /// the memory is full, the error that keeps writeback from making room.
+    pub fn write_at(&self, position: u64, data: &[u8]) -> Result<(), Error> {
+        self.file.write(position, data)
+    }
+
+    /// Reads from `source` straight into folios, from `position` on, until it ends; for whole
+    /// new folios this saves a copy. Returns how many bytes it wrote, and whether reading ended
+    /// well.
+    ///
+    /// # Errors
+    /// As for [`write_at`](File::write_at). An error of `source` is returned beside the count.
+    pub fn write_from(
+        &self,
+        position: u64,
+        source: &mut dyn io::Read,
+        mut each: impl FnMut(u64),
+    ) -> Result<(u64, io::Result<()>), Error> {
+        let mut at = position;
+        loop {
+            let (folio, positions) = self.file.folios().folio_at(at);
+            let mut memory = self.file.folio_memory()?;
+            let room = index_of(positions.end - at);
+            let read = read_full(source, &mut memory.as_mut_slice()[..room]);
+            let (len, ended) = match read {
+                Ok(len) => (len, (len < room).then_some(Ok(()))),
+                Err((len, error)) => (len, Some(Err(error))),
+            };
+            let end = at + len as u64;
+            if end > MAX_FILE_BYTES {
+                return Err(Error::TooLarge);
+            }
+            let whole = at == positions.start && at == self.size() && self.has_whole_blocks();
+            if whole && len > 0 {
+                self.file.folios().put_folio(folio, memory, len as u64);
+                self.file.kick_if_due();
+            } else {
+                self.file.write(at, &memory.as_ref()[..len])?;
+            }
+            at = end;
+            each(at - position);
+            if let Some(ended) = ended {
+                return Ok((at - position, ended));
+            }
+        }
+    }
+
+    /// Whether a folio is made of whole blocks.
+    fn has_whole_blocks(&self) -> bool {
+        self.file.core.folios.folio_bytes() as u64 >= self.block_bytes()
+    }
+
+    /// Reads at `position` into `to`; returns how many bytes there were, fewer than asked only at
+    /// the file's end.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names a block that is not what was written, and no byte of it is in
+    /// `to`; [`Error::Server`] if the server does not answer.
+    pub fn read_at(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
+        let rest = self.size().saturating_sub(position);
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(to.len());
+        if len > 0 {
+            let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
+            readahead.read(&self.file, position, &mut to[..len])?;
+        }
+        Ok(len)
+    }
+
+    /// Keeps positions that are written from now on out of the cache.
+    pub fn bypass_cache(&self, positions: Range<u64>) {
+        self.file.folios().set_uncached(positions);
+    }
+
+    /// Starts to write back what is dirty, and does not wait. Joins a writeback that is running.
+    pub fn writeback(&self) -> WritebackHandle {
+        self.writeback_observed(None)
+    }
+
+    /// As [`writeback`](File::writeback); a writeback that this starts tells `observer` of what
+    /// happens.
+    pub fn writeback_observed(&self, observer: Option<Arc<dyn Observer>>) -> WritebackHandle {
+        let started = self.file.start_pass(PassKind::Sync, observer);
+        let (Ok(driver) | Err(driver)) = started;
+        WritebackHandle { driver }
+    }
+
+    /// Writes back what was dirty when it was called and commits a header that speaks for it;
+    /// when it returns, all that is on the server.
+    ///
+    /// # Errors
+    /// What kept the data from getting there, now or in a writeback since this handle's last
+    /// `sync`; each error is told once to each handle. The data is still dirty, and the next
+    /// `sync` tries again.
+    pub fn sync(&self) -> Result<(), Error> {
+        let result = self.file.sync(None);
+        let errors = self.file.errors();
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
+        match (result, errors.last) {
+            (Ok(()), Some(error)) if unreported => Err(error),
+            (result, _) => result,
+        }
+    }
+
+    /// Puts a file that was created to replace another in its place. To be called after
+    /// [`sync`](File::sync); whoever opens the name from now on gets this file.
+    ///
+    /// # Errors
+    /// [`Error::Server`]: the earlier file is still there, whole.
+    pub fn publish(&self) -> Result<(), Error> {
+        self.file.target.publish().map_err(Error::server)
+    }
+
+    /// Syncs and lets go.
+    ///
+    /// # Errors
+    /// As for [`sync`](File::sync), with the handle, so that nothing is lost.
+    pub fn close(self) -> Result<(), Box<Unclosed>> {
+        self.sync().map_err(|error| Box::new(Unclosed { file: self, error }))
+    }
+
+    /// What the header says now.
+    pub fn info(&self) -> FileInfo {
+        let header = self.file.header();
+        let view = header.view();
+        FileInfo {
+            file_id: header.file_id(),
+            block_bytes: header.geometry().block_bytes(),
+            generation: view.generation,
+            size: view.size,
+            cuts: header.cuts(),
+            holes: view.holes,
+            cut_pending: header.cut_pending(),
+        }
+    }
+
+    /// Opens every block that is stored, from the server alone, and tells what it found: the
+    /// block's number, and what the server holds there.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if the server does not answer. Damage is told, not returned.
+    pub fn verify(&self, each: impl FnMut(u64, &BlockReport)) -> Result<(), Error> {
+        crate::verify::verify(&self.file, each)
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("target", &self.file.target).finish_non_exhaustive()
+    }
+}
+
+/// A file that could not be closed, because what was written to it is not on the server.
+#[derive(Debug)]
+pub struct Unclosed {
+    /// The file, with what is still dirty.
+    pub file: File,
+    /// Why.
+    pub error: Error,
+}
+
+impl fmt::Display for Unclosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Unclosed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// What a file's header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileInfo {
+    /// The file's id.
+    pub file_id: FileId,
+    /// The block size in bytes.
+    pub block_bytes: u64,
+    /// How many headers were committed.
+    pub generation: u64,
+    /// The size in bytes of plaintext.
+    pub size: u64,
+    /// How often the size has gone down.
+    pub cuts: u64,
+    /// Blocks that may be holes.
+    pub holes: Range<u64>,
+    /// A cut of the stored file is still to be made.
+    pub cut_pending: bool,
+}
+
+impl FileInfo {
+    /// Bytes that the dense sealed file takes on the server.
+    pub fn stored_bytes(&self) -> u64 {
+        let n_blocks = self.size.div_ceil(self.block_bytes);
+        HEADER_BYTES as u64 + n_blocks * sealback_crypto::PREFIX_BYTES as u64 + self.size
+    }
+}
+
+pub use crate::verify::BlockReport;
+
+/// A writeback that was started.
+#[derive(Debug)]
+pub struct WritebackHandle {
+    driver: Arc<Driver>,
+}
+
+impl WritebackHandle {
+    /// Stored bytes that the server has acknowledged so far.
+    pub fn acknowledged_bytes(&self) -> u64 {
+        self.driver.acknowledged()
+    }
+
+    /// Whether it has ended.
+    pub fn is_done(&self) -> bool {
+        self.driver.ended().is_some()
+    }
+
+    /// Waits for its end, and returns what it did.
+    ///
+    /// # Errors
+    /// What kept the data from the server; it is still dirty.
+    pub fn wait(&self) -> Result<RequestStats, Error> {
+        let ending = self.driver.wait();
+        ending.result.map(|()| ending.stats)
+    }
+
+    /// Stops it: nothing more is issued. What is in flight goes on; what was not sent stays
+    /// dirty. [`wait`](WritebackHandle::wait) returns [`Error::Cancelled`], unless it had ended.
+    pub fn cancel(&self) {
+        self.driver.post(Event::Cancel);
+    }
+}
+
+/// Reads until `to` is full or the source ends; an error comes with what was read before.
+fn read_full(source: &mut dyn io::Read, to: &mut [u8]) -> Result<usize, (usize, io::Error)> {
+    let mut len = 0;
+    while len < to.len() {
+        match source.read(&mut to[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((len, error)),
+        }
+    }
+    Ok(len)
+}

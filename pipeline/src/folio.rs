@@ -1,0 +1,155 @@
+//! The memory of folios: a bounded pool of equal pieces, wiped before they are used again.
+
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use zeroize::Zeroize;
+
+/// A folio's bytes; plaintext. Wiped when dropped, and its memory goes home.
+pub(crate) struct FolioBytes {
+    bytes: Vec<u8>,
+    home: Arc<Home>,
+}
+
+impl FolioBytes {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl AsRef<[u8]> for FolioBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for FolioBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FolioBytes").field(&self.bytes.len()).finish()
+    }
+}
+
+impl Drop for FolioBytes {
+    fn drop(&mut self) {
+        self.bytes.as_mut_slice().zeroize();
+        let mut state = self.home.state();
+        state.n_out -= 1;
+        if state.n_out < self.home.max {
+            state.free.push(std::mem::take(&mut self.bytes));
+        }
+        state.changes += 1;
+        drop(state);
+        self.home.changed.notify_all();
+    }
+}
+
+/// A pool of folio memory.
+#[derive(Clone, Debug)]
+pub(crate) struct FolioPool(Arc<Home>);
+
+#[derive(Debug)]
+struct Home {
+    folio_bytes: usize,
+    max: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: Vec<Vec<u8>>,
+    n_out: usize,
+    /// Counts everything that could let a waiter go on.
+    changes: u64,
+}
+
+impl Home {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, but for a failed allocation.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FolioPool {
+    /// A pool of at most `max` folios of `folio_bytes`; its memory is taken when first used.
+    pub(crate) fn new(max: usize, folio_bytes: usize) -> FolioPool {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        FolioPool(Arc::new(Home { folio_bytes, max, state, changed }))
+    }
+
+    pub(crate) fn folio_bytes(&self) -> usize {
+        self.0.folio_bytes
+    }
+
+    /// A folio of zeros, if the budget has one left.
+    pub(crate) fn try_take(&self) -> Option<FolioBytes> {
+        self.take(|state| state.n_out < self.0.max)
+    }
+
+    /// A folio of zeros, over the budget if need be: for a writer that must not wait, because
+    /// what it waits for may wait for it.
+    pub(crate) fn take_over_budget(&self) -> FolioBytes {
+        self.take(|_| true).expect("the budget was not asked")
+    }
+
+    fn take(&self, may: impl FnOnce(&State) -> bool) -> Option<FolioBytes> {
+        let mut state = self.0.state();
+        if !may(&state) {
+            return None;
+        }
+        state.n_out += 1;
+        let recycled = state.free.pop();
+        drop(state);
+        let bytes = recycled.unwrap_or_else(|| vec![0; self.0.folio_bytes]);
+        Some(FolioBytes { bytes, home: self.0.clone() })
+    }
+
+    /// The count of changes: read it, try, and wait with it, so that no change is missed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.state().changes
+    }
+
+    /// Says that something changed that a waiter may be waiting for.
+    pub(crate) fn notify(&self) {
+        self.0.state().changes += 1;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until something has changed since `changes` was read, or a time has passed.
+    pub(crate) fn wait(&self, changes: u64, at_most: Duration) {
+        let unchanged = |state: &mut State| state.changes == changes;
+        let waited = self.0.changed.wait_timeout_while(self.0.state(), at_most, unchanged);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// How many folios are out.
+    pub(crate) fn n_out(&self) -> usize {
+        self.0.state().n_out
+    }
+
+    /// How many folios may be out.
+    pub(crate) fn max(&self) -> usize {
+        self.0.max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folio_is_wiped_before_it_is_used_again() {
+        let pool = FolioPool::new(1, 4096);
+        let mut folio = pool.try_take().unwrap();
+        folio.as_mut_slice().fill(7);
+        let address = folio.as_ref().as_ptr();
+        assert!(pool.try_take().is_none());
+        drop(folio);
+        let again = pool.try_take().unwrap();
+        assert_eq!(again.as_ref().as_ptr(), address, "recycled");
+        assert!(again.as_ref().iter().all(|byte| *byte == 0));
+    }
+}

@@ -1,0 +1,146 @@
+//! The threads that talk to targets: never those that seal, never those that drive.
+//!
+//! One thread for each kind of work, so that a cache that hangs holds up no upload. Jobs of one
+//! thread run in the order in which they were sent.
+
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use sealback_crypto::Sealed;
+use sealback_stream::{CacheFile, Completion, Failure, Target, Write};
+
+/// Work for an I/O thread.
+pub(crate) enum Job {
+    /// Sets the cache's record for blocks that were written and acknowledged.
+    Confirm { cache: Arc<dyn CacheFile>, sealed: Sealed },
+    /// Anything else that may block.
+    Run(Box<dyn FnOnce() + Send>),
+    /// A subrequest. The cache's record of its blocks is cleared first, whichever stream it is.
+    Write {
+        target: Arc<dyn Target>,
+        cache: Option<Arc<dyn CacheFile>>,
+        write: Write,
+        done: Completion,
+    },
+}
+
+impl Job {
+    fn run(self) {
+        match self {
+            Job::Confirm { cache, sealed } => {
+                // A record that could not be set means absent.
+                let _ = cache.confirm(&sealed);
+            }
+            Job::Run(run) => run(),
+            Job::Write { target, cache, write, done } => {
+                let forgotten = match cache {
+                    Some(cache) => cache.forget(write.blocks()).or_else(|_| cache.invalidate()),
+                    None => Ok(()),
+                };
+                // A record that cannot be cleared would bring back what is overwritten now.
+                match forgotten {
+                    Ok(()) => target.write(write, done),
+                    Err(error) => done.failed(Failure::Retry(error)),
+                }
+            }
+        }
+    }
+}
+
+/// The threads, and the queues to them. The queues have no limit of their own: a write in one is
+/// within its stream's window, and everything else holds a buffer of a bounded pool.
+#[derive(Debug)]
+pub(crate) struct IoThreads {
+    /// One for each stream, then one for reading ahead.
+    queues: Vec<Sender<Job>>,
+    /// There until the end.
+    timer: Option<Sender<(Duration, Wake)>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+pub(crate) type Wake = Box<dyn FnOnce() + Send>;
+
+impl IoThreads {
+    /// Starts one thread for each stream, `n_readahead` for reading ahead, and the timer.
+    pub(crate) fn start(n_streams: usize, n_readahead: usize) -> io::Result<IoThreads> {
+        let mut threads = Vec::new();
+        let mut queues = Vec::new();
+        for index in 0..n_streams {
+            let (sender, receiver) = crossbeam_channel::unbounded();
+            queues.push(sender);
+            threads.push(spawn(&format!("sealback-io-{index}"), move || work(&receiver))?);
+        }
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        queues.push(sender);
+        for index in 0..n_readahead {
+            let receiver = receiver.clone();
+            threads.push(spawn(&format!("sealback-ahead-{index}"), move || work(&receiver))?);
+        }
+        let (timer, receiver) = crossbeam_channel::unbounded();
+        threads.push(spawn("sealback-timer", move || keep_time(&receiver))?);
+        Ok(IoThreads { queues, timer: Some(timer), threads })
+    }
+
+    /// Sends a job to a stream's thread.
+    pub(crate) fn send(&self, stream: usize, job: Job) {
+        self.queues[stream].send(job).expect("the threads live as long as their queues");
+    }
+
+    /// Sends work to the threads that read ahead.
+    pub(crate) fn read_ahead(&self, run: impl FnOnce() + Send + 'static) {
+        self.send(self.queues.len() - 1, Job::Run(Box::new(run)));
+    }
+
+    /// Calls `wake` when so much time has passed.
+    pub(crate) fn wake_after(&self, delay: Duration, wake: Wake) {
+        let timer = self.timer.as_ref().expect("there until the end");
+        timer.send((delay, wake)).expect("the threads live as long as their queues");
+    }
+}
+
+/// Ends the queues and waits for the threads, but for the one that this may run on.
+impl Drop for IoThreads {
+    fn drop(&mut self) {
+        self.queues.clear();
+        self.timer = None;
+        for thread in self.threads.drain(..) {
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic in a target has failed its subrequest already, when its completion fell.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn work(jobs: &Receiver<Job>) {
+    for job in jobs {
+        // A target that panics drops its completion, which fails the subrequest; the thread goes
+        // on for the others.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
+    }
+}
+
+fn keep_time(requests: &Receiver<(Duration, Wake)>) {
+    let started = std::time::Instant::now();
+    let mut waiting: Vec<(Duration, Wake)> = Vec::new();
+    loop {
+        let now = started.elapsed();
+        while let Some(due) = waiting.iter().position(|(at, _)| *at <= now) {
+            waiting.swap_remove(due).1();
+        }
+        let next = waiting.iter().map(|(at, _)| *at - now).min();
+        let received = match next {
+            Some(delay) => requests.recv_timeout(delay),
+            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok((delay, wake)) => waiting.push((started.elapsed() + delay, wake)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Walks dirty folios and makes, of each run, a span to seal and wanted blocks for the streams.
+//!
+//! A span's buffer is reserved before its run is taken: what is begun can always be finished. With
+//! no buffer left the issuer is starved, and waits for one to come home.
+
+use sealback_crypto::Buffer;
+use sealback_stream::Stream;
+
+use crate::{
+    releaser::Releaser,
+    request::{Action, Host},
+    source::{DirtyRun, RunContent},
+    spans::Spans,
+    trace::TraceEvent,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IssuerState {
+    /// It takes runs as long as there are buffers.
+    Running,
+    /// It waits for a buffer.
+    Starved,
+    /// Everything is queued, or it was told to stop.
+    Finished,
+}
+
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    state: IssuerState,
+    /// The end of the last run (exclusive): all before it has been offered to the streams.
+    issued_to: u64,
+    span_blocks: u64,
+    buffer: Option<Buffer>,
+}
+
+/// The parts of a request that the issuer hands runs to.
+pub(crate) struct Downstream<'a> {
+    pub(crate) spans: &'a mut Spans,
+    pub(crate) streams: &'a mut [Stream],
+    pub(crate) releaser: &'a mut Releaser,
+    pub(crate) actions: &'a mut Vec<Action>,
+}
+
+impl Issuer {
+    pub(crate) fn new(span_blocks: u64) -> Issuer {
+        let span_blocks = span_blocks.max(1);
+        Issuer { state: IssuerState::Running, issued_to: 0, span_blocks, buffer: None }
+    }
+
+    pub(crate) fn state(&self) -> IssuerState {
+        self.state
+    }
+
+    pub(crate) fn issued_to(&self) -> u64 {
+        self.issued_to
+    }
+
+    /// Takes no more runs.
+    pub(crate) fn stop(&mut self) {
+        self.state = IssuerState::Finished;
+        self.buffer = None;
+    }
+
+    /// Takes runs until the source has none, or there is no buffer.
+    pub(crate) fn fill(&mut self, down: &mut Downstream<'_>, host: &mut impl Host) {
+        while self.state != IssuerState::Finished {
+            if self.buffer.is_none() {
+                self.buffer = host.take_buffer();
+            }
+            if self.buffer.is_none() {
+                self.state = IssuerState::Starved;
+                return;
+            }
+            self.state = IssuerState::Running;
+            match host.next_dirty(self.issued_to, self.span_blocks) {
+                Some(run) => self.hand_on(run, down, host),
+                None => self.stop(),
+            }
+        }
+    }
+
+    fn hand_on(&mut self, run: DirtyRun, down: &mut Downstream<'_>, host: &mut impl Host) {
+        let DirtyRun { blocks, content, destinations, expectations, folios } = run;
+        assert!(
+            self.issued_to <= blocks.start && !blocks.is_empty(),
+            "run {blocks:?} behind {}",
+            self.issued_to
+        );
+        assert!(blocks.end - blocks.start <= self.span_blocks, "run {blocks:?} is too long");
+        self.issued_to = blocks.end;
+        for folio in &folios {
+            down.releaser.push(*folio);
+        }
+        for (index, stream) in down.streams.iter_mut().enumerate() {
+            if destinations.contains(index) {
+                stream.want(blocks.clone());
+            }
+        }
+        let (plain, sealed) = match content {
+            RunContent::Plain(slices) => (Some(slices), None),
+            RunContent::Sealed(sealed) => (None, Some(sealed)),
+        };
+        let span = down.spans.push(blocks.clone(), destinations, expectations, sealed);
+        if host.tracing() {
+            let folios = folios.iter().map(|end| end.folio).collect();
+            host.trace(TraceEvent::Span { span, blocks: blocks.clone(), destinations, folios });
+        }
+        if let Some(plain) = plain {
+            let buffer = self.buffer.take().expect("fill reserved a buffer");
+            down.actions.push(Action::Seal { span, first_block: blocks.start, plain, buffer });
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! A file's folios: what was written and is not evicted yet, and exactly which of it is dirty.
+//!
+//! **Invariants:**
+//! 1. A block with a dirty byte is valid as a whole (up to the file's end): its other bytes were
+//!    filled in when it was dirtied, and none of its folios is evicted.
+//! 2. Folio bytes that are being sealed do not change: a writer that finds them shared copies.
+//! 3. Each time a folio is handed out, its dirty ranges of that run move into a hand-out, and come
+//!    back if the run does not reach the server.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
+
+use sealback_crypto::{Geometry, Sealed};
+use sealback_stream::{Expectation, Expected};
+
+use crate::{
+    folio::FolioBytes,
+    ranges::{RangeSet, hull, index_of},
+    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent},
+};
+
+#[derive(Debug)]
+struct Folio {
+    bytes: Arc<FolioBytes>,
+    /// Positions in the file that hold what the file holds.
+    valid: RangeSet,
+    /// Positions in the file that the server does not have; a part of `valid`.
+    dirty: RangeSet,
+    /// What was dirty in the runs that are under writeback, oldest first.
+    handed_out: VecDeque<RangeSet>,
+}
+
+impl Folio {
+    fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && self.handed_out.is_empty()
+    }
+}
+
+/// A file's folios.
+#[derive(Debug)]
+pub(crate) struct Folios {
+    geometry: Geometry,
+    folio_bytes: u64,
+    /// The file's size as its writers see it.
+    size: u64,
+    /// Blocks that may be holes, or shorter than they should be; a hull.
+    holes: Range<u64>,
+    folios: BTreeMap<u64, Folio>,
+    /// Folios in the order in which they became clean; some may be dirty again.
+    clean: VecDeque<u64>,
+    /// What is stored for blocks that have folios, as far as it is known.
+    stored: BTreeMap<u64, Expected>,
+    /// The server's own sealed bytes that the cache lacks, by first block.
+    copies: BTreeMap<u64, Sealed>,
+    copied_bytes: u64,
+    /// Positions that the cache is not to get.
+    uncached: RangeSet,
+    dirty_bytes: u64,
+    /// Counts the writes: a copy of what was stored before one may be stale after it.
+    writes: u64,
+    /// Counts the evictions: bytes fetched before one may be older than what was evicted.
+    evictions: u64,
+}
+
+impl Folios {
+    pub(crate) fn new(
+        geometry: Geometry,
+        folio_bytes: usize,
+        size: u64,
+        holes: Range<u64>,
+    ) -> Folios {
+        Folios {
+            geometry,
+            folio_bytes: folio_bytes as u64,
+            size,
+            holes,
+            folios: BTreeMap::new(),
+            clean: VecDeque::new(),
+            stored: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            copied_bytes: 0,
+            uncached: RangeSet::default(),
+            dirty_bytes: 0,
+            writes: 0,
+            evictions: 0,
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn holes(&self) -> Range<u64> {
+        self.holes.clone()
+    }
+
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Whether a writeback would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.dirty_bytes > 0 || !self.copies.is_empty()
+    }
+
+    /// Bytes of sealed copies that wait for the cache.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
+    }
+
+    pub(crate) fn set_uncached(&mut self, positions: Range<u64>) {
+        self.uncached.insert(positions);
+    }
+
+    /// The folio that holds a position, and the positions it covers.
+    pub(crate) fn folio_at(&self, position: u64) -> (u64, Range<u64>) {
+        let folio = position / self.folio_bytes;
+        (folio, folio * self.folio_bytes..(folio + 1) * self.folio_bytes)
+    }
+
+    /// Whether a folio has memory.
+    pub(crate) fn has(&self, folio: u64) -> bool {
+        self.folios.contains_key(&folio)
+    }
+
+    /// Positions of blocks that a write to `range` touches in part, that the server may hold, and
+    /// that are not valid yet: they are to be filled before the write.
+    pub(crate) fn to_fill(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let blocks = self.geometry.blocks_covering(range.clone());
+        if blocks.is_empty() {
+            return Vec::new();
+        }
+        let mut edges = vec![blocks.start];
+        if blocks.end - 1 > blocks.start {
+            edges.push(blocks.end - 1);
+        }
+        let mut missing = Vec::new();
+        for block in edges {
+            let start = self.geometry.block_start(block);
+            let end = (start + self.geometry.block_bytes()).min(self.size);
+            for part in [start..range.start.min(end), range.end.max(start)..end] {
+                missing.extend(self.missing(&part));
+            }
+        }
+        missing
+    }
+
+    /// The stretches of `range` that no folio holds.
+    pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut missing = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let (folio, positions) = self.folio_at(at);
+            let part = at..positions.end.min(range.end);
+            match self.folios.get(&folio) {
+                Some(folio) => missing.extend(folio.valid.missing(&part)),
+                None => missing.push(part.clone()),
+            }
+            at = part.end;
+        }
+        missing
+    }
+
+    /// Copies what folios hold of `range` into `to`, and returns the stretches they don't.
+    pub(crate) fn read(&self, range: &Range<u64>, to: &mut [u8]) -> Vec<Range<u64>> {
+        let first = range.start / self.folio_bytes;
+        let last = range.end.saturating_sub(1) / self.folio_bytes;
+        for (index, folio) in self.folios.range(first..=last) {
+            let base = index * self.folio_bytes;
+            for held in folio.valid.iter() {
+                let part = held.start.max(range.start)..held.end.min(range.end);
+                if part.start < part.end {
+                    let from = index_of(part.start - base)..index_of(part.end - base);
+                    let into = index_of(part.start - range.start)..index_of(part.end - range.start);
+                    to[into].copy_from_slice(&(*folio.bytes).as_ref()[from]);
+                }
+            }
+        }
+        self.missing(range)
+    }
+
+    /// Writes `data` at `position`, within one folio, which `fresh` is the memory for if it has
+    /// none or its bytes are being sealed. What is not dirty yet becomes so if `dirty`; else
+    /// (filling in what the server has) only bytes that are not valid yet are taken.
+    ///
+    /// # Panics
+    /// If memory was needed and none was given.
+    pub(crate) fn put(
+        &mut self,
+        position: u64,
+        data: &[u8],
+        dirty: bool,
+        fresh: &mut Option<FolioBytes>,
+    ) {
+        let (index, positions) = self.folio_at(position);
+        let range = position..position + data.len() as u64;
+        assert!(range.end <= positions.end, "{range:?} leaves the folio {positions:?}");
+        let folio = self.folios.entry(index).or_insert_with(|| Folio {
+            bytes: Arc::new(fresh.take().expect("memory for a new folio")),
+            valid: RangeSet::default(),
+            dirty: RangeSet::default(),
+            handed_out: VecDeque::new(),
+        });
+        let wanted = if dirty { vec![range.clone()] } else { folio.valid.missing(&range) };
+        if Arc::get_mut(&mut folio.bytes).is_none() {
+            let mut copy = fresh.take().expect("memory for a copy of a shared folio");
+            copy.as_mut_slice().copy_from_slice((*folio.bytes).as_ref());
+            folio.bytes = Arc::new(copy);
+        }
+        let bytes = Arc::get_mut(&mut folio.bytes).expect("copied if it was shared");
+        for part in &wanted {
+            let into = index_of(part.start - positions.start)..index_of(part.end - positions.start);
+            let from = index_of(part.start - position)..index_of(part.end - position);
+            bytes.as_mut_slice()[into].copy_from_slice(&data[from]);
+        }
+        folio.valid.insert(range.clone());
+        if dirty {
+            let before = folio.dirty.len();
+            folio.dirty.insert(range.clone());
+            self.dirty_bytes += folio.dirty.len() - before;
+            self.dirtied(&range);
+        } else if folio.is_clean() {
+            self.clean.push_back(index);
+        }
+    }
+
+    /// Puts a whole folio of new data in: `len` bytes of `bytes`, from the folio's start.
+    pub(crate) fn put_folio(&mut self, index: u64, bytes: FolioBytes, len: u64) {
+        let start = index * self.folio_bytes;
+        let range = start..start + len;
+        let mut valid = RangeSet::default();
+        valid.insert(range.clone());
+        let handed_out = match self.folios.remove(&index) {
+            Some(old) => {
+                self.dirty_bytes -= old.dirty.len();
+                old.handed_out
+            }
+            None => VecDeque::new(),
+        };
+        let dirty = valid.clone();
+        self.dirty_bytes += len;
+        self.folios.insert(index, Folio { bytes: Arc::new(bytes), valid, dirty, handed_out });
+        self.dirtied(&range);
+    }
+
+    fn dirtied(&mut self, range: &Range<u64>) {
+        self.writes += 1;
+        self.drop_copies(&self.geometry.blocks_covering(range.clone()));
+        self.size = self.size.max(range.end);
+    }
+
+    /// Whether the bytes of a folio are shared with whoever seals them.
+    pub(crate) fn is_shared(&self, folio: u64) -> bool {
+        self.folios.get(&folio).is_some_and(|folio| Arc::strong_count(&folio.bytes) > 1)
+    }
+
+    /// Notes that the file is to grow over a gap up to `position`: whole blocks in it become holes.
+    /// Returns the parts of the gap that are to be written as zeros first: the rest of the block
+    /// that the file ends in, so that it is never shorter than it should be, and the beginning of
+    /// the block that `position` is in.
+    pub(crate) fn grow_over_gap(&mut self, position: u64) -> [Range<u64>; 2] {
+        let geometry = self.geometry;
+        let size = self.size;
+        let block_end = geometry.block_start(geometry.n_blocks(size));
+        let rest = size..block_end.clamp(size.min(position), position.max(size));
+        let holes = geometry.n_blocks(size)..geometry.block_at(position);
+        if !holes.is_empty() {
+            self.holes = hull(&self.holes, &holes);
+        }
+        let head = geometry.block_start(geometry.block_at(position)).max(rest.end)..position;
+        [rest, head]
+    }
+
+    /// The blocks of a hand-out may be stored or not: nothing is known of them any more.
+    fn forget_stored(&mut self, positions: &RangeSet) {
+        for range in positions.iter() {
+            for block in self.geometry.blocks_covering(range.clone()) {
+                self.stored.remove(&block);
+            }
+        }
+    }
+
+    /// What is known to be stored for a block, for a later partial change to expect.
+    pub(crate) fn set_stored(&mut self, block: u64, expected: Expected) {
+        self.stored.entry(block).or_insert(expected);
+    }
+
+    /// These blocks are on the server now, with these nonces.
+    pub(crate) fn note_stored(&mut self, sealed: &Sealed) {
+        for (block, nonce) in sealed.nonces() {
+            let start = self.geometry.block_start(block);
+            if self.has(self.folio_at(start).0) {
+                self.stored.insert(block, Expected::Nonce(nonce));
+            }
+        }
+    }
+
+    /// Keeps sealed bytes that came from the server for the cache, unless something was written
+    /// since `writes` was read.
+    pub(crate) fn keep_copy(&mut self, sealed: Sealed, writes: u64) {
+        if writes == self.writes && !self.overlaps_copy(&sealed.blocks()) {
+            self.copied_bytes += sealed.bytes().len() as u64;
+            self.copies.insert(sealed.blocks().start, sealed);
+        }
+    }
+
+    /// Whether no folio holds anything of these blocks.
+    pub(crate) fn holds_nothing_of(&self, blocks: &Range<u64>) -> bool {
+        let first = self.geometry.block_start(blocks.start) / self.folio_bytes;
+        let last = self.geometry.block_start(blocks.end).saturating_sub(1) / self.folio_bytes;
+        self.folios.range(first..=last).next().is_none()
+    }
+
+    fn overlaps_copy(&self, blocks: &Range<u64>) -> bool {
+        let before = self.copies.range(..blocks.end).next_back();
+        before.is_some_and(|(_, copy)| copy.blocks().end > blocks.start)
+    }
+
+    fn drop_copies(&mut self, blocks: &Range<u64>) {
+        while self.overlaps_copy(blocks) {
+            let (start, _) = self.copies.range(..blocks.end).next_back().expect("one overlaps");
+            let start = *start;
+            self.take_copy(start);
+        }
+    }
+
+    fn take_copy(&mut self, start: u64) -> Option<Sealed> {
+        let copy = self.copies.remove(&start)?;
+        self.copied_bytes -= copy.bytes().len() as u64;
+        Some(copy)
+    }
+
+    /// Takes the next run at or behind block `from`; a last block that the file's end cuts short
+    /// only with `tail`.
+    pub(crate) fn next_run(&mut self, from: u64, max_blocks: u64, tail: bool) -> Option<DirtyRun> {
+        let end = self.geometry.block_at(self.size) + u64::from(tail);
+        let dirty = self.next_dirty_blocks(from..end, max_blocks);
+        let copy = self.copies.range(from..).next().map(|(start, _)| *start);
+        match (dirty, copy) {
+            (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
+                Some(self.take_dirty(blocks))
+            }
+            (_, Some(start)) => {
+                let sealed = self.take_copy(start)?;
+                let blocks = sealed.blocks();
+                let sealed = match blocks.start + max_blocks {
+                    limit if limit < blocks.end => {
+                        let rest = sealed.slice(limit..blocks.end);
+                        self.copied_bytes += rest.bytes().len() as u64;
+                        self.copies.insert(limit, rest);
+                        sealed.slice(blocks.start..limit)
+                    }
+                    _ => sealed,
+                };
+                Some(DirtyRun {
+                    blocks: sealed.blocks(),
+                    content: RunContent::Sealed(sealed),
+                    destinations: Destinations::CACHE,
+                    expectations: Vec::new(),
+                    folios: Vec::new(),
+                })
+            }
+            (_, None) => None,
+        }
+    }
+
+    /// The first run of blocks with dirty bytes within `within`, that go the same way.
+    fn next_dirty_blocks(&self, within: Range<u64>, max_blocks: u64) -> Option<Range<u64>> {
+        let geometry = self.geometry;
+        let from = geometry.block_start(within.start);
+        let mut run: Option<Range<u64>> = None;
+        'folios: for (_, folio) in self.folios.range(from / self.folio_bytes..) {
+            for dirty in folio.dirty.iter().filter(|dirty| dirty.end > from) {
+                let covering = geometry.blocks_covering(dirty.start.max(from)..dirty.end);
+                match &mut run {
+                    None => run = Some(covering),
+                    Some(run) if covering.start <= run.end => run.end = run.end.max(covering.end),
+                    Some(_) => break 'folios,
+                }
+                let run = run.as_mut().expect("set above");
+                run.end = run.end.min(within.end).min(run.start.saturating_add(max_blocks));
+                if run.end < covering_end(geometry, dirty) || run.end - run.start == max_blocks {
+                    break 'folios;
+                }
+            }
+        }
+        let mut run = run.filter(|run| run.start < run.end)?;
+        let positions = geometry.block_start(run.start)..geometry.block_start(run.end);
+        if let Some(uncached) = self.uncached.first_within(&positions) {
+            let border =
+                if uncached.start <= positions.start { uncached.end } else { uncached.start };
+            run.end = run.end.min(geometry.block_at(border).max(run.start + 1));
+        }
+        Some(run)
+    }
+
+    fn take_dirty(&mut self, blocks: Range<u64>) -> DirtyRun {
+        let geometry = self.geometry;
+        let end = geometry.block_start(blocks.end).min(self.size);
+        let positions = geometry.block_start(blocks.start)..end;
+        let expectations = self.expectations(&blocks);
+        let (mut slices, mut ends) = (Vec::new(), Vec::new());
+        let first = positions.start / self.folio_bytes;
+        let last = (positions.end - 1) / self.folio_bytes;
+        for index in first..=last {
+            let base = index * self.folio_bytes;
+            let part = base.max(positions.start)..(base + self.folio_bytes).min(positions.end);
+            let folio = self.folios.get_mut(&index).expect("a dirty block is valid as a whole");
+            assert!(folio.valid.covers(&part), "a dirty block is valid as a whole: {part:?}");
+            let slice = index_of(part.start - base)..index_of(part.end - base);
+            slices.push(PlainSlice::new(folio.bytes.clone(), slice));
+            let taken = folio.dirty.take(&part);
+            if !taken.is_empty() {
+                self.dirty_bytes -= taken.len();
+                folio.handed_out.push_back(taken);
+                let end = geometry.blocks_covering(part).end.min(blocks.end);
+                ends.push(FolioEnd { folio: index, end });
+            }
+        }
+        let uncached = self.uncached.intersects(&positions);
+        let destinations = if uncached { Destinations::UPLOAD } else { Destinations::ALL };
+        let content = RunContent::Plain(slices);
+        DirtyRun { blocks, content, destinations, expectations, folios: ends }
+    }
+
+    /// What must be stored for those of `blocks` that are dirty in part only.
+    fn expectations(&self, blocks: &Range<u64>) -> Vec<Expectation> {
+        let whole = |block: u64| {
+            let start = self.geometry.block_start(block);
+            let block = start..start + self.geometry.block_bytes();
+            let mut at = block.start;
+            while at < block.end {
+                let (folio, positions) = self.folio_at(at);
+                let part = at..positions.end.min(block.end);
+                if !self.folios.get(&folio).is_some_and(|folio| folio.dirty.covers(&part)) {
+                    return false;
+                }
+                at = part.end;
+            }
+            true
+        };
+        let stored = self.stored.range(blocks.clone());
+        let part = stored.filter(|(block, _)| !whole(**block));
+        part.map(|(block, expected)| Expectation { block: *block, expected: *expected }).collect()
+    }
+
+    /// A folio's oldest hand-out has ended. Returns whether the folio is clean now.
+    pub(crate) fn end_writeback(&mut self, index: u64, clean: bool) -> bool {
+        let Some(folio) = self.folios.get_mut(&index) else { return false };
+        let handed_out = folio.handed_out.pop_front().expect("a folio ends as often as it began");
+        if !clean {
+            let before = folio.dirty.len();
+            folio.dirty.extend(&handed_out);
+            self.dirty_bytes += folio.dirty.len() - before;
+        }
+        let is_clean = folio.is_clean();
+        if !clean {
+            self.forget_stored(&handed_out);
+        }
+        if is_clean {
+            self.clean.push_back(index);
+        }
+        is_clean
+    }
+
+    /// Gives up the memory of the folio that has been clean for longest. Returns whether there was
+    /// one.
+    pub(crate) fn evict(&mut self) -> bool {
+        for _ in 0..self.clean.len() {
+            let Some(index) = self.clean.pop_front() else { break };
+            match self.folios.get(&index) {
+                None => continue,
+                Some(folio) if !folio.is_clean() => continue,
+                Some(_) if self.shares_a_dirty_block(index) => {
+                    self.clean.push_back(index);
+                    continue;
+                }
+                Some(_) => {}
+            }
+            self.folios.remove(&index);
+            self.evictions += 1;
+            let start = index * self.folio_bytes;
+            let blocks = self.geometry.blocks_covering(start..start + self.folio_bytes);
+            for block in blocks {
+                self.stored.remove(&block);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Whether a dirty folio lies in the same block as a smaller folio.
+    fn shares_a_dirty_block(&self, index: u64) -> bool {
+        let block_bytes = self.geometry.block_bytes();
+        if self.folio_bytes >= block_bytes {
+            return false;
+        }
+        let per_block = block_bytes / self.folio_bytes;
+        let first = index / per_block * per_block;
+        self.folios.range(first..first + per_block).any(|(_, folio)| !folio.is_clean())
+    }
+}
+
+fn covering_end(geometry: Geometry, dirty: &Range<u64>) -> u64 {
+    geometry.blocks_covering(dirty.clone()).end
+}

@@ -1,0 +1,263 @@
+//! Reading: folios first, then the cache, then the server for what the cache lacks or has damaged.
+//!
+//! Stored bytes are read on the caller's thread, a unit at a time, while the crypto pool opens the
+//! units before. A damaged block is read again, a bounded number of times, before it is
+//! reported: somebody else may be writing it.
+
+use std::ops::Range;
+
+use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored};
+use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
+use zeroize::Zeroizing;
+
+use crate::{Error, config::READ_UNIT_BYTES, open_file::OpenFile, ranges::index_of};
+
+/// How often a target is asked again, and a damaged block read again.
+const MAX_READS: u32 = 4;
+/// Units read in one go: bounds the memory of a large read.
+const UNITS_AT_ONCE: usize = 8;
+
+/// A run of blocks that is read and opened in one go.
+struct Unit<'a> {
+    blocks: Range<u64>,
+    plain: &'a mut [u8],
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Pending,
+    Opened(Vec<Option<Nonce>>),
+    Damaged(BlockDamage),
+    Failed(TargetError),
+}
+
+impl OpenFile {
+    /// Reads `to.len()` bytes at `position`, all of them within the file.
+    pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<(), Error> {
+        let range = position..position + to.len() as u64;
+        let missing = self.folios().read(&range, to);
+        for part in missing {
+            let into = index_of(part.start - position)..index_of(part.end - position);
+            self.read_stored(&part, &mut to[into])?;
+        }
+        Ok(())
+    }
+
+    /// Reads a range that no folio holds, whatever its ends.
+    fn read_stored(&self, range: &Range<u64>, to: &mut [u8]) -> Result<(), Error> {
+        let (geometry, size) = (self.header().geometry(), self.folios().size());
+        let whole = geometry.blocks_within(range.clone());
+        let mut aligned = geometry.block_start(whole.start)..geometry.block_start(whole.end);
+        if aligned.is_empty() {
+            aligned = range.end..range.end;
+        }
+        if range.end == size && geometry.block_at(size) == geometry.block_at(aligned.end) {
+            aligned.end = size;
+        }
+        let at = |position: u64| index_of(position - range.start);
+        if !aligned.is_empty() {
+            self.fetch(aligned.clone(), &mut to[at(aligned.start)..at(aligned.end)])?;
+        }
+        for edge in [range.start..aligned.start, aligned.end..range.end] {
+            let mut start = edge.start;
+            while start < edge.end {
+                let block = geometry.block_start(geometry.block_at(start));
+                let block = block..(block + geometry.block_bytes()).min(size);
+                let end = block.end.min(edge.end);
+                let mut plain = Zeroizing::new(vec![0; index_of(block.end - block.start)]);
+                self.fetch(block.clone(), &mut plain)?;
+                let from = index_of(start - block.start)..index_of(end - block.start);
+                to[at(start)..at(end)].copy_from_slice(&plain[from]);
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and opens whole blocks: `range` begins with one, and ends with one or at the file's
+    /// end. Returns the stored nonces, one for each block.
+    pub(crate) fn fetch(
+        &self,
+        range: Range<u64>,
+        to: &mut [u8],
+    ) -> Result<Vec<Option<Nonce>>, Error> {
+        let geometry = self.header().geometry();
+        let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
+        let mut nonces = Vec::new();
+        let mut first = geometry.block_at(range.start);
+        for batch in to.chunks_mut(unit_bytes * UNITS_AT_ONCE) {
+            let mut units = Vec::new();
+            for plain in batch.chunks_mut(unit_bytes) {
+                let blocks = first..first + geometry.n_blocks(plain.len() as u64);
+                first = blocks.end;
+                units.push(Unit { blocks, plain, outcome: Outcome::Pending });
+            }
+            self.fetch_units(&mut units)?;
+            for unit in units {
+                let Outcome::Opened(opened) = unit.outcome else {
+                    unreachable!("fetch_units opens every unit, or fails")
+                };
+                nonces.extend(opened);
+            }
+        }
+        Ok(nonces)
+    }
+
+    fn fetch_units(&self, units: &mut [Unit<'_>]) -> Result<(), Error> {
+        let view = self.view();
+        let cache = self.cache();
+        let mut from_cache = vec![false; units.len()];
+        self.core.workers.in_place_scope(|scope| {
+            let alone = units.len() == 1;
+            for (unit, from_cache) in units.iter_mut().zip(&mut from_cache) {
+                let expected = cache.as_ref().map(|cache| cache.present(unit.blocks.clone()));
+                let expected = expected.filter(|nonces| nonces.iter().all(Option::is_some));
+                *from_cache = expected.is_some();
+                let target: &dyn Target = match &cache {
+                    Some(cache) if *from_cache => &**cache,
+                    _ => &*self.target,
+                };
+                let view = &view;
+                match self.read_blocks(target, unit.blocks.clone()) {
+                    Err(error) => unit.outcome = Outcome::Failed(error),
+                    Ok(stored) if alone => self.open_unit(unit, view, stored, expected),
+                    Ok(stored) => {
+                        scope.spawn(move |_| self.open_unit(unit, view, stored, expected));
+                    }
+                }
+            }
+        });
+        for (unit, from_cache) in units.iter_mut().zip(from_cache) {
+            if !matches!(unit.outcome, Outcome::Opened(_)) {
+                if let (Some(cache), true) = (&cache, from_cache) {
+                    // Damaged or stale: it costs a read of the server, and is not read again.
+                    if cache.forget(unit.blocks.clone()).is_err() {
+                        self.drop_cache();
+                    }
+                }
+                self.fetch_again(unit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a unit from the server until it opens, or has been damaged once too often.
+    fn fetch_again(&self, unit: &mut Unit<'_>) -> Result<(), Error> {
+        let mut attempt = 1;
+        loop {
+            let before = self.header();
+            match self.read_blocks(&*self.target, unit.blocks.clone()) {
+                Err(error) => unit.outcome = Outcome::Failed(error),
+                Ok(stored) => self.open_unit(unit, &self.view(), stored, None),
+            }
+            attempt += 1;
+            match &unit.outcome {
+                Outcome::Opened(_) => return Ok(()),
+                Outcome::Damaged(damage) if attempt > MAX_READS => {
+                    return Err(Error::Damaged(*damage));
+                }
+                Outcome::Failed(error) if attempt > MAX_READS || !is_transient(error) => {
+                    let geometry = before.geometry();
+                    let blocks = geometry.block_start(unit.blocks.start)
+                        ..geometry.block_start(unit.blocks.end);
+                    let source = error.clone();
+                    return Err(Error::Server { range: Some(blocks), attempts: attempt, source });
+                }
+                _ => {}
+            }
+            // Somebody else may have committed since: what he wrote is judged by his header.
+            let now = self.reread_header(&before)?;
+            if now.generation() > before.generation() {
+                self.set_header(now);
+            }
+        }
+    }
+
+    /// What decides how blocks read now: the header, and what this client has written since.
+    fn view(&self) -> FileView {
+        let generation = self.header().generation();
+        let folios = self.folios();
+        FileView { size: folios.size(), generation, holes: folios.holes() }
+    }
+
+    pub(crate) fn read_blocks(
+        &self,
+        target: &dyn Target,
+        blocks: Range<u64>,
+    ) -> Result<Stored, TargetError> {
+        let geometry = self.header().geometry();
+        let bytes = index_of((blocks.end - blocks.start) * geometry.stride_bytes());
+        let pooled = self.core.read_buffers.try_take().filter(|buffer| buffer.len() >= bytes);
+        let buffer = pooled.unwrap_or_else(|| Buffer::unpooled(bytes));
+        let (buffer, len) = read_now(target, geometry, blocks, buffer)?;
+        Ok(Stored { buffer, len: len.min(bytes) })
+    }
+
+    fn open_unit(
+        &self,
+        unit: &mut Unit<'_>,
+        view: &FileView,
+        stored: Stored,
+        expected: Option<Vec<Option<Nonce>>>,
+    ) {
+        let writes = self.folios().writes();
+        let header = self.header();
+        let opened = header.content_key().open(view, unit.blocks.start, stored, unit.plain);
+        if let Some(damage) = opened.first_damage() {
+            unit.outcome = Outcome::Damaged(*damage);
+            return;
+        }
+        let nonces: Vec<_> = unit.blocks.clone().map(|block| opened.nonce(block)).collect();
+        match expected {
+            Some(expected) if expected != nonces => {
+                unit.outcome = Outcome::Failed(TargetError::new(
+                    TargetErrorKind::Io,
+                    "the cache's record and its blocks differ",
+                ));
+                return;
+            }
+            Some(_) => {}
+            None => self.keep_copy(opened, writes),
+        }
+        unit.outcome = Outcome::Opened(nonces);
+    }
+
+    /// What came from the server is for the cache, too; the next writeback takes it there.
+    fn keep_copy(&self, opened: Opened, writes: u64) {
+        let budget = self.core.config.memory_bytes as u64 / 8;
+        if self.cache().is_none() || self.folios().copied_bytes() > budget {
+            return;
+        }
+        if let Some(sealed) = opened.into_sealed() {
+            let mut folios = self.folios();
+            if folios.holds_nothing_of(&sealed.blocks()) {
+                folios.keep_copy(sealed, writes);
+            }
+        }
+    }
+}
+
+/// Reads blocks and waits for them.
+fn read_now(
+    target: &dyn Target,
+    geometry: Geometry,
+    blocks: Range<u64>,
+    buffer: Buffer,
+) -> Result<(Buffer, usize), TargetError> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let done = ReadCompletion::new(move |outcome| {
+        // The reader waits for this; it cannot have gone away.
+        let _ = sender.send(outcome);
+    });
+    target.read(Read { blocks, geometry, buffer }, done);
+    receiver.recv().unwrap_or_else(|_| {
+        Err(TargetError::new(TargetErrorKind::Dropped, "a read ended without an answer"))
+    })
+}
+
+fn is_transient(error: &TargetError) -> bool {
+    matches!(
+        error.kind(),
+        TargetErrorKind::Dropped | TargetErrorKind::Io | TargetErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,502 @@
+//! One writeback pass over one file, as a state machine without I/O.
+//!
+//! Events go in, actions come out. There is no thread, clock, lock or channel in here: time is an
+//! argument, and what the request needs of its surroundings at once (a dirty run, a buffer, a
+//! grant) it asks of its [`Host`], which answers without blocking. The engine drives it with
+//! threads; a simulator drives the very same code, from a seed.
+//!
+//! ```text
+//!            ┌─────────────── advance ───────────────┐
+//!  Event ──► │ retryer ─► issuer ─► streams ─► collect │ ──► Action
+//!            └────────────────────────────────────────┘
+//! ```
+//!
+//! **Invariants:**
+//! 1. A folio is released once, in ascending order: clean when every stream that wants it has
+//!    passed its end, dirty again if the request failed before.
+//! 2. A write is issued only when all its blocks are sealed.
+//! 3. The request is done exactly once: when nothing is left to issue, nothing is in flight,
+//!    nothing is being sealed, and every folio has been released.
+//! 4. A stream that may fail never delays or fails the others by failing.
+
+use std::{ops::Range, time::Duration};
+
+use sealback_crypto::{Buffer, Geometry, SealError, Sealed};
+use sealback_stream::{
+    Collected, Failure, Prepared, Role, Stream, StreamState, TargetError, TargetErrorKind, Ticket,
+    Write,
+};
+
+use crate::{
+    Error,
+    issuer::{Downstream, Issuer, IssuerState},
+    releaser::Releaser,
+    retryer::{LastFailure, RetryLimits, RetryStep, Retryer},
+    source::{DirtyRun, PlainSlice, Writeback},
+    spans::Spans,
+    stats::{RequestStats, StallClock},
+    trace::TraceEvent,
+};
+
+/// What a request is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Stop: issue nothing more, wait for what is in flight, leave the rest dirty.
+    Cancel,
+    /// A span's sealing has ended.
+    Sealed {
+        /// The span's number, from [`Action::Seal`].
+        span: u64,
+        /// Its ciphertext.
+        result: Result<Sealed, SealError>,
+    },
+    /// A target has answered.
+    Terminated {
+        /// The subrequest's ticket, from [`Action::Issue`].
+        ticket: Ticket,
+        /// Stored bytes that went through, or why not.
+        outcome: Result<u64, Failure>,
+    },
+    /// Begin, or look again: a buffer came home, there is credit, or it is time.
+    Wake,
+}
+
+/// What a request wants done. Actions are to be carried out in order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// The request has ended; the last action there is.
+    Done(Result<(), Error>),
+    /// Send this to a target, then tell the outcome with the ticket.
+    Issue {
+        /// Names the subrequest.
+        ticket: Ticket,
+        /// What to write.
+        write: Write,
+    },
+    /// A folio's writeback has ended.
+    Release {
+        /// The source's number for it.
+        folio: u64,
+        /// How.
+        outcome: Writeback,
+    },
+    /// Seal these bytes into this buffer, then tell.
+    Seal {
+        /// Names the span.
+        span: u64,
+        /// The number of the first block.
+        first_block: u64,
+        /// The bytes, one slice after the other.
+        plain: Vec<PlainSlice>,
+        /// Takes the ciphertext.
+        buffer: Buffer,
+    },
+    /// Every stream that wants these blocks has them: their nonces are what is stored now.
+    Stored {
+        /// The blocks.
+        sealed: Sealed,
+        /// Whether the cache has them, too: its record may say so.
+        cached: bool,
+    },
+    /// A stream was switched off; what its target holds of this request's blocks is not valid.
+    StreamOff {
+        /// The stream's index.
+        stream: usize,
+        /// Why.
+        failure: Failure,
+    },
+    /// Wake the request at this time, on the clock that its events carry.
+    WakeAt(Duration),
+}
+
+/// What a request asks of its surroundings. Nothing here may block.
+pub trait Host {
+    /// The next dirty run at or behind block `from`; see
+    /// [`FolioSource`](crate::source::FolioSource::next_dirty).
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun>;
+    /// A buffer for one span; if there is none, [`Event::Wake`] follows when there is.
+    fn take_buffer(&mut self) -> Option<Buffer>;
+    /// Asks a stream's target what a subrequest that starts at `block` may carry; if later,
+    /// [`Event::Wake`] follows.
+    fn prepare(&mut self, stream: usize, block: u64) -> Prepared;
+    /// A uniform random number, for jitter.
+    fn random(&mut self) -> u64;
+    /// Whether anybody wants to hear what happens.
+    fn tracing(&self) -> bool;
+    /// Tells what happened.
+    fn trace(&mut self, event: TraceEvent);
+}
+
+/// One stream of a request, as it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSetup {
+    /// What becomes of the request if it fails.
+    pub role: Role,
+    /// Subrequests with the target at once, at most.
+    pub window: usize,
+    /// Whether it takes part at all.
+    pub active: bool,
+}
+
+/// The measures of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Blocks in a span, at most; a buffer holds as many.
+    pub span_blocks: u64,
+    /// The bounds of retrying.
+    pub retry: RetryLimits,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// Nothing more is issued; waiting for what is in flight and being sealed.
+    Ending(Error),
+    Done,
+}
+
+/// One writeback pass over one file.
+#[derive(Debug)]
+pub struct Request {
+    geometry: Geometry,
+    phase: Phase,
+    issuer: Issuer,
+    spans: Spans,
+    streams: Vec<Stream>,
+    releaser: Releaser,
+    retryer: Retryer,
+    actions: Vec<Action>,
+    stalls: Vec<StallClock>,
+    stats: RequestStats,
+}
+
+impl Request {
+    /// A request that has not begun: the first event begins it.
+    pub fn new(geometry: Geometry, limits: &RequestLimits, setup: &[StreamSetup]) -> Request {
+        let streams = setup.iter().map(|setup| {
+            let mut stream = Stream::new(setup.role, geometry, setup.window);
+            if !setup.active {
+                stream.switch_off(None);
+            }
+            stream
+        });
+        Request {
+            geometry,
+            phase: Phase::Running,
+            issuer: Issuer::new(limits.span_blocks),
+            spans: Spans::new(geometry),
+            streams: streams.collect(),
+            releaser: Releaser::default(),
+            retryer: Retryer::new(limits.retry),
+            actions: Vec::new(),
+            stalls: vec![StallClock::default(); setup.len()],
+            stats: RequestStats::new(setup.len()),
+        }
+    }
+
+    /// Takes an event in, and goes on as far as it can.
+    pub fn handle(&mut self, event: Event, now: Duration, host: &mut impl Host) {
+        match event {
+            Event::Cancel => self.end_with(Error::Cancelled),
+            Event::Sealed { span, result } => self.on_sealed(span, result, host),
+            Event::Terminated { ticket, outcome } => self.on_terminated(ticket, outcome, now, host),
+            Event::Wake => {}
+        }
+        self.advance(now, host);
+    }
+
+    /// Takes the actions that are to be carried out, in order.
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        into.append(&mut self.actions);
+    }
+
+    /// Whether it has ended.
+    pub fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> &RequestStats {
+        &self.stats
+    }
+
+    /// The block before which everything has gone where it should (exclusive).
+    pub fn collected_to(&self) -> u64 {
+        let active = self.streams.iter().filter(|stream| stream.is_active());
+        active.map(Stream::collected_to).min().unwrap_or(self.issuer.issued_to())
+    }
+
+    /// The end of what has been offered to the streams (exclusive), in blocks.
+    pub fn issued_to(&self) -> u64 {
+        self.issuer.issued_to()
+    }
+
+    /// The streams, for whoever checks them.
+    pub fn streams(&self) -> &[Stream] {
+        &self.streams
+    }
+
+    fn on_sealed(&mut self, span: u64, result: Result<Sealed, SealError>, host: &mut impl Host) {
+        match result {
+            Ok(sealed) => {
+                self.spans.sealed(span, Some(sealed));
+                self.stats.spans += 1;
+                if host.tracing() {
+                    host.trace(TraceEvent::Sealed { span });
+                }
+            }
+            Err(error) => {
+                self.spans.sealed(span, None);
+                self.end_with(Error::Seal(std::sync::Arc::new(error)));
+            }
+        }
+    }
+
+    fn on_terminated(
+        &mut self,
+        ticket: Ticket,
+        outcome: Result<u64, Failure>,
+        now: Duration,
+        host: &mut impl Host,
+    ) {
+        let Ticket { stream: index, id } = ticket;
+        if host.tracing() {
+            let outcome = outcome.as_ref().map(|n| *n).map_err(Failure::to_string);
+            host.trace(TraceEvent::Terminated { stream: index, id, outcome });
+        }
+        let written = outcome.as_ref().map_or(0, |bytes| *bytes);
+        let collected = self.streams[index].terminated(id, outcome);
+        if !matches!(collected, Collected::Ignored) {
+            self.stats.streams[index].bytes += written;
+        }
+        let role = self.streams[index].role();
+        match (collected, role) {
+            (Collected::Ignored | Collected::Passed, _) => {}
+            (Collected::Failed { failure, .. }, Role::May)
+            | (Collected::Unfinished { failure, .. }, Role::May) => {
+                self.switch_off(index, failure, host);
+            }
+            (Collected::Failed { blocks, attempts, failure }, Role::Must) => {
+                self.give_up(LastFailure { blocks, attempts, failure });
+            }
+            (Collected::Unfinished { blocks, attempts, failure }, Role::Must) => {
+                let paused = self.retryer.is_paused();
+                self.stats.streams[index].retries += 1;
+                match self.retryer.failed(now, LastFailure { blocks, attempts, failure }) {
+                    Some(last) => self.give_up(last),
+                    None if !paused && host.tracing() => host.trace(TraceEvent::Paused),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn switch_off(&mut self, index: usize, failure: Failure, host: &mut impl Host) {
+        if host.tracing() {
+            host.trace(TraceEvent::Off { stream: index });
+        }
+        self.streams[index].switch_off(Some(failure.clone()));
+        self.actions.push(Action::StreamOff { stream: index, failure });
+    }
+
+    fn give_up(&mut self, last: LastFailure) {
+        let LastFailure { blocks, attempts, failure } = last;
+        let range = Some(self.positions(&blocks));
+        self.end_with(match failure {
+            Failure::Conflict(blocks) => Error::Conflict { blocks },
+            Failure::Fatal(source) | Failure::Renegotiate(source) | Failure::Retry(source) => {
+                Error::Server { range, attempts, source }
+            }
+            _ => {
+                let source = TargetError::new(TargetErrorKind::Io, failure.to_string());
+                Error::Server { range, attempts, source }
+            }
+        });
+    }
+
+    fn positions(&self, blocks: &Range<u64>) -> Range<u64> {
+        self.geometry.block_start(blocks.start)..self.geometry.block_start(blocks.end)
+    }
+
+    /// Ends the request with an error; the first one stands.
+    fn end_with(&mut self, error: Error) {
+        if matches!(self.phase, Phase::Running) {
+            self.phase = Phase::Ending(error);
+            self.issuer.stop();
+            self.streams.iter_mut().for_each(Stream::cancel_unissued);
+        }
+    }
+
+    fn advance(&mut self, now: Duration, host: &mut impl Host) {
+        match self.phase {
+            Phase::Running => self.advance_running(now, host),
+            Phase::Ending(_) => {
+                self.collect(host);
+                self.advance_ending(host);
+            }
+            Phase::Done => {}
+        }
+    }
+
+    fn advance_running(&mut self, now: Duration, host: &mut impl Host) {
+        // Collecting frees buffers, and filling takes them: go round until neither helps.
+        loop {
+            self.collect(host);
+            let in_flight = self.in_flight();
+            match self.retryer.step(now, in_flight, || host.random()) {
+                RetryStep::Proceed => {}
+                RetryStep::Wait => return,
+                RetryStep::WaitUntil(time) => return self.actions.push(Action::WakeAt(time)),
+                RetryStep::Reissue => self.reissue(host),
+            }
+            self.fill(host);
+            self.build(now, host);
+            self.issue(now, host);
+            if !self.collect(host) || self.issuer.state() != IssuerState::Starved {
+                break;
+            }
+        }
+        let finished = self.issuer.state() == IssuerState::Finished
+            && self.streams.iter().all(|stream| !stream.is_active() || stream.is_finished());
+        if finished && self.spans.is_empty() {
+            assert!(self.releaser.is_empty(), "every folio has been passed, one is still held");
+            self.finish(Ok(()), host);
+        }
+    }
+
+    fn advance_ending(&mut self, host: &mut impl Host) {
+        if self.in_flight() > 0 || self.spans.n_sealing() > 0 {
+            return;
+        }
+        let Phase::Ending(error) = std::mem::replace(&mut self.phase, Phase::Done) else {
+            unreachable!("advance_ending is called in the ending phase alone")
+        };
+        while let Some(folio) = self.releaser.pop() {
+            self.release(folio, Writeback::Redirty(error.clone()), host);
+        }
+        self.spans.clear();
+        self.finish(Err(error), host);
+    }
+
+    fn finish(&mut self, result: Result<(), Error>, host: &mut impl Host) {
+        self.phase = Phase::Done;
+        if host.tracing() {
+            host.trace(TraceEvent::Done { ok: result.is_ok() });
+        }
+        self.actions.push(Action::Done(result));
+    }
+
+    fn reissue(&mut self, host: &mut impl Host) {
+        let spans = &self.spans;
+        let retile = |stream: &mut Stream| stream.retile(|block| spans.end_of(block));
+        let subrequests = self.streams.iter_mut().map(retile).sum();
+        if host.tracing() {
+            host.trace(TraceEvent::Reissued { subrequests });
+        }
+    }
+
+    fn fill(&mut self, host: &mut impl Host) {
+        let (spans, streams, releaser) = (&mut self.spans, &mut self.streams, &mut self.releaser);
+        let mut down = Downstream { spans, streams, releaser, actions: &mut self.actions };
+        self.issuer.fill(&mut down, host);
+    }
+
+    fn build(&mut self, now: Duration, host: &mut impl Host) {
+        let state = self.issuer.state();
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            // A starved issuer can add nothing to what is under construction until a buffer comes
+            // home, and an idle stream will send none home: it gets what there is.
+            let starved_idle = state == IssuerState::Starved && stream.is_idle();
+            let finish = state == IssuerState::Finished || starved_idle;
+            let mut prepared = Vec::new();
+            let tracing = host.tracing();
+            let stats = &mut self.stats.streams[index];
+            let prepare = |block| host.prepare(index, block);
+            stream.build(now, finish, prepare, |subrequest| {
+                stats.subrequests += 1;
+                if tracing {
+                    let (id, blocks) = (subrequest.id, subrequest.blocks.clone());
+                    prepared.push(TraceEvent::Prepared { stream: index, id, blocks });
+                }
+            });
+            prepared.into_iter().for_each(|event| host.trace(event));
+        }
+    }
+
+    fn issue(&mut self, now: Duration, host: &mut impl Host) {
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            while let Some(issued) = stream.issue(|blocks| self.spans.sealed_bytes(blocks)) {
+                self.stalls[index].issued(issued.id, now, &mut self.stats.streams[index]);
+                let write = self.spans.write(&issued.blocks);
+                if host.tracing() {
+                    host.trace(TraceEvent::Issued {
+                        stream: index,
+                        id: issued.id,
+                        blocks: issued.blocks.clone(),
+                        attempts: issued.attempts,
+                    });
+                }
+                let ticket = Ticket { stream: index, id: issued.id };
+                self.actions.push(Action::Issue { ticket, write });
+            }
+            if let Some(head) = stream.head_with_room() {
+                self.stalls[index].stalled(head.id, now);
+            }
+        }
+    }
+
+    /// Collects every stream, and lets go of what all of them have passed. Returns whether a span
+    /// was let go.
+    fn collect(&mut self, host: &mut impl Host) -> bool {
+        let issued_to = self.issuer.issued_to();
+        for stream in &mut self.streams {
+            if stream.is_active() && stream.collect(issued_to) && stream.role() == Role::Must {
+                self.retryer.progressed();
+            }
+        }
+        let collected_to = self.collected_to();
+        let mut passed = false;
+        while let Some((destinations, sealed)) = self.spans.pop_passed(collected_to) {
+            passed = true;
+            let cached = self.streams.iter().enumerate().any(|(index, stream)| {
+                stream.role() == Role::May && stream.is_active() && destinations.contains(index)
+            });
+            if matches!(self.phase, Phase::Running) {
+                self.actions.push(Action::Stored { sealed, cached });
+            }
+        }
+        // After a failure, what never left makes the streams look as if they had passed it.
+        if matches!(self.phase, Phase::Running) {
+            while let Some(folio) = self.releaser.pop_passed(collected_to) {
+                self.release(folio, Writeback::Clean, host);
+            }
+        }
+        passed
+    }
+
+    fn release(&mut self, folio: u64, outcome: Writeback, host: &mut impl Host) {
+        let clean = matches!(outcome, Writeback::Clean);
+        self.stats.folios += u64::from(clean);
+        if host.tracing() {
+            host.trace(TraceEvent::Released { folio, clean });
+        }
+        self.actions.push(Action::Release { folio, outcome });
+    }
+
+    fn in_flight(&self) -> usize {
+        self.streams.iter().map(Stream::in_flight).sum()
+    }
+
+    /// Whether a stream waits for a grant; it was refused one, or has not asked yet.
+    pub fn wants_grant(&self) -> bool {
+        self.streams.iter().any(|stream| stream.is_active() && stream.wants_grant())
+    }
+
+    /// Whether a stream is off because it failed.
+    pub fn has_failed_stream(&self) -> bool {
+        let off = |stream: &Stream| matches!(stream.state(), StreamState::Off(Some(_)));
+        self.streams.iter().any(off)
+    }
+}

@@ -1,0 +1,134 @@
+//! The seam through which the issuer gets its folios.
+//!
+//! Our page cache is one [`FolioSource`]; a client with a page cache of its own implements it and
+//! links the rest. The issuer asks for runs of dirty blocks in ascending order, and each folio
+//! comes back exactly once: clean, or dirty again.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use sealback_crypto::Sealed;
+use sealback_stream::Expectation;
+
+use crate::Error;
+
+/// Where dirty folios come from.
+///
+/// Called by the thread that drives a request, with the request's lock held: it must neither
+/// block on I/O nor call back into the engine.
+pub trait FolioSource: fmt::Debug + Send + Sync + 'static {
+    /// The next run of blocks at or behind block `from` that a stream wants, of at most
+    /// `max_blocks`; `None` if there is none. From here on its folios are under writeback: what is
+    /// dirtied in them meanwhile belongs to the next pass.
+    fn next_dirty(&self, from: u64, max_blocks: u64) -> Option<DirtyRun>;
+
+    /// Blocks have gone where they should, with these nonces: what a later partial change of one
+    /// is to expect. Called before the folios are released. Does nothing unless overridden.
+    fn stored(&self, sealed: &Sealed) {
+        let _ = sealed;
+    }
+
+    /// A folio's writeback has ended: what was dirty when it was handed out is on the server, or
+    /// is dirty again. Called once for each time a folio was handed out, in that order.
+    fn end_writeback(&self, folio: u64, outcome: Writeback);
+}
+
+/// How a folio's writeback ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Writeback {
+    /// Every stream that wanted it has passed it.
+    Clean,
+    /// It is not on the server: it is as dirty as it was before.
+    Redirty(Error),
+}
+
+/// Consecutive blocks that go the same way.
+#[derive(Clone, Debug)]
+pub struct DirtyRun {
+    /// Whole blocks.
+    pub blocks: Range<u64>,
+    /// What they hold.
+    pub content: RunContent,
+    /// The streams that want them.
+    pub destinations: Destinations,
+    /// What must be stored for some of them when they are written, ascending.
+    pub expectations: Vec<Expectation>,
+    /// The folios whose last block of this pass is in this run, ascending by that block.
+    pub folios: Vec<FolioEnd>,
+}
+
+/// A folio that can be released when the streams have passed its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolioEnd {
+    /// The source's number for it.
+    pub folio: u64,
+    /// The block before which it ends (exclusive).
+    pub end: u64,
+}
+
+/// What a run holds.
+#[derive(Clone, Debug)]
+pub enum RunContent {
+    /// Plaintext to be sealed. The slices, one after the other, are the run's bytes; only the
+    /// last block of the file may be shorter than the others.
+    Plain(Vec<PlainSlice>),
+    /// The server's own sealed bytes, which only the cache wants. They are never sealed again.
+    Sealed(Sealed),
+}
+
+/// Bytes of a folio that stay as they are while they are being sealed.
+#[derive(Clone)]
+pub struct PlainSlice {
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl PlainSlice {
+    /// The bytes `range` of `bytes`. A writer that finds the `Arc` shared copies before it writes.
+    ///
+    /// # Panics
+    /// If `range` is not within `bytes`.
+    pub fn new(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> PlainSlice {
+        let len = (*bytes).as_ref().len();
+        assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} bytes");
+        PlainSlice { bytes, range }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &(*self.bytes).as_ref()[self.range.clone()]
+    }
+}
+
+/// Prints the length only.
+impl fmt::Debug for PlainSlice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PlainSlice").field(&self.range.len()).finish()
+    }
+}
+
+/// A set of streams, by their index in the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Destinations(u8);
+
+impl Destinations {
+    /// No stream.
+    pub const NONE: Destinations = Destinations(0);
+    /// The upload stream alone: stream 0.
+    pub const UPLOAD: Destinations = Destinations(1);
+    /// The cache stream alone: stream 1.
+    pub const CACHE: Destinations = Destinations(2);
+    /// Every stream.
+    pub const ALL: Destinations = Destinations(u8::MAX);
+
+    /// Whether the stream of that index is one of them.
+    pub fn contains(self, stream: usize) -> bool {
+        stream < 8 && self.0 & (1 << stream) != 0
+    }
+}
+
+impl fmt::Debug for Destinations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries((0..8).filter(|stream| self.contains(*stream))).finish()
+    }
+}

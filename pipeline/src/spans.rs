@@ -1,0 +1,149 @@
+//! The spans of a request: what is being sealed, what is sealed, in file order.
+//!
+//! A span is the unit of sealing: one job of the crypto pool, one buffer, one derived key. It is
+//! kept from the moment the issuer reserved its buffer until every stream that wants it has passed
+//! it; then the buffer goes home.
+
+use std::{collections::VecDeque, ops::Range};
+
+use sealback_crypto::{Geometry, Sealed};
+use sealback_stream::{Expectation, Segment, Write};
+
+use crate::source::Destinations;
+
+#[derive(Debug)]
+struct Span {
+    blocks: Range<u64>,
+    destinations: Destinations,
+    expectations: Vec<Expectation>,
+    state: SpanState,
+}
+
+#[derive(Debug)]
+enum SpanState {
+    Sealing,
+    Sealed(Sealed),
+}
+
+/// A request's spans, ascending.
+#[derive(Debug)]
+pub(crate) struct Spans {
+    geometry: Geometry,
+    spans: VecDeque<Span>,
+    first_id: u64,
+    n_sealing: usize,
+}
+
+impl Spans {
+    pub(crate) fn new(geometry: Geometry) -> Spans {
+        Spans { geometry, spans: VecDeque::new(), first_id: 0, n_sealing: 0 }
+    }
+
+    /// Adds a span behind the others: one that is sealed already, or one that will be.
+    pub(crate) fn push(
+        &mut self,
+        blocks: Range<u64>,
+        destinations: Destinations,
+        expectations: Vec<Expectation>,
+        sealed: Option<Sealed>,
+    ) -> u64 {
+        debug_assert!(self.spans.back().is_none_or(|last| last.blocks.end <= blocks.start));
+        let state = match sealed {
+            Some(sealed) => SpanState::Sealed(sealed),
+            None => {
+                self.n_sealing += 1;
+                SpanState::Sealing
+            }
+        };
+        self.spans.push_back(Span { blocks, destinations, expectations, state });
+        self.first_id + self.spans.len() as u64 - 1
+    }
+
+    /// Notes that a span's sealing has ended; with its ciphertext, if it went well.
+    pub(crate) fn sealed(&mut self, id: u64, sealed: Option<Sealed>) {
+        self.n_sealing -= 1;
+        let index = usize::try_from(id - self.first_id).expect("spans in memory are few");
+        let span = &mut self.spans[index];
+        assert!(matches!(span.state, SpanState::Sealing), "span {id} sealed twice");
+        if let Some(sealed) = sealed {
+            assert_eq!(sealed.blocks(), span.blocks, "span {id} sealed as other blocks");
+            span.state = SpanState::Sealed(sealed);
+        }
+    }
+
+    /// How many spans are being sealed.
+    pub(crate) fn n_sealing(&self) -> usize {
+        self.n_sealing
+    }
+
+    /// Stored bytes of `blocks`, if every one of them is sealed.
+    pub(crate) fn sealed_bytes(&self, blocks: &Range<u64>) -> Option<u64> {
+        let stride = self.geometry.stride_bytes();
+        let mut bytes = 0;
+        for span in self.overlapping(blocks) {
+            let SpanState::Sealed(sealed) = &span.state else { return None };
+            let start = blocks.start.max(span.blocks.start);
+            bytes += if blocks.end >= span.blocks.end {
+                sealed.bytes().len() as u64 - (start - span.blocks.start) * stride
+            } else {
+                (blocks.end - start) * stride
+            };
+        }
+        Some(bytes)
+    }
+
+    /// The end of the span that holds a block (exclusive).
+    pub(crate) fn end_of(&self, block: u64) -> u64 {
+        let span = self.overlapping(&(block..block + 1)).next();
+        span.map_or(block + 1, |span| span.blocks.end)
+    }
+
+    /// The write that carries `blocks`, all of which are sealed.
+    pub(crate) fn write(&self, blocks: &Range<u64>) -> Write {
+        let mut write = Write { segments: Vec::new(), expectations: Vec::new() };
+        for span in self.overlapping(blocks) {
+            let SpanState::Sealed(sealed) = &span.state else {
+                unreachable!("a subrequest leaves its queue only when it is sealed")
+            };
+            let part = blocks.start.max(span.blocks.start)..blocks.end.min(span.blocks.end);
+            let expectations = span.expectations.iter();
+            write
+                .expectations
+                .extend(expectations.filter(|expectation| part.contains(&expectation.block)));
+            write.segments.push(Segment::Sealed(sealed.slice(part)));
+        }
+        write
+    }
+
+    /// Takes out the first span if it ends at or before `collected_to`; whether the cache got it,
+    /// too, is for the caller to know.
+    pub(crate) fn pop_passed(&mut self, collected_to: u64) -> Option<(Destinations, Sealed)> {
+        let front = self.spans.front()?;
+        if front.blocks.end > collected_to || matches!(front.state, SpanState::Sealing) {
+            return None;
+        }
+        let span = self.spans.pop_front()?;
+        self.first_id += 1;
+        match span.state {
+            SpanState::Sealed(sealed) => Some((span.destinations, sealed)),
+            SpanState::Sealing => None,
+        }
+    }
+
+    /// Drops every span. To be called with nothing being sealed.
+    pub(crate) fn clear(&mut self) {
+        debug_assert_eq!(self.n_sealing, 0);
+        self.first_id += self.spans.len() as u64;
+        self.spans.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    fn overlapping(&self, blocks: &Range<u64>) -> impl Iterator<Item = &Span> {
+        let first = self.spans.partition_point(|span| span.blocks.end <= blocks.start);
+        let end = blocks.end;
+        self.spans.range(first..).take_while(move |span| span.blocks.start < end)
+    }
+}
