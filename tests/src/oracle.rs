@@ -1,0 +1,271 @@
+//! What must hold at every step of a request, whatever happens; written from the rules, not from the
+//! code.
+//!
+//! - A stream's position never goes back, and the request's is the least of its active streams'.
+//! - First issues ascend. No write exceeds its grant, crosses its boundary or overfills the window.
+//! - A block that went through is not sent again by the same request.
+//! - A folio ends once, in ascending order; it is clean only when every active stream that wants it
+//!   has all its blocks, the same sealed bytes in each.
+//! - A cache that fails does not fail the request.
+//! - At the end every folio that was handed out has ended, and what is clean opens as what was
+//!   written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    thread,
+};
+
+use sealback::{
+    Error,
+    request::Request,
+    source::{Destinations, FolioEnd, Writeback},
+};
+use sealback_crypto::{
+    Buffer, ContentKey, FileView, Nonce, Sealed, Stored as StoredBytes, Verdict,
+};
+use sealback_stream::{Failure, Grant, Ticket, Write};
+
+use crate::simulator::{BLOCK, plain_block, stored_of};
+
+/// A block as a target holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) nonce: Nonce,
+    pub(crate) bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    max_blocks: u64,
+    max_segments: usize,
+    boundary: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct StreamView {
+    stored: BTreeMap<u64, Stored>,
+    /// The grant that a subrequest that starts at a block has.
+    grants: BTreeMap<u64, Granted>,
+    first_issued_to: u64,
+    ever_issued: BTreeSet<u64>,
+    in_flight: BTreeSet<u64>,
+    collected_to: u64,
+    off: bool,
+}
+
+/// Watches one request.
+pub(crate) struct Oracle {
+    seed: u64,
+    log: Vec<String>,
+    windows: [usize; 2],
+    streams: [StreamView; 2],
+    wanted: BTreeMap<u64, Destinations>,
+    folios: BTreeMap<u64, Range<u64>>,
+    handed_out: BTreeSet<u64>,
+    last_released: Option<u64>,
+    clean: BTreeSet<u64>,
+    redirty: BTreeSet<u64>,
+    /// Nothing happened yet that may fail the request.
+    must_succeed: bool,
+    result: Option<bool>,
+}
+
+impl Oracle {
+    pub(crate) fn new(seed: u64, windows: [usize; 2], cached: bool) -> Oracle {
+        let cache = StreamView { off: !cached, ..StreamView::default() };
+        Oracle {
+            seed,
+            log: Vec::new(),
+            windows,
+            streams: [StreamView::default(), cache],
+            wanted: BTreeMap::new(),
+            folios: BTreeMap::new(),
+            handed_out: BTreeSet::new(),
+            last_released: None,
+            clean: BTreeSet::new(),
+            redirty: BTreeSet::new(),
+            must_succeed: true,
+            result: None,
+        }
+    }
+
+    pub(crate) fn log(&mut self, line: &str) {
+        self.log.push(line.to_owned());
+    }
+
+    pub(crate) fn on_run(&mut self, run: &Range<u64>, to: Destinations, folios: &[FolioEnd]) {
+        for block in run.clone() {
+            assert!(self.wanted.insert(block, to).is_none(), "block {block} handed out twice");
+        }
+        for FolioEnd { folio, end } in folios {
+            assert!(self.handed_out.insert(*folio), "folio {folio} handed out twice");
+            // The blocks since the last folio's end belong to this one, for all that matters here.
+            let start = self.folios.values().map(|blocks| blocks.end).max().unwrap_or(0);
+            self.folios.insert(*folio, start..*end);
+        }
+    }
+
+    pub(crate) fn on_grant(&mut self, stream: usize, block: u64, grant: &Grant) {
+        let granted = Granted {
+            max_blocks: (grant.max_bytes / (BLOCK + 48)).max(1),
+            max_segments: grant.max_segments,
+            boundary: grant.boundary,
+        };
+        self.streams[stream].grants.insert(block, granted);
+    }
+
+    pub(crate) fn on_step(&mut self, request: &Request) {
+        let mut least = None;
+        for (index, stream) in request.streams().iter().enumerate() {
+            let view = &mut self.streams[index];
+            assert!(view.collected_to <= stream.collected_to(), "stream {index} went back");
+            view.collected_to = stream.collected_to();
+            if stream.is_active() {
+                assert!(stream.collected_to() <= request.issued_to(), "stream {index} ran ahead");
+                let reached = least.unwrap_or(u64::MAX).min(stream.collected_to());
+                least = Some(reached);
+            }
+        }
+        assert_eq!(least.unwrap_or(request.issued_to()), request.collected_to());
+    }
+
+    pub(crate) fn on_issue(&mut self, ticket: Ticket, write: &Write) {
+        let Ticket { stream, id } = ticket;
+        let blocks = write.blocks();
+        self.log.push(format!("issue {stream}/{id} {blocks:?}"));
+        let view = &mut self.streams[stream];
+        assert!(view.in_flight.insert(id), "subrequest {id} issued twice");
+        assert!(view.in_flight.len() <= self.windows[stream], "the window of {stream} overflows");
+        let granted = view.grants.remove(&blocks.start).expect("a write has a grant of its own");
+        assert!(blocks.end - blocks.start <= granted.max_blocks, "{blocks:?} of {granted:?}");
+        assert!(write.segments.len() <= granted.max_segments, "{granted:?}");
+        assert!(granted.boundary.is_none_or(|boundary| blocks.end <= boundary), "{granted:?}");
+        let fresh = blocks.clone().filter(|block| view.ever_issued.insert(*block)).count();
+        if fresh > 0 {
+            assert!(blocks.start >= view.first_issued_to, "first issues ascend: {blocks:?}");
+            view.first_issued_to = blocks.end;
+        }
+        for block in blocks {
+            assert!(!view.stored.contains_key(&block), "block {block} went through and is resent");
+            let to = self.wanted.get(&block).expect("only what was handed out is written");
+            assert!(to.contains(stream), "block {block} is not for stream {stream}");
+        }
+    }
+
+    pub(crate) fn on_outcome(
+        &mut self,
+        ticket: Ticket,
+        write: &Write,
+        outcome: &Result<u64, Failure>,
+    ) {
+        let Ticket { stream, id } = ticket;
+        self.log.push(format!("terminate {stream}/{id} {outcome:?}"));
+        let view = &mut self.streams[stream];
+        assert!(view.in_flight.remove(&id) || view.off, "subrequest {id} is not in flight");
+        // A write that gets nowhere often enough fails the request, whatever kept it.
+        let whole = matches!(outcome, Ok(bytes) if *bytes == write.bytes());
+        self.must_succeed &= whole || stream != 0;
+        let through = outcome.as_ref().map_or(0, |bytes| bytes / (BLOCK + 48));
+        let blocks = write.blocks();
+        for block in blocks.start..(blocks.start + through).min(blocks.end) {
+            view.stored.insert(block, stored_of(write, block));
+        }
+    }
+
+    pub(crate) fn on_stored(&mut self, sealed: &Sealed, cached: bool) {
+        for (block, nonce) in sealed.nonces() {
+            let to = self.wanted[&block];
+            for (index, view) in self.streams.iter().enumerate() {
+                if to.contains(index) && !view.off && (index == 0 || cached) {
+                    assert_eq!(view.stored[&block].nonce, nonce, "block {block} of {index}");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_stream_off(&mut self, stream: usize) {
+        assert_eq!(stream, 1, "the upload stream is never switched off");
+        self.streams[stream].off = true;
+        self.streams[stream].in_flight.clear();
+    }
+
+    /// Returns whether the folio is clean.
+    pub(crate) fn on_release(&mut self, folio: u64, outcome: &Writeback) -> bool {
+        self.log.push(format!("release {folio} {outcome:?}"));
+        assert!(self.last_released.is_none_or(|last| last < folio), "folio {folio} out of order");
+        self.last_released = Some(folio);
+        assert!(self.handed_out.remove(&folio), "folio {folio} was not handed out, or ended");
+        let clean = matches!(outcome, Writeback::Clean);
+        if !clean {
+            self.redirty.insert(folio);
+            return false;
+        }
+        self.clean.insert(folio);
+        for block in self.folios[&folio].clone() {
+            let Some(to) = self.wanted.get(&block) else { continue };
+            for (index, view) in self.streams.iter().enumerate() {
+                let there = view.stored.contains_key(&block);
+                let needed = to.contains(index) && !view.off;
+                assert!(there || !needed, "folio {folio} is clean, {index} lacks block {block}");
+            }
+        }
+        true
+    }
+
+    pub(crate) fn on_done(&mut self, result: &Result<(), Error>) {
+        self.log.push(format!("done {result:?}"));
+        assert!(self.result.replace(result.is_ok()).is_none(), "done twice");
+        match result {
+            Ok(()) => assert!(self.redirty.is_empty(), "redirtied, and yet it went well"),
+            Err(Error::Cancelled | Error::Seal(_)) => {}
+            Err(error) => assert!(!self.must_succeed, "nothing failed but the cache: {error}"),
+        }
+    }
+
+    pub(crate) fn at_end(&mut self, dirty_left: usize, key: &ContentKey) {
+        assert!(self.handed_out.is_empty(), "folios still out: {:?}", self.handed_out);
+        assert!(self.streams[0].in_flight.is_empty(), "uploads still in flight");
+        if self.result == Some(true) {
+            assert_eq!(dirty_left, 0, "it went well and left folios dirty");
+            for (block, to) in &self.wanted {
+                if to.contains(0) {
+                    assert!(self.streams[0].stored.contains_key(block), "block {block} is lost");
+                }
+            }
+        }
+        for view in &self.streams {
+            for (block, stored) in &view.stored {
+                assert_eq!(opened(key, *block, &stored.bytes), plain_block(*block));
+            }
+        }
+        let [upload, cache] = &self.streams;
+        for (block, cached) in &cache.stored {
+            if let (Some(uploaded), false) = (upload.stored.get(block), cache.off) {
+                assert_eq!(uploaded.bytes, cached.bytes, "block {block}");
+            }
+        }
+    }
+}
+
+fn opened(key: &ContentKey, block: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut buffer = Buffer::unpooled(bytes.len());
+    buffer[..bytes.len()].copy_from_slice(bytes);
+    let view = FileView { size: (block + 1) * BLOCK, generation: 9, holes: 0..0 };
+    let mut plain = vec![0; bytes.len() - 48];
+    let stored = StoredBytes { buffer, len: bytes.len() };
+    let opened = key.open(&view, block, stored, &mut plain);
+    assert!(matches!(opened.verdicts(), [Verdict::Opened { .. }]), "{:?}", opened.verdicts());
+    plain
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for line in &self.log {
+                eprintln!("{line}");
+            }
+            eprintln!("replay with SEALBACK_SEED={}", self.seed);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Files as their clients use them: against a model, with failures, and from a second reader.
+
+use proptest::prelude::*;
+use sealback::{Config, CreateOptions, Engine, Error, Place};
+use sealback_crypto::Engine as Cipher;
+use sealback_stream::{
+    BlockConflict, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions,
+    MemoryServer, TargetError, TargetErrorKind,
+};
+use sealback_tests::{
+    gate::GateServer,
+    reader::{read_sealed, repeated_nonces},
+};
+
+use crate::support::{ROOT, config, create, engine, name, open, read_all, root, sample};
+
+fn memory() -> MemoryServer {
+    MemoryServer::new(MemoryOptions::default())
+}
+
+#[test]
+fn every_size_about_a_block_comes_back_from_server_cache_and_independent_reader() {
+    for cipher in Cipher::all() {
+        let engine = Engine::new(Config { cipher: *cipher, ..config() }).unwrap();
+        for len in [0, 1, 4095, 4096, 4097, 8192, 300_001] {
+            let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+            let data = sample(len);
+            let file = create(&engine, &server, Some(&cache), 4096);
+            file.write_at(0, &data).unwrap();
+            let file_id = file.file_id();
+            file.close().unwrap();
+            assert_eq!(read_all(&open(&engine, &server, None)), data);
+            let stored = server.stored(&name()).unwrap();
+            assert_eq!(cache.stored(file_id).unwrap(), stored, "{len} bytes: the same bytes");
+            let read = read_sealed(&stored, &ROOT).unwrap();
+            assert_eq!(read.plaintext, data);
+            assert!(repeated_nonces(&read.blocks).is_empty());
+            let reads = server.n_reads();
+            assert_eq!(read_all(&open(&engine, &server, Some(&cache))), data);
+            assert_eq!(server.n_reads(), reads, "all of it came from the cache");
+        }
+    }
+}
+
+#[test]
+fn folios_need_not_match_blocks() {
+    let data = sample(1_000_003);
+    for folio_bytes in [4096, 16384, 1 << 20] {
+        for block_bytes in [4096, 16384, 65536, 1 << 20] {
+            let engine = Engine::new(Config { folio_bytes, ..config() }).unwrap();
+            let server = memory();
+            let file = create(&engine, &server, None, block_bytes);
+            for (index, part) in data.chunks(77_777).enumerate() {
+                file.write_at(index as u64 * 77_777, part).unwrap();
+            }
+            file.sync().unwrap();
+            drop(file);
+            let what = format!("folios of {folio_bytes}, blocks of {block_bytes}");
+            assert_eq!(read_all(&open(&engine, &server, None)), data, "{what}");
+            let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap();
+            assert_eq!(read.plaintext, data, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_file_larger_than_the_memory_is_written_and_read() {
+    let engine = engine();
+    let server = memory();
+    let file = create(&engine, &server, None, 16384);
+    let data = sample(40 << 20);
+    let mut seen = 0;
+    let (len, ended) = file.write_from(0, &mut &data[..], |bytes| seen = bytes).unwrap();
+    ended.unwrap();
+    assert_eq!((len, seen), (40 << 20, 40 << 20));
+    file.sync().unwrap();
+    let stats = engine.stats();
+    assert_eq!(stats.buffers_free, stats.buffers, "every buffer is home");
+    assert_eq!(stats.active_requests, 0);
+    assert!(stats.folios_out * (64 << 10) <= 4 << 20, "folios stay within their share");
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+fn a_gap_reads_as_zeros_and_so_does_the_rest_of_the_old_last_block() {
+    let engine = engine();
+    let server = memory();
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, b"head").unwrap();
+    file.sync().unwrap();
+    file.write_at(50_000, b"tail").unwrap();
+    file.sync().unwrap();
+    drop(file);
+    let mut expected = vec![0; 50_004];
+    expected[..4].copy_from_slice(b"head");
+    expected[50_000..].copy_from_slice(b"tail");
+    let file = open(&engine, &server, None);
+    assert_eq!(read_all(&file), expected);
+    assert_eq!(file.info().holes, 1..12);
+    let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap();
+    assert_eq!(read.plaintext, expected);
+}
+
+#[test]
+fn transient_errors_and_short_writes_are_retried_until_all_is_there() {
+    let engine = engine();
+    let server = GateServer::new(memory());
+    let file = create(&engine, &server, None, 4096);
+    let data = sample(500_000);
+    file.write_at(0, &data).unwrap();
+    let writeback = file.writeback();
+    let transient = || Failure::Retry(TargetError::new(TargetErrorKind::TimedOut, "injected"));
+    server.gate.wait_for(1);
+    server.gate.fail(0, transient());
+    server.gate.wait_for(1);
+    server.gate.open();
+    let stats = writeback.wait().unwrap();
+    assert_eq!(stats.streams[0].retries, 1);
+    file.sync().unwrap();
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+fn a_conflict_is_a_typed_error_and_the_data_stays_dirty() {
+    let engine = engine();
+    let server = GateServer::new(memory());
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, b"mine").unwrap();
+    let writeback = file.writeback();
+    server.gate.wait_for(1);
+    let blocks = vec![BlockConflict { block: 0, stored: None }];
+    server.gate.fail(0, Failure::Conflict(blocks));
+    assert!(matches!(writeback.wait(), Err(Error::Conflict { blocks }) if blocks[0].block == 0));
+    assert_eq!(file.dirty_bytes(), 4);
+    server.gate.open();
+    assert!(matches!(file.sync(), Err(Error::Conflict { .. })), "told once");
+    file.sync().unwrap();
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), b"mine");
+}
+
+#[test]
+fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
+    let engine = engine();
+    let server = GateServer::new(memory());
+    let file = create(&engine, &server, None, 4096);
+    let other = open(&engine, &server, None);
+    let data = sample(100_000);
+    file.write_at(0, &data).unwrap();
+    let writeback = file.writeback();
+    server.gate.wait_for(1);
+    let full = TargetError::new(TargetErrorKind::NoSpace, "the disk is full");
+    server.gate.fail(0, Failure::Fatal(full));
+    let error = writeback.wait().unwrap_err();
+    assert_eq!(error.target_kind(), Some(TargetErrorKind::NoSpace));
+    assert_eq!(file.dirty_bytes(), 100_000);
+    server.gate.open();
+    for handle in [&file, &other] {
+        assert_eq!(handle.sync().unwrap_err().target_kind(), Some(TargetErrorKind::NoSpace));
+        handle.sync().unwrap();
+    }
+    drop((file, other));
+    assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+fn a_cancelled_writeback_leaves_the_rest_dirty_and_a_later_one_takes_it() {
+    let engine = engine();
+    let server = GateServer::new(memory());
+    let file = create(&engine, &server, None, 4096);
+    let data = sample(900_000);
+    file.write_at(0, &data).unwrap();
+    let writeback = file.writeback();
+    server.gate.wait_for(1);
+    writeback.cancel();
+    server.gate.open();
+    assert!(matches!(writeback.wait(), Err(Error::Cancelled)));
+    assert!(file.dirty_bytes() > 0);
+    let _ = file.sync();
+    file.sync().unwrap();
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+fn a_damaged_cache_costs_a_read_of_the_server_and_nothing_else() {
+    let engine = engine();
+    let server = memory();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = LocalCache::open(dir.path(), LocalOptions::default()).unwrap();
+    let data = sample(200_000);
+    let file = create(&engine, &server, Some(&cache), 4096);
+    file.write_at(0, &data).unwrap();
+    let path = cache.path_of(file.file_id());
+    file.close().unwrap();
+    let mut copy = std::fs::read(&path).unwrap();
+    copy[8192 + 3 * 4144 + 100] ^= 1;
+    std::fs::write(&path, copy).unwrap();
+    assert_eq!(read_all(&open(&engine, &server, Some(&cache))), data);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(read_all(&open(&engine, &server, Some(&cache))), data);
+}
+
+#[test]
+fn a_damaged_block_is_named_and_the_others_are_read() {
+    let engine = engine();
+    let server = memory();
+    let data = sample(20 * 4096);
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &data).unwrap();
+    file.close().unwrap();
+    let mut stored = server.stored(&name()).unwrap();
+    stored[8192 + 7 * 4144 + 60] ^= 0x80;
+    server.set_stored(&name(), stored);
+    let file = open(&engine, &server, None);
+    let mut to = vec![0xEE; data.len()];
+    let error = file.read_at(0, &mut to).unwrap_err();
+    assert!(matches!(&error, Error::Damaged(damage) if damage.block == 7), "{error}");
+    assert!(!to.windows(16).any(|part| part == &data[7 * 4096..7 * 4096 + 16]));
+    let mut block = vec![0; 4096];
+    file.read_at(8 * 4096, &mut block).unwrap();
+    assert_eq!(block, data[8 * 4096..9 * 4096]);
+}
+
+#[test]
+fn a_replaced_file_is_whole_until_the_new_one_is_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = LocalServer::open(dir.path(), LocalOptions::default()).unwrap();
+    let engine = engine();
+    let (old, new) = (sample(50_000), sample(60_000));
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &old).unwrap();
+    file.close().unwrap();
+    let root = root();
+    let place = Place { server: &server, cache: None, root: &root };
+    let options = CreateOptions { replace: true, ..CreateOptions::default() };
+    let abandoned = engine.create(&place, &name(), &options).unwrap();
+    abandoned.write_at(0, &new).unwrap();
+    abandoned.sync().unwrap();
+    drop(abandoned);
+    assert_eq!(read_all(&open(&engine, &server, None)), old);
+    let file = engine.create(&place, &name(), &options).unwrap();
+    file.write_at(0, &new).unwrap();
+    file.sync().unwrap();
+    assert_eq!(read_all(&open(&engine, &server, None)), old);
+    file.publish().unwrap();
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), new);
+}
+
+#[test]
+fn what_was_read_from_the_server_goes_to_the_cache_as_it_is() {
+    let engine = engine();
+    let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+    let data = sample(300_000);
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &data).unwrap();
+    file.close().unwrap();
+    let file = open(&engine, &server, Some(&cache));
+    assert_eq!(read_all(&file), data);
+    let written = server.n_writes();
+    let stats = file.writeback().wait().unwrap();
+    assert_eq!(stats.spans, 0, "nothing is sealed again");
+    assert_eq!(server.n_writes(), written, "the upload stream has nothing to do");
+    file.sync().unwrap();
+    let reads = server.n_reads();
+    assert_eq!(read_all(&file), data);
+    assert_eq!(server.n_reads(), reads, "all of it came from the cache");
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Reopen,
+    Read { at: usize, len: usize },
+    Sync,
+    Write { at: usize, len: usize },
+    Writeback,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0usize..150_000, 0usize..40_000).prop_map(|(at, len)| Op::Write { at, len }),
+        4 => (0usize..180_000, 0usize..60_000).prop_map(|(at, len)| Op::Read { at, len }),
+        1 => Just(Op::Sync),
+        1 => Just(Op::Writeback),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_file_is_a_vector_of_bytes(
+        ops in prop::collection::vec(op(), 1..40),
+        folio_shift in 12u32..17,
+        block_shift in 12u32..17,
+        cached in any::<bool>(),
+    ) {
+        let config = Config { folio_bytes: 1 << folio_shift, cipher: Cipher::Fake, ..config() };
+        let engine = Engine::new(config).unwrap();
+        let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+        let cache: Option<&dyn sealback_stream::Cache> = if cached { Some(&cache) } else { None };
+        let mut file = create(&engine, &server, cache, 1 << block_shift);
+        let mut model: Vec<u8> = Vec::new();
+        for (index, op) in ops.into_iter().enumerate() {
+            match op {
+                Op::Write { at, len } => {
+                    let data = sample(len + index);
+                    file.write_at(at as u64, &data).unwrap();
+                    if !data.is_empty() {
+                        model.resize(model.len().max(at + data.len()), 0);
+                        model[at..at + data.len()].copy_from_slice(&data);
+                    }
+                }
+                Op::Read { at, len } => {
+                    let mut to = vec![0xAA; len];
+                    let n = file.read_at(at as u64, &mut to).unwrap();
+                    let end = (at + len).min(model.len()).max(at);
+                    let expected = model.get(at..end).unwrap_or(&[]);
+                    prop_assert_eq!(&to[..n], expected);
+                }
+                Op::Sync => file.sync().unwrap(),
+                Op::Writeback => drop(file.writeback()),
+                Op::Reopen => {
+                    file.close().unwrap();
+                    file = open(&engine, &server, cache);
+                }
+            }
+            prop_assert_eq!(file.size(), model.len() as u64);
+        }
+        file.close().unwrap();
+        prop_assert_eq!(&read_all(&open(&engine, &server, cache)), &model);
+        prop_assert_eq!(&read_all(&open(&engine, &server, None)), &model);
+    }
+}

@@ -1,0 +1,54 @@
+//! What several scenarios begin with.
+
+use sealback::{Config, CreateOptions, Engine, File, Place};
+use sealback_crypto::RootKey;
+use sealback_stream::{Cache, Name, Server};
+
+pub(crate) const ROOT: [u8; 32] = [42; 32];
+
+pub(crate) fn root() -> RootKey {
+    RootKey::from_bytes(&ROOT)
+}
+
+pub(crate) fn name() -> Name {
+    Name::new("file").unwrap()
+}
+
+/// A small engine: little memory, so that the bounds are met.
+pub(crate) fn config() -> Config {
+    Config { memory_bytes: 8 << 20, span_bytes: 64 << 10, ..Config::default() }
+}
+
+pub(crate) fn engine() -> Engine {
+    Engine::new(config()).unwrap()
+}
+
+pub(crate) fn create(
+    engine: &Engine,
+    server: &dyn Server,
+    cache: Option<&dyn Cache>,
+    block_bytes: u64,
+) -> File {
+    let root = root();
+    let options = CreateOptions { block_bytes, replace: false };
+    engine.create(&Place { server, cache, root: &root }, &name(), &options).unwrap()
+}
+
+pub(crate) fn open(engine: &Engine, server: &dyn Server, cache: Option<&dyn Cache>) -> File {
+    let root = root();
+    engine.open(&Place { server, cache, root: &root }, &name()).unwrap()
+}
+
+/// Bytes that differ at every position.
+pub(crate) fn sample(len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(len as u64);
+    let mut bytes = vec![0; len];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+pub(crate) fn read_all(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
+    assert_eq!(file.read_at(0, &mut bytes).unwrap(), bytes.len());
+    bytes
+}
