@@ -16,7 +16,7 @@ use std::{
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions, RootKey};
-use sealback_stream::{Cache, CacheFile, Name, Role, Server, Target, TargetError, TargetErrorKind};
+use sealback_stream::{Cache, Name, Role, Server, Target, TargetError, TargetErrorKind};
 
 use crate::{
     Config, Error, File, RequestStats,
@@ -34,6 +34,8 @@ pub(crate) const UPLOAD: usize = 0;
 pub(crate) const CACHE: usize = 1;
 const N_STREAMS: usize = 2;
 const N_READAHEAD_THREADS: usize = 2;
+/// How often a header is read before what is wrong with it is reported.
+const MAX_HEADER_READS: usize = 3;
 
 /// Writes files back, sealed, to servers and caches, within one budget of memory and threads.
 ///
@@ -92,7 +94,8 @@ pub(crate) struct Core {
     pub(crate) io: IoThreads,
     started: Instant,
     active: Mutex<Vec<Arc<Driver>>>,
-    files: Mutex<HashMap<FileId, Weak<OpenFile>>>,
+    /// Files that are open: by id, and by which stored file it is, since files can be copied.
+    files: Mutex<HashMap<(FileId, u128), Weak<OpenFile>>>,
     stats: Mutex<RequestStats>,
 }
 
@@ -183,8 +186,13 @@ impl Engine {
     pub fn open(&self, place: &Place<'_>, name: &Name) -> Result<File, Error> {
         let target = place.server.open(name).map_err(Error::server)?;
         let options = OpenOptions { engine: self.core.config.cipher, ..OpenOptions::default() };
-        let bytes = target.read_header().map_err(Error::server)?;
-        let header = Header::open(&bytes, place.root, &options)?;
+        let read = || {
+            let bytes = target.read_header().map_err(Error::server)?;
+            Header::open(&bytes, place.root, &options).map_err(Error::from)
+        };
+        // Somebody may be writing a slot: an error counts when it has been read a few times.
+        let again = |header: Result<Header, Error>| header.or_else(|_| read());
+        let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
         Ok(File::new(self.open_file(place, target, header)))
     }
 
@@ -194,15 +202,18 @@ impl Engine {
         target: Arc<dyn Target>,
         header: Header,
     ) -> Arc<OpenFile> {
-        let file_id = header.file_id();
+        let key = (header.file_id(), target.identity());
         let mut files = self.core.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = files.get(&file_id).and_then(Weak::upgrade) {
-            return file;
+        let open = files.get(&key).and_then(Weak::upgrade);
+        let file = open.unwrap_or_else(|| {
+            let file = OpenFile::new(self.core.clone(), target, header);
+            files.retain(|_, file| file.strong_count() > 0);
+            files.insert(key, Arc::downgrade(&file));
+            file
+        });
+        if let Some(cache) = place.cache {
+            file.attach(cache);
         }
-        let cache = place.cache.and_then(|cache| open_cache(cache, &header));
-        let file = OpenFile::new(self.core.clone(), target, cache, header);
-        files.retain(|_, file| file.strong_count() > 0);
-        files.insert(file_id, Arc::downgrade(&file));
         file
     }
 
@@ -248,13 +259,6 @@ pub struct EngineStats {
     pub folios_out: usize,
     /// Requests under way.
     pub active_requests: usize,
-}
-
-/// The cache's copy of a file, emptied if it is not of the header that the server has.
-fn open_cache(cache: &dyn Cache, header: &Header) -> Option<Arc<dyn CacheFile>> {
-    let copy = cache.open(header.file_id(), header.geometry()).ok()?;
-    let current = copy.read_header().is_ok_and(|bytes| bytes == header.to_bytes()[..]);
-    if current || copy.invalidate().is_ok() { Some(copy) } else { None }
 }
 
 impl Core {

@@ -41,6 +41,15 @@ pub enum Error {
     },
     /// The file would be larger than 2^60 bytes.
     TooLarge,
+    /// The server did not hand out what it holds.
+    Unread {
+        /// The positions (bytes of plaintext) concerned.
+        range: Range<u64>,
+        /// How often it was tried.
+        attempts: u32,
+        /// The server's last error.
+        source: TargetError,
+    },
 }
 
 impl Error {
@@ -52,7 +61,7 @@ impl Error {
     /// The kind of the target's error, if it is one.
     pub fn target_kind(&self) -> Option<TargetErrorKind> {
         match self {
-            Error::Server { source, .. } => Some(source.kind()),
+            Error::Server { source, .. } | Error::Unread { source, .. } => Some(source.kind()),
             _ => None,
         }
     }
@@ -79,13 +88,26 @@ impl fmt::Display for Error {
             Error::Seal(source) => write!(f, "sealing failed: {source}"),
             Error::Server { range: Some(range), attempts, source } => write!(
                 f,
-                "bytes {} to {} did not reach the server ({attempts} attempts): {source}",
-                range.start, range.end
+                "bytes {} to {} did not reach the server in {attempts} attempt{}: {source}",
+                range.start,
+                range.end,
+                plural(*attempts)
             ),
             Error::Server { range: None, source, .. } => source.fmt(f),
             Error::TooLarge => f.write_str("a sealed file holds at most 2^60 bytes"),
+            Error::Unread { range, attempts, source } => write!(
+                f,
+                "bytes {} to {} could not be read in {attempts} attempt{}: {source}",
+                range.start,
+                range.end,
+                plural(*attempts)
+            ),
         }
     }
+}
+
+fn plural(n: u32) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 impl error::Error for Error {
@@ -95,7 +117,7 @@ impl error::Error for Error {
             Error::Header(source) => Some(source.as_ref()),
             Error::Name(source) => Some(source),
             Error::Seal(source) => Some(source.as_ref()),
-            Error::Server { source, .. } => Some(source),
+            Error::Server { source, .. } | Error::Unread { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sealback_crypto::{Header, HeaderChange, HeaderError, MAX_FILE_BYTES, Sealed};
-use sealback_stream::{CacheFile, Expected, Target, TargetErrorKind};
+use sealback_stream::{Cache, CacheFile, Expected, Target, TargetError, TargetErrorKind};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// Header commits that lose against another client are tried again so often.
 const MAX_COMMITS: u32 = 16;
+/// A file is created with this generation.
+const FIRST_GENERATION: u64 = 1;
 
 /// What all handles of a file share.
 pub(crate) struct OpenFile {
@@ -65,19 +67,14 @@ pub(crate) enum PassKind {
 }
 
 impl OpenFile {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        target: Arc<dyn Target>,
-        cache: Option<Arc<dyn CacheFile>>,
-        header: Header,
-    ) -> Arc<OpenFile> {
+    pub(crate) fn new(core: Arc<Core>, target: Arc<dyn Target>, header: Header) -> Arc<OpenFile> {
         let view = header.view();
         let folio_bytes = core.folios.folio_bytes();
         let folios = Folios::new(header.geometry(), folio_bytes, view.size, view.holes);
         Arc::new(OpenFile {
             core,
             target,
-            cache: Mutex::new(cache),
+            cache: Mutex::new(None),
             header: Mutex::new(header),
             folios: Mutex::new(folios),
             writeback: Mutex::default(),
@@ -100,6 +97,24 @@ impl OpenFile {
 
     pub(crate) fn cache(&self) -> Option<Arc<dyn CacheFile>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses the cache's copy from now on, unless there is one already. A copy that is not of the
+    /// header that the server has, or may be older than what was written since, is emptied first.
+    /// A cache that fails is done without.
+    pub(crate) fn attach(&self, cache: &dyn Cache) {
+        let mut slot = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_some() {
+            return;
+        }
+        let header = self.header();
+        let Ok(copy) = cache.open(header.file_id(), header.geometry()) else { return };
+        let unwritten = self.folios().writes() == 0;
+        let current = copy.read_header().is_ok_and(|bytes| bytes == header.to_bytes()[..]);
+        let emptied = || copy.invalidate().and_then(|()| give_header(&*copy, &header));
+        if (unwritten && current) || emptied().is_ok() {
+            *slot = Some(copy);
+        }
     }
 
     /// Goes on without the cache.
@@ -354,14 +369,37 @@ impl OpenFile {
         self.commit(size, &holes)
     }
 
-    /// Commits a header: the file is at least `size` long. A lost race is run again on the newer
-    /// header.
+    /// Commits a header: the file is at least `size` long.
     fn commit(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
         let _one_at_a_time = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         self.target.barrier().map_err(Error::server)?;
-        let mut header = self.header();
+        let mut header = self.commit_slot(self.header(), size, holes)?;
+        if header.generation() == FIRST_GENERATION + 1 {
+            // The other slot still speaks of an empty file. It would be believed if this one were
+            // erased; from the third generation on an erased slot is an error.
+            self.target.barrier().map_err(Error::server)?;
+            header = self.commit_slot(header, size, holes)?;
+        }
+        self.target.barrier().map_err(Error::server)?;
+        self.set_header(header.clone());
+        if let Some(cache) = self.cache()
+            && give_header(&*cache, &header).is_err()
+        {
+            self.drop_cache();
+        }
+        Ok(())
+    }
+
+    /// Writes the header that follows `header`. A lost race is run again on the newer one.
+    fn commit_slot(
+        &self,
+        mut header: Header,
+        size: u64,
+        holes: &Range<u64>,
+    ) -> Result<Header, Error> {
         let cuts = header.cuts();
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             if header.cuts() != cuts {
                 return Err(Error::Conflict { blocks: Vec::new() });
             }
@@ -373,27 +411,16 @@ impl OpenFile {
             };
             let commit = header.commit(&change)?;
             match self.target.write_slot(&commit.write) {
-                Ok(()) => {
-                    header = commit.header;
-                    break;
-                }
+                Ok(()) => return Ok(commit.header),
                 Err(error)
                     if error.kind() == TargetErrorKind::Conflict && attempt < MAX_COMMITS =>
                 {
                     header = self.reread_header(&header)?;
+                    attempt += 1;
                 }
                 Err(error) => return Err(Error::server(error)),
             }
         }
-        self.target.barrier().map_err(Error::server)?;
-        self.set_header(header.clone());
-        if let Some(cache) = self.cache() {
-            let stored = header.geometry().stored_bytes(header.size());
-            if cache.set_header(&header.to_bytes(), stored).is_err() {
-                self.drop_cache();
-            }
-        }
-        Ok(())
     }
 
     /// Reads the header as it is now; the file must be the same, and not older.
@@ -401,6 +428,12 @@ impl OpenFile {
         let bytes = self.target.read_header().map_err(Error::server)?;
         known.reopen(&bytes).map_err(|error: HeaderError| error.into())
     }
+}
+
+/// Lets the cache's copy have the header that the server has.
+fn give_header(copy: &dyn CacheFile, header: &Header) -> Result<(), TargetError> {
+    let stored_bytes = header.geometry().stored_bytes(header.size());
+    copy.set_header(&header.to_bytes(), stored_bytes)
 }
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

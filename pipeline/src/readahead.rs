@@ -83,15 +83,14 @@ impl Readahead {
             let slot = Arc::new(Slot::default());
             self.units.push_back(Unit { range: range.clone(), writes, slot: slot.clone() });
             start = range.end;
-            let file = file.clone();
-            file.core.io.read_ahead({
-                let file = file.clone();
-                move || {
-                    let len = index_of(range.end - range.start);
-                    let to = &mut memory.as_mut_slice()[..len];
-                    let outcome = file.read(range.start, to).map(|()| memory);
-                    slot.set(outcome);
-                }
+            // A file that is closed meanwhile is not kept open by what nobody will read.
+            let weak = Arc::downgrade(file);
+            file.core.io.read_ahead(move || {
+                let outcome = weak.upgrade().ok_or(Error::Closed).and_then(|file| {
+                    let to = &mut memory.as_mut_slice()[..index_of(range.end - range.start)];
+                    file.read(range.start, to)
+                });
+                slot.set(outcome.map(|()| memory));
             });
         }
     }

@@ -158,10 +158,10 @@ impl OpenFile {
                 }
                 Outcome::Failed(error) if attempt > MAX_READS || !is_transient(error) => {
                     let geometry = before.geometry();
-                    let blocks = geometry.block_start(unit.blocks.start)
-                        ..geometry.block_start(unit.blocks.end);
-                    let source = error.clone();
-                    return Err(Error::Server { range: Some(blocks), attempts: attempt, source });
+                    let start = geometry.block_start(unit.blocks.start);
+                    let range = start..start + unit.plain.len() as u64;
+                    let (attempts, source) = (attempt - 1, error.clone());
+                    return Err(Error::Unread { range, attempts, source });
                 }
                 _ => {}
             }

@@ -429,7 +429,11 @@ impl Request {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             while let Some(issued) = stream.issue(|blocks| self.spans.sealed_bytes(blocks)) {
                 self.stalls[index].issued(issued.id, now, &mut self.stats.streams[index]);
-                let write = self.spans.write(&issued.blocks);
+                let mut write = self.spans.write(&issued.blocks);
+                // What is expected is the server's to hold; a copy may lack it.
+                if stream.role() == Role::May {
+                    write.expectations.clear();
+                }
                 if host.tracing() {
                     host.trace(TraceEvent::Issued {
                         stream: index,

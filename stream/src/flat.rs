@@ -61,6 +61,9 @@ impl Through {
 
 /// Where one flat file is kept. Whatever is a place is a [`Target`].
 pub(crate) trait Place: fmt::Debug + Send + Sync + 'static {
+    /// As [`Target::identity`].
+    fn identity(&self) -> u128;
+
     /// As [`Target::prepare`].
     fn grant(&self, block: u64, waker: &Waker) -> Prepared;
 
@@ -96,13 +99,20 @@ pub(crate) enum Operation {
 }
 
 impl<P: Place> Target for P {
+    fn identity(&self) -> u128 {
+        Place::identity(self)
+    }
+
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared {
         self.grant(block, waker)
     }
 
     fn write(&self, write: Write, done: Completion) {
         self.note(Operation::Write);
-        match self.exclusively(|flat| carry_out(flat, &write)) {
+        let outcome = self.exclusively(|flat| carry_out(flat, &write));
+        // The sealed buffers go home before anyone hears of the end.
+        drop(write);
+        match outcome {
             Ok(Ok(bytes)) => done.written(bytes),
             Ok(Err(failure)) => done.failed(failure),
             Err(error) => done.failed(Failure::Fatal(error)),

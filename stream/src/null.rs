@@ -117,12 +117,19 @@ impl fmt::Debug for NullFile {
 }
 
 impl Target for NullFile {
+    fn identity(&self) -> u128 {
+        Arc::as_ptr(&self.header).addr() as u128
+    }
+
     fn prepare(&self, _block: u64, _waker: &Waker) -> Prepared {
         Prepared::Granted(Grant::unlimited().with_max_bytes(self.max_write_bytes))
     }
 
     fn write(&self, write: Write, done: Completion) {
-        done.written(write.bytes());
+        let bytes = write.bytes();
+        // The sealed buffers go home before anyone hears of the end.
+        drop(write);
+        done.written(bytes);
     }
 
     fn read(&self, read: Read, done: ReadCompletion) {

@@ -37,6 +37,10 @@ use crate::{Completion, Name, Prepared, ReadCompletion, TargetError};
 /// 8. **Failures are named**, by [`Failure`](crate::Failure), and never guessed by the caller.
 /// 9. **Credits** held by a grant go back when it is dropped; the target needs no other call.
 pub trait Target: fmt::Debug + Send + Sync + 'static {
+    /// Equal for two targets of this process that are the same stored file, different for two that
+    /// are not, as long as both are there. So a client can tell that it has a file open already.
+    fn identity(&self) -> u128;
+
     /// Says how much a subrequest that starts at `block` may carry. Does not block: if there is no
     /// credit it answers [`Prepared::Later`] and wakes `waker` once when there is.
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared;

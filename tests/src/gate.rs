@@ -157,6 +157,10 @@ struct GateTarget {
 }
 
 impl Target for GateTarget {
+    fn identity(&self) -> u128 {
+        self.target.identity()
+    }
+
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared {
         self.target.prepare(block, waker)
     }

@@ -12,7 +12,7 @@ use std::{
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed};
 
-use super::{LocalOptions, record::Record, root::Root};
+use super::{LocalOptions, disk, record::Record, root::Root};
 use crate::{
     Cache, CacheFile, Prepared, TargetError,
     flat::{Flat, Place, first_cut, overwrite, shorten},
@@ -137,6 +137,10 @@ impl Drop for LocalCopy {
 }
 
 impl Place for LocalCopy {
+    fn identity(&self) -> u128 {
+        disk::identity(&self.file)
+    }
+
     fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
         self.options.grant()
     }

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
 };
 
 use rustix::{
@@ -14,6 +14,14 @@ use rustix::{
 
 use super::options::MAX_SEGMENTS;
 use crate::flat::{Flat, Through};
+
+/// As [`crate::Target::identity`]: device and inode. One that cannot be asked is like no other.
+pub(super) fn identity(file: &File) -> u128 {
+    match file.metadata() {
+        Ok(metadata) => (u128::from(metadata.dev()) << 64) | u128::from(metadata.ino()),
+        Err(_) => std::ptr::from_ref(file).addr() as u128,
+    }
+}
 
 impl Flat for &File {
     fn len(&self) -> io::Result<u64> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    disk,
     lock::{self, Lock},
     root::Root,
 };
@@ -74,6 +75,10 @@ impl LocalFile {
 }
 
 impl Place for LocalFile {
+    fn identity(&self) -> u128 {
+        disk::identity(&self.file)
+    }
+
     fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
         self.root.options.grant()
     }

@@ -74,6 +74,10 @@ impl More for Unpublished<Inode> {
 }
 
 impl<M: More> Place for MemoryFile<M> {
+    fn identity(&self) -> u128 {
+        Arc::as_ptr(&self.inode).addr() as u128
+    }
+
     fn grant(&self, block: u64, waker: &Waker) -> Prepared {
         self.meter.grant(block, waker)
     }

@@ -270,6 +270,40 @@ fn what_was_read_from_the_server_goes_to_the_cache_as_it_is() {
     assert_eq!(server.n_reads(), reads, "all of it came from the cache");
 }
 
+#[test]
+fn a_cache_filled_by_reading_alone_is_good_for_the_next_open() {
+    let engine = engine();
+    let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+    let data = sample(300_000);
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &data).unwrap();
+    file.close().unwrap();
+    let file = open(&engine, &server, Some(&cache));
+    assert_eq!(read_all(&file), data);
+    file.writeback().wait().unwrap();
+    drop(file);
+    let reads = server.n_reads();
+    assert_eq!(read_all(&open(&engine, &server, Some(&cache))), data);
+    assert_eq!(server.n_reads(), reads, "all of it came from the cache");
+}
+
+#[test]
+fn what_a_partial_write_expects_is_asked_of_the_server_and_not_of_the_cache() {
+    let engine = engine();
+    let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &sample(20_000)).unwrap();
+    file.close().unwrap();
+    let file = open(&engine, &server, Some(&cache));
+    file.write_at(5000, b"changed").unwrap();
+    let stats = file.writeback().wait().unwrap();
+    assert!(stats.streams[1].bytes > 0, "the cache took what it did not have before: {stats:?}");
+    file.close().unwrap();
+    let mut expected = sample(20_000);
+    expected[5000..5007].copy_from_slice(b"changed");
+    assert_eq!(read_all(&open(&engine, &server, Some(&cache))), expected);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Reopen,
