@@ -1,0 +1,69 @@
+//! Puts files, sealed, on a server that is a directory, and gets them back.
+//!
+//! Without arguments it shows on a generated file, in a temporary directory, what the library
+//! does. What goes wrong is one line on standard error and exit status 1; a command line that
+//! means nothing, 2. No outside input makes it panic, and no key material is ever printed.
+#![forbid(unsafe_code)]
+
+#[path = "writeback/args.rs"]
+mod args;
+#[path = "writeback/demo.rs"]
+mod demo;
+#[path = "writeback/failure.rs"]
+mod failure;
+#[path = "writeback/get.rs"]
+mod get;
+#[path = "writeback/inspect.rs"]
+mod inspect;
+#[path = "writeback/keygen.rs"]
+mod keygen;
+#[path = "writeback/output.rs"]
+mod output;
+#[path = "writeback/progress.rs"]
+mod progress;
+#[path = "writeback/put.rs"]
+mod put;
+#[path = "writeback/stores.rs"]
+mod stores;
+#[path = "writeback/verify.rs"]
+mod verify;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    failure::Failure,
+};
+
+fn main() -> ExitCode {
+    let outcome = Cli::try_parse().map_err(Failure::Usage).and_then(run);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Help and version come this way, too, with status 0.
+        Err(Failure::Usage(error)) => {
+            // There is nobody else to tell, if nobody listens.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Err(Failure::Failed(line)) => {
+            let _ = writeln!(io::stderr(), "writeback: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => demo::run(),
+        Some(Command::Get(args)) => get::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Keygen(args)) => keygen::run(&args),
+        Some(Command::Put(args)) => put::run(&args),
+        Some(Command::Verify(args)) => verify::run(&args),
+    }
+}

@@ -1,0 +1,105 @@
+//! The server, the cache and the root key that a command names.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
+
+use sealback::{
+    Config, Engine, Error, Place,
+    crypto::RootKey,
+    stream::{Cache, LocalCache, LocalOptions, LocalServer, Name, TargetErrorKind},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    args::{At, With},
+    failure::Failure,
+};
+
+/// Where sealed files are, and what opens them.
+pub(crate) struct Stores {
+    pub(crate) server: LocalServer,
+    pub(crate) cache: Option<LocalCache>,
+    root: RootKey,
+}
+
+impl Stores {
+    /// Opens what the command names. The cache's directory is made if it is missing.
+    pub(crate) fn open(at: &At, cache: Option<&Path>) -> Result<Stores, Failure> {
+        let root = read_key(&at.key)?;
+        let options = LocalOptions::default();
+        let server = LocalServer::open(&at.server, options)
+            .map_err(|error| Failure::of("the server", error))?;
+        let open_cache = |dir: &Path| {
+            fs::create_dir_all(dir)
+                .map_err(|error| Failure::of(format_args!("the cache {}", dir.display()), error))?;
+            if dir.canonicalize().is_ok_and(|dir| dir == server.dir()) {
+                return Err(Failure::of("the cache", "it cannot be the server's directory"));
+            }
+            LocalCache::open(dir, options).map_err(|error| Failure::of("the cache", error))
+        };
+        let cache = cache.map(open_cache).transpose()?;
+        Ok(Stores { server, cache, root })
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        let cache = self.cache.as_ref().map(|cache| cache as &dyn Cache);
+        Place { server: &self.server, cache, root: &self.root }
+    }
+
+    /// Opens a file.
+    pub(crate) fn open_file(
+        &self,
+        engine: &Engine,
+        name: &Name,
+    ) -> Result<sealback::File, Failure> {
+        engine.open(&self.place(), name).map_err(|error| match error.target_kind() {
+            Some(TargetErrorKind::NotFound) => {
+                Failure::of(name, "there is no such file on the server")
+            }
+            Some(TargetErrorKind::IsADirectory) => Failure::of(name, "is a directory"),
+            _ => Failure::of_file(name, &error),
+        })
+    }
+}
+
+/// An engine for a command's wishes.
+pub(crate) fn engine(with: &With) -> Result<Engine, Failure> {
+    let mut config = Config { cipher: with.engine, memory_bytes: with.memory, ..Config::default() };
+    config.threads = with.threads.unwrap_or(config.threads);
+    started(config)
+}
+
+/// An engine with everything left as it comes.
+pub(crate) fn plain_engine() -> Result<Engine, Failure> {
+    started(Config::default())
+}
+
+fn started(config: Config) -> Result<Engine, Failure> {
+    Engine::new(config).map_err(|error: Error| Failure::new(error))
+}
+
+/// Reads a key file. Its bytes are wiped wherever they were.
+fn read_key(path: &Path) -> Result<RootKey, Failure> {
+    let failure = |error| Failure::of(format_args!("the key file {}", path.display()), error);
+    let mut file = File::open(path).map_err(|error| failure(error.to_string()))?;
+    let mut bytes = Zeroizing::new([0; LONGEST_KEY_FILE + 1]);
+    let mut len = 0;
+    while len < bytes.len() {
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failure(error.to_string())),
+        }
+    }
+    if len > LONGEST_KEY_FILE {
+        return Err(failure(format!("over {LONGEST_KEY_FILE} bytes, so it holds no root key")));
+    }
+    RootKey::parse(&bytes[..len]).map_err(|error| failure(error.to_string()))
+}
+
+/// 64 hex digits and a newline.
+const LONGEST_KEY_FILE: usize = 65;
