@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions, RootKey};
 use sealback_stream::{Cache, Name, Role, Server, Target, TargetError, TargetErrorKind};
 
@@ -26,6 +25,7 @@ use crate::{
     io::IoThreads,
     open_file::OpenFile,
     request::{Event, Request, RequestLimits, StreamSetup},
+    workers::Workers,
 };
 
 /// The upload stream's index in a request.
@@ -85,7 +85,7 @@ impl fmt::Debug for Place<'_> {
 /// What the engine's parts share.
 pub(crate) struct Core {
     pub(crate) config: Config,
-    pub(crate) workers: ThreadPool,
+    pub(crate) workers: Workers,
     buffers: BufferPool,
     large_buffers: BufferPool,
     pub(crate) read_buffers: BufferPool,
@@ -114,11 +114,7 @@ impl Engine {
                 format!("a thread cannot be started: {error}"),
             ))
         };
-        let workers = ThreadPoolBuilder::new()
-            .num_threads(config.threads)
-            .thread_name(|index| format!("sealback-crypto-{index}"))
-            .build()
-            .map_err(|error| thread(error.to_string()))?;
+        let workers = Workers::start(config.threads).map_err(|error| thread(error.to_string()))?;
         let io = IoThreads::start(N_STREAMS, N_READAHEAD_THREADS)
             .map_err(|error| thread(error.to_string()))?;
         // Room for a unit of the smallest blocks, whose prefixes are the most.

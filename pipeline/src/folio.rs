@@ -40,9 +40,7 @@ impl Drop for FolioBytes {
         if state.n_out < self.home.max {
             state.free.push(std::mem::take(&mut self.bytes));
         }
-        state.changes += 1;
-        drop(state);
-        self.home.changed.notify_all();
+        self.home.change(state);
     }
 }
 
@@ -64,12 +62,23 @@ struct State {
     n_out: usize,
     /// Counts everything that could let a waiter go on.
     changes: u64,
+    /// Who waits for a change; with nobody waiting none is woken, which would be a system call.
+    n_waiting: usize,
 }
 
 impl Home {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held, but for a failed allocation.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a change and wakes who waits for one.
+    fn change(&self, mut state: MutexGuard<'_, State>) {
+        state.changes += 1;
+        if state.n_waiting > 0 {
+            drop(state);
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -114,15 +123,16 @@ impl FolioPool {
 
     /// Says that something changed that a waiter may be waiting for.
     pub(crate) fn notify(&self) {
-        self.0.state().changes += 1;
-        self.0.changed.notify_all();
+        self.0.change(self.0.state());
     }
 
     /// Waits until something has changed since `changes` was read, or a time has passed.
     pub(crate) fn wait(&self, changes: u64, at_most: Duration) {
+        let mut state = self.0.state();
+        state.n_waiting += 1;
         let unchanged = |state: &mut State| state.changes == changes;
-        let waited = self.0.changed.wait_timeout_while(self.0.state(), at_most, unchanged);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let waited = self.0.changed.wait_timeout_while(state, at_most, unchanged);
+        waited.unwrap_or_else(PoisonError::into_inner).0.n_waiting -= 1;
     }
 
     /// How many folios are out.

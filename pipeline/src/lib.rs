@@ -68,6 +68,7 @@ mod spans;
 mod stats;
 pub mod trace;
 mod verify;
+mod workers;
 
 pub use config::Config;
 pub use engine::{CreateOptions, Engine, EngineStats, Place};

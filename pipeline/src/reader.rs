@@ -107,7 +107,7 @@ impl OpenFile {
         let view = self.view();
         let cache = self.cache();
         let mut from_cache = vec![false; units.len()];
-        self.core.workers.in_place_scope(|scope| {
+        self.core.workers.scope(|scope| {
             let alone = units.len() == 1;
             for (unit, from_cache) in units.iter_mut().zip(&mut from_cache) {
                 let expected = cache.as_ref().map(|cache| cache.present(unit.blocks.clone()));
