@@ -226,6 +226,12 @@ impl Header {
         (offset + slot::MAC_OFFSET) as u64
     }
 
+    /// Holds as long as this header's slot is there and the file is the same: what a cut expects.
+    pub fn expectation(&self) -> SlotExpectation {
+        let prologue = *self.prologue.as_bytes();
+        SlotExpectation { prologue, mac_offset: self.mac_offset(), mac: self.mac() }
+    }
+
     /// Names the root key that wraps the file key; not a secret.
     pub fn key_id(&self) -> [u8; 16] {
         self.current.wrap.key_id()
@@ -293,14 +299,15 @@ pub struct SlotWrite {
     pub expect: SlotExpectation,
 }
 
-/// What must be stored for a [`SlotWrite`] to take place; otherwise it is a conflict.
+/// What must be stored for a [`SlotWrite`] or a cut to take place; otherwise it is a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotExpectation {
     /// Must stand at 0.
     pub prologue: [u8; 64],
     /// Where `mac` must stand, in bytes from the header's start.
     pub mac_offset: u64,
-    /// The MAC of the slot that is overwritten; zeros if it was never written.
+    /// The MAC of the slot in question: the one that is overwritten (zeros if it was never
+    /// written), or the one that asks for the cut.
     pub mac: [u8; 32],
 }
 

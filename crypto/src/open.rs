@@ -92,6 +92,22 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The nonce of the block at `index`, authentic or not; `None` where there is a hole or no
+    /// whole prefix.
+    pub fn nonce(&self, geometry: Geometry, index: usize) -> Option<Nonce> {
+        let prefix = self.block(geometry, index).get(..PREFIX_BYTES)?;
+        bytes::first_nonzero(prefix)?;
+        Some(Nonce::from_bytes(bytes::field(prefix, 0)))
+    }
+
+    /// The prefix and the ciphertext of the block at `index`, by the length that its prefix claims,
+    /// authentic or not; `None` where there is less.
+    pub fn block_bytes(&self, geometry: Geometry, index: usize) -> Option<&[u8]> {
+        let block = self.block(geometry, index);
+        let len = bytes::u32_at(block.get(..PREFIX_BYTES)?, 40);
+        block.get(..PREFIX_BYTES.checked_add(usize::try_from(len).ok()?)?)
+    }
+
     /// What there is of the block at `index`, its stride at most.
     fn block(&self, geometry: Geometry, index: usize) -> &[u8] {
         let stride = geometry.stride_len();
@@ -130,9 +146,7 @@ impl Opened {
     pub fn nonce(&self, block: u64) -> Option<Nonce> {
         let index = usize::try_from(block.checked_sub(self.first_block)?).ok()?;
         self.verdicts.get(index)?;
-        let prefix = self.stored.block(self.geometry, index).get(..PREFIX_BYTES)?;
-        bytes::first_nonzero(prefix)?;
-        Some(Nonce::from_bytes(bytes::field(prefix, 0)))
+        self.stored.nonce(self.geometry, index)
     }
 
     /// The server's own bytes, if all of them were verified and may go to a cache.

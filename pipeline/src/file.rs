@@ -6,12 +6,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES};
+use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
 
 use crate::{
     Error, RequestStats,
     driver::Driver,
-    open_file::{OpenFile, PassKind},
+    open_file::OpenFile,
+    passes::{PassKind, Started},
     ranges::index_of,
     readahead::Readahead,
     request::Event,
@@ -80,7 +81,7 @@ impl File {
     ) -> Result<(u64, io::Result<()>), Error> {
         let mut at = position;
         loop {
-            let (folio, positions) = self.file.folios().folio_at(at);
+            let (_, positions) = self.file.folios().folio_at(at);
             let mut memory = self.file.folio_memory()?;
             let room = index_of(positions.end - at);
             let read = read_full(source, &mut memory.as_mut_slice()[..room]);
@@ -92,11 +93,10 @@ impl File {
             if end > MAX_FILE_BYTES {
                 return Err(Error::TooLarge);
             }
-            let whole = at == positions.start && at == self.size() && self.has_whole_blocks();
-            if whole && len > 0 {
-                self.file.folios().put_folio(folio, memory, len as u64);
-                self.file.kick_if_due();
-            } else {
+            let mut memory = Some(memory);
+            if !self.file.append_folio(at, &mut memory, len)?
+                && let Some(memory) = memory
+            {
                 self.file.write(at, &memory.as_ref()[..len])?;
             }
             at = end;
@@ -107,9 +107,41 @@ impl File {
         }
     }
 
-    /// Whether a folio is made of whole blocks.
-    fn has_whole_blocks(&self) -> bool {
-        self.file.core.folios.folio_bytes() as u64 >= self.block_bytes()
+    /// Makes the file `size` bytes long. Longer: by zeros, with holes for whole blocks, which are on
+    /// the server after the next [`sync`](File::sync). Shorter: at once, on the server too; what
+    /// was cut off is gone when this returns, and a crash half-way leaves a file of the old size or
+    /// of the new one.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] over 2^60; errors of reading and writing the block that the file ends in;
+    /// [`Error::Conflict`] if somebody else has cut the file since it was opened. After an error the
+    /// file has the old size, or the new one with the stored file not cut yet: whoever changes the
+    /// file next does that first.
+    pub fn set_len(&self, size: u64) -> Result<(), Error> {
+        self.file.set_len(size)
+    }
+
+    /// Makes zeros of the positions `range` (exclusive end) that are in the file; its size stays.
+    /// Whole blocks become holes, which take no room on a server that can do so. Syncs the file on
+    /// the way.
+    ///
+    /// # Errors
+    /// As for [`sync`](File::sync); [`Error::Conflict`] if others keep writing to these blocks. After
+    /// an error some blocks are holes and others are as they were.
+    pub fn punch(&self, range: Range<u64>) -> Result<(), Error> {
+        self.file.punch(&range)
+    }
+
+    /// Wraps the file's key anew, for `new_root`: from now on the file opens with that, and not with
+    /// the root key that it had. No block is touched. This revokes nothing: who had the old key may
+    /// have kept the file's.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if a header could not be written: the file opens with the old key, or with
+    /// the new one; to be done again.
+    pub fn rekey(&self, new_root: &RootKey) -> Result<(), Error> {
+        let sizes = self.file.hold_sizes_for_change()?;
+        self.file.rekey(&sizes, new_root)
     }
 
     /// Reads at `position` into `to`; returns how many bytes there were, fewer than asked only at
@@ -121,11 +153,11 @@ impl File {
     pub fn read_at(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
         let rest = self.size().saturating_sub(position);
         let len = usize::try_from(rest).unwrap_or(usize::MAX).min(to.len());
-        if len > 0 {
-            let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
-            readahead.read(&self.file, position, &mut to[..len])?;
+        if len == 0 {
+            return Ok(0);
         }
-        Ok(len)
+        let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
+        readahead.read(&self.file, position, &mut to[..len])
     }
 
     /// Keeps positions that are written from now on out of the cache.
@@ -141,9 +173,11 @@ impl File {
     /// As [`writeback`](File::writeback); a writeback that this starts tells `observer` of what
     /// happens.
     pub fn writeback_observed(&self, observer: Option<Arc<dyn Observer>>) -> WritebackHandle {
-        let started = self.file.start_pass(PassKind::Sync, observer);
-        let (Ok(driver) | Err(driver)) = started;
-        WritebackHandle { driver }
+        let _sizes = self.file.hold_sizes();
+        match self.file.start_pass(PassKind::Sync, observer) {
+            Started::New(driver) | Started::Other(driver) => WritebackHandle { driver },
+            Started::HeldBack => unreachable!("who holds passes back has the sizes alone"),
+        }
     }
 
     /// Writes back what was dirty when it was called and commits a header that speaks for it;
@@ -154,7 +188,8 @@ impl File {
     /// `sync`; each error is told once to each handle. The data is still dirty, and the next
     /// `sync` tries again.
     pub fn sync(&self) -> Result<(), Error> {
-        let result = self.file.sync(None);
+        let sizes = self.file.hold_sizes_for_change();
+        let result = sizes.and_then(|sizes| self.file.sync(&sizes, None));
         let errors = self.file.errors();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
@@ -203,6 +238,16 @@ impl File {
     /// [`Error::Server`] if the server does not answer. Damage is told, not returned.
     pub fn verify(&self, each: impl FnMut(u64, &BlockReport)) -> Result<(), Error> {
         crate::verify::verify(&self.file, each)
+    }
+
+    /// Compares the cache's copy with the server's file, block by block: what its record calls
+    /// present should be, byte for byte, what the server has. Returns whether there is a copy in
+    /// use at all. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if the server does not answer.
+    pub fn verify_cache(&self, each: impl FnMut(u64, CacheReport)) -> Result<bool, Error> {
+        crate::verify::verify_cache(&self.file, each)
     }
 }
 
@@ -261,7 +306,7 @@ impl FileInfo {
     }
 }
 
-pub use crate::verify::BlockReport;
+pub use crate::verify::{BlockReport, CacheReport};
 
 /// A writeback that was started.
 #[derive(Debug)]

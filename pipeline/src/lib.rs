@@ -47,7 +47,9 @@
 //! drives it with threads; a simulator, or a client with a loop of its own, can drive the same code.
 #![deny(unsafe_code)]
 
+mod commit;
 mod config;
+mod control;
 mod driver;
 mod engine;
 mod error;
@@ -57,11 +59,13 @@ mod io;
 mod issuer;
 mod open_file;
 mod page_cache;
+mod passes;
 mod ranges;
 mod readahead;
 mod reader;
 mod releaser;
 pub mod request;
+mod resize;
 mod retryer;
 pub mod source;
 mod spans;
@@ -73,7 +77,7 @@ mod workers;
 pub use config::Config;
 pub use engine::{CreateOptions, Engine, EngineStats, Place};
 pub use error::Error;
-pub use file::{BlockReport, File, FileInfo, Unclosed, WritebackHandle};
+pub use file::{BlockReport, CacheReport, File, FileInfo, Unclosed, WritebackHandle};
 pub use retryer::RetryLimits;
 pub use sealback_crypto as crypto;
 pub use sealback_stream as stream;

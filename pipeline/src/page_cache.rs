@@ -174,8 +174,11 @@ impl Folios {
 
     /// Copies what folios hold of `range` into `to`, and returns the stretches they don't.
     pub(crate) fn read(&self, range: &Range<u64>, to: &mut [u8]) -> Vec<Range<u64>> {
+        if range.is_empty() {
+            return Vec::new();
+        }
         let first = range.start / self.folio_bytes;
-        let last = range.end.saturating_sub(1) / self.folio_bytes;
+        let last = (range.end - 1) / self.folio_bytes;
         for (index, folio) in self.folios.range(first..=last) {
             let base = index * self.folio_bytes;
             for held in folio.valid.iter() {
@@ -265,21 +268,82 @@ impl Folios {
         self.folios.get(&folio).is_some_and(|folio| Arc::strong_count(&folio.bytes) > 1)
     }
 
-    /// Notes that the file is to grow over a gap up to `position`: whole blocks in it become holes.
-    /// Returns the parts of the gap that are to be written as zeros first: the rest of the block
-    /// that the file ends in, so that it is never shorter than it should be, and the beginning of
-    /// the block that `position` is in.
-    pub(crate) fn grow_over_gap(&mut self, position: u64) -> [Range<u64>; 2] {
+    /// What lies between the file's end and a `position` behind it.
+    pub(crate) fn gap(&self, position: u64) -> Gap {
         let geometry = self.geometry;
         let size = self.size;
         let block_end = geometry.block_start(geometry.n_blocks(size));
         let rest = size..block_end.clamp(size.min(position), position.max(size));
         let holes = geometry.n_blocks(size)..geometry.block_at(position);
-        if !holes.is_empty() {
-            self.holes = hull(&self.holes, &holes);
-        }
         let head = geometry.block_start(geometry.block_at(position)).max(rest.end)..position;
-        [rest, head]
+        Gap { rest, holes, head }
+    }
+
+    /// These blocks may be holes from now on.
+    pub(crate) fn allow_holes(&mut self, blocks: &Range<u64>) {
+        self.holes = hull(&self.holes, blocks);
+    }
+
+    /// The file ends at `size` now. With nothing under writeback.
+    pub(crate) fn cut(&mut self, size: u64) {
+        let n_blocks = self.geometry.n_blocks(size);
+        self.drop_positions(&(size..u64::MAX));
+        self.drop_copies(&(self.geometry.block_at(size)..u64::MAX));
+        self.stored.split_off(&n_blocks);
+        self.holes.end = self.holes.end.min(n_blocks).max(self.holes.start);
+        self.size = size;
+    }
+
+    /// These blocks have become holes. With nothing under writeback.
+    pub(crate) fn punched(&mut self, blocks: &Range<u64>) {
+        let geometry = self.geometry;
+        self.drop_positions(
+            &(geometry.block_start(blocks.start)..geometry.block_start(blocks.end)),
+        );
+        self.drop_copies(blocks);
+        self.stored.retain(|block, _| !blocks.contains(block));
+    }
+
+    /// Forgets what folios hold of a range, dirty or not.
+    fn drop_positions(&mut self, range: &Range<u64>) {
+        self.writes += 1;
+        self.evictions += 1;
+        let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
+        let mut emptied = Vec::new();
+        for (index, folio) in self.folios.range_mut(touched) {
+            debug_assert!(folio.handed_out.is_empty(), "nothing is under writeback");
+            folio.valid.take(range);
+            let was_clean = folio.is_clean();
+            self.dirty_bytes -= folio.dirty.take(range).len();
+            if folio.valid.is_empty() {
+                emptied.push(*index);
+            } else if folio.is_clean() && !was_clean {
+                self.clean.push_back(*index);
+            }
+        }
+        for index in emptied {
+            self.folios.remove(&index);
+        }
+    }
+
+    /// Makes a block, all of which is here, dirty, so that it is sealed anew; a hole stays one.
+    pub(crate) fn dirty_again(&mut self, block: u64) {
+        if self.stored.get(&block) == Some(&Expected::Absent) {
+            return;
+        }
+        let start = self.geometry.block_start(block);
+        let end = (start + self.geometry.block_bytes()).min(self.size);
+        let mut at = start;
+        while at < end {
+            let (index, positions) = self.folio_at(at);
+            let part = at..positions.end.min(end);
+            at = part.end;
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            let before = folio.dirty.len();
+            folio.dirty.insert(part);
+            self.dirty_bytes += folio.dirty.len() - before;
+        }
+        self.dirtied(&(start..end));
     }
 
     /// The blocks of a hand-out may be stored or not: nothing is known of them any more.
@@ -327,6 +391,12 @@ impl Folios {
         before.is_some_and(|(_, copy)| copy.blocks().end > blocks.start)
     }
 
+    /// Forgets what was read from the server: it may be older than what is there.
+    pub(crate) fn forget_copies(&mut self) {
+        self.writes += 1;
+        self.drop_copies(&(0..u64::MAX));
+    }
+
     fn drop_copies(&mut self, blocks: &Range<u64>) {
         while self.overlaps_copy(blocks) {
             let (start, _) = self.copies.range(..blocks.end).next_back().expect("one overlaps");
@@ -341,12 +411,17 @@ impl Folios {
         Some(copy)
     }
 
-    /// Takes the next run at or behind block `from`; a last block that the file's end cuts short
-    /// only with `tail`.
-    pub(crate) fn next_run(&mut self, from: u64, max_blocks: u64, tail: bool) -> Option<DirtyRun> {
-        let end = self.geometry.block_at(self.size) + u64::from(tail);
-        let dirty = self.next_dirty_blocks(from..end, max_blocks);
-        let copy = self.copies.range(from..).next().map(|(start, _)| *start);
+    /// How many blocks the file has that its end does not cut short.
+    pub(crate) fn n_full_blocks(&self) -> u64 {
+        self.geometry.block_at(self.size)
+    }
+
+    /// Takes the next run of blocks that begins within `within`.
+    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> Option<DirtyRun> {
+        let end = within.end.min(self.geometry.n_blocks(self.size)).max(within.start);
+        let within = within.start..end;
+        let dirty = self.next_dirty_blocks(within.clone(), max_blocks);
+        let copy = self.copies.range(within).next().map(|(start, _)| *start);
         match (dirty, copy) {
             (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
                 Some(self.take_dirty(blocks))
@@ -510,6 +585,17 @@ impl Folios {
         let first = index / per_block * per_block;
         self.folios.range(first..first + per_block).any(|(_, folio)| !folio.is_clean())
     }
+}
+
+/// What lies between a file's end and a position behind it, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// Positions: the rest of the block that the file ends in.
+    pub(crate) rest: Range<u64>,
+    /// Whole blocks.
+    pub(crate) holes: Range<u64>,
+    /// Positions: the beginning of the block that the position is in.
+    pub(crate) head: Range<u64>,
 }
 
 fn covering_end(geometry: Geometry, dirty: &Range<u64>) -> u64 {

@@ -37,13 +37,14 @@ struct Slot {
 }
 
 impl Readahead {
-    /// Reads at `position`, within the file.
+    /// Reads at `position` into `to`; returns how many bytes there were, as
+    /// [`OpenFile::read`] does.
     pub(crate) fn read(
         &mut self,
         file: &Arc<OpenFile>,
         position: u64,
         to: &mut [u8],
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let end = position + to.len() as u64;
         if position != self.next {
             self.units.clear();
@@ -57,13 +58,16 @@ impl Readahead {
             let rest = &mut to[offset..];
             at += match self.take(file, at, rest)? {
                 0 => {
-                    file.read(at, rest)?;
-                    rest.len() as u64
+                    let read = file.read(at, rest)?;
+                    if read < rest.len() {
+                        return Ok(offset + read);
+                    }
+                    read as u64
                 }
                 taken => taken as u64,
             };
         }
-        Ok(())
+        Ok(to.len())
     }
 
     /// Asks for the units behind `position`, as far ahead of `end` as is configured, on other
@@ -90,7 +94,8 @@ impl Readahead {
                     let to = &mut memory.as_mut_slice()[..index_of(range.end - range.start)];
                     file.read(range.start, to)
                 });
-                slot.set(outcome.map(|()| memory));
+                // If there was less, the file was cut, and what was read ahead is not used.
+                slot.set(outcome.map(|_read| memory));
             });
         }
     }

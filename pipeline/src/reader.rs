@@ -10,7 +10,9 @@ use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, St
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
 use zeroize::Zeroizing;
 
-use crate::{Error, config::READ_UNIT_BYTES, open_file::OpenFile, ranges::index_of};
+use crate::{
+    Error, config::READ_UNIT_BYTES, control::is_transient, open_file::OpenFile, ranges::index_of,
+};
 
 /// How often a target is asked again, and a damaged block read again.
 const MAX_READS: u32 = 4;
@@ -32,20 +34,27 @@ enum Outcome {
 }
 
 impl OpenFile {
-    /// Reads `to.len()` bytes at `position`, all of them within the file.
-    pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<(), Error> {
-        let range = position..position + to.len() as u64;
-        let missing = self.folios().read(&range, to);
+    /// Reads at `position` into `to`; returns how many bytes there were: fewer than asked only at
+    /// the file's end.
+    pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
+        let _sizes = self.hold_sizes();
+        let (range, missing) = {
+            let folios = self.folios();
+            let end = folios.size().min(position.saturating_add(to.len() as u64));
+            let range = position..end.max(position);
+            let missing = folios.read(&range, &mut to[..index_of(range.end - position)]);
+            (range, missing)
+        };
         for part in missing {
             let into = index_of(part.start - position)..index_of(part.end - position);
             self.read_stored(&part, &mut to[into])?;
         }
-        Ok(())
+        Ok(index_of(range.end - range.start))
     }
 
     /// Reads a range that no folio holds, whatever its ends.
     fn read_stored(&self, range: &Range<u64>, to: &mut [u8]) -> Result<(), Error> {
-        let (geometry, size) = (self.header().geometry(), self.folios().size());
+        let (geometry, size) = (self.geometry(), self.folios().size());
         let whole = geometry.blocks_within(range.clone());
         let mut aligned = geometry.block_start(whole.start)..geometry.block_start(whole.end);
         if aligned.is_empty() {
@@ -81,7 +90,7 @@ impl OpenFile {
         range: Range<u64>,
         to: &mut [u8],
     ) -> Result<Vec<Option<Nonce>>, Error> {
-        let geometry = self.header().geometry();
+        let geometry = self.geometry();
         let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
         let mut nonces = Vec::new();
         let mut first = geometry.block_at(range.start);
@@ -168,7 +177,7 @@ impl OpenFile {
             // Somebody else may have committed since: what he wrote is judged by his header.
             let now = self.reread_header(&before)?;
             if now.generation() > before.generation() {
-                self.set_header(now);
+                self.adopt(now);
             }
         }
     }
@@ -185,7 +194,7 @@ impl OpenFile {
         target: &dyn Target,
         blocks: Range<u64>,
     ) -> Result<Stored, TargetError> {
-        let geometry = self.header().geometry();
+        let geometry = self.geometry();
         let bytes = index_of((blocks.end - blocks.start) * geometry.stride_bytes());
         let pooled = self.core.read_buffers.try_take().filter(|buffer| buffer.len() >= bytes);
         let buffer = pooled.unwrap_or_else(|| Buffer::unpooled(bytes));
@@ -253,11 +262,4 @@ fn read_now(
     receiver.recv().unwrap_or_else(|_| {
         Err(TargetError::new(TargetErrorKind::Dropped, "a read ended without an answer"))
     })
-}
-
-fn is_transient(error: &TargetError) -> bool {
-    matches!(
-        error.kind(),
-        TargetErrorKind::Dropped | TargetErrorKind::Io | TargetErrorKind::TimedOut
-    )
 }

@@ -1,0 +1,151 @@
+//! Commits: the header that speaks for what was written.
+//!
+//! Each is a compare-and-write of one slot. One that meets somebody else's commit is made anew on
+//! top of that; one whose outcome is not known is recognised by its MAC when it is found there.
+
+use std::{
+    ops::Range,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, RootKey};
+use sealback_stream::{CacheFile, SizeLock, TargetError, TargetErrorKind};
+
+use crate::{Error, open_file::OpenFile, ranges::hull, resize::SizeGuard, trace::Observer};
+
+/// A commit that loses against another client's is tried again so often.
+const MAX_COMMITS: u32 = 16;
+/// A file is created with this generation.
+const FIRST_GENERATION: u64 = 1;
+
+impl OpenFile {
+    /// Writes back what is dirty, then commits a header that speaks for it.
+    pub(crate) fn sync(
+        self: &Arc<Self>,
+        _sizes: &SizeGuard<'_>,
+        observer: Option<&Arc<dyn Observer>>,
+    ) -> Result<(), Error> {
+        let (size, holes) = {
+            let folios = self.folios();
+            (folios.size(), folios.holes())
+        };
+        self.flush(observer)?;
+        self.commit_growth(size, &holes)
+    }
+
+    /// Commits a header: the file is at least `size` long.
+    fn commit_growth(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
+        let _one_at_a_time = self.commits();
+        let grows = size > self.header().size();
+        let _locked = if grows { self.lock_size()? } else { None };
+        self.barrier()?;
+        let next = |header: &Header| {
+            header.commit(&HeaderChange {
+                size: header.size().max(size),
+                holes: hull(&header.holes(), holes),
+                cuts: header.cuts(),
+                cut_pending: header.cut_pending(),
+            })
+        };
+        self.commit_with(next)?;
+        if self.header().generation() == FIRST_GENERATION + 1 {
+            // The other slot still speaks of an empty file. It would be believed if this one were
+            // erased; from the third generation on an erased slot is an error.
+            self.barrier()?;
+            self.commit_with(next)?;
+        }
+        self.barrier()?;
+        self.tell_cache();
+        Ok(())
+    }
+
+    /// Wraps the file key anew, in both slots.
+    pub(crate) fn rekey(&self, _sizes: &SizeGuard<'_>, new_root: &RootKey) -> Result<(), Error> {
+        let _one_at_a_time = self.commits();
+        for _slot in 0..2 {
+            self.barrier()?;
+            self.commit_with(|header| header.rewrap(new_root))?;
+        }
+        self.barrier()?;
+        self.tell_cache();
+        Ok(())
+    }
+
+    /// Makes the header that counts the one that `next` makes of it.
+    ///
+    /// A cut by somebody else ends it in a conflict: what is open here does not fit any more.
+    pub(crate) fn commit_with(
+        &self,
+        next: impl Fn(&Header) -> Result<HeaderCommit, HeaderError>,
+    ) -> Result<(), Error> {
+        for _attempt in 0..MAX_COMMITS {
+            let header = self.header();
+            let commit = next(&header)?;
+            let write = || Ok(self.target.write_slot(&commit.write)?);
+            match self.core.persist(None, write) {
+                Ok(()) => {
+                    self.set_header(commit.header);
+                    return Ok(());
+                }
+                Err(error) if error.target_kind() == Some(TargetErrorKind::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+            let now = self.reread_header(&header)?;
+            if now.mac() == commit.header.mac() {
+                // Ours: an attempt went through although it was answered otherwise.
+                self.set_header(now);
+                return Ok(());
+            }
+            if now.cuts() != header.cuts() {
+                break;
+            }
+            self.adopt(now);
+        }
+        Err(Error::Conflict { blocks: Vec::new() })
+    }
+
+    /// Goes on with a header that somebody else committed. What the cache has may be older.
+    pub(crate) fn adopt(&self, header: Header) {
+        self.set_header(header);
+        self.folios().forget_copies();
+        if let Some(cache) = self.cache()
+            && cache.invalidate().is_err()
+        {
+            self.drop_cache();
+        }
+    }
+
+    /// Reads the header as it is now; the file must be the same, and not older.
+    pub(crate) fn reread_header(&self, known: &Header) -> Result<Header, Error> {
+        let bytes = self.target.read_header().map_err(Error::server)?;
+        known.reopen(&bytes).map_err(|error: HeaderError| error.into())
+    }
+
+    /// Commits of one client follow one another.
+    pub(crate) fn commits(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_size(&self) -> Result<Option<SizeLock>, Error> {
+        self.target.lock_size().map_err(Error::server)
+    }
+
+    pub(crate) fn barrier(&self) -> Result<(), Error> {
+        self.target.barrier().map_err(Error::server)
+    }
+
+    /// Lets the cache's copy have the header that the server has.
+    pub(crate) fn tell_cache(&self) {
+        if let Some(cache) = self.cache()
+            && give_header(&*cache, &self.header()).is_err()
+        {
+            self.drop_cache();
+        }
+    }
+}
+
+/// Gives a cache's copy its header, and cuts it to the size that this says.
+pub(crate) fn give_header(copy: &dyn CacheFile, header: &Header) -> Result<(), TargetError> {
+    let stored_bytes = header.geometry().stored_bytes(header.size());
+    copy.set_header(&header.to_bytes(), stored_bytes)
+}

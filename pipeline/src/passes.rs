@@ -1,0 +1,243 @@
+//! Writeback passes over a file: one at a time, and at times none.
+//!
+//! A background pass lets a sync go first, and gives way to whoever holds passes back.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sealback_crypto::Sealed;
+use sealback_stream::Target;
+
+use crate::{
+    Error,
+    driver::{Driver, Ending, Parts},
+    open_file::OpenFile,
+    source::{DirtyRun, FolioSource, Writeback},
+    trace::Observer,
+};
+
+/// Which of a file's passes runs, and how the last ones ended.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: Option<Arc<Driver>>,
+    /// Somebody cuts or punches: only his own passes run.
+    held_back: bool,
+    /// Syncs that wait to run a pass of their own; background passes let them go first.
+    syncs_waiting: usize,
+    errors: ErrorSeq,
+}
+
+/// The last error and its number: each handle reports each number once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ErrorSeq {
+    pub(crate) number: u64,
+    pub(crate) last: Option<Error>,
+}
+
+/// Which blocks a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PassKind {
+    /// All but a last block that is not full yet: more of it is likely to come.
+    Background,
+    /// One block.
+    Block(u64),
+    /// All.
+    Sync,
+}
+
+/// What came of wanting a pass.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// It runs.
+    New(Arc<Driver>),
+    /// Another one runs.
+    Other(Arc<Driver>),
+    /// It has to wait for somebody who goes first.
+    HeldBack,
+}
+
+impl Passes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
+        let waited = self.ended.wait_while(self.state(), |state| state.running.is_some());
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no pass runs, and lets none begin until the guard is dropped.
+    pub(crate) fn hold_back(&self) -> HeldBack<'_> {
+        self.wait_until_none_runs().held_back = true;
+        HeldBack(self)
+    }
+
+    pub(crate) fn are_held_back(&self) -> bool {
+        self.state().held_back
+    }
+
+    pub(crate) fn errors(&self) -> ErrorSeq {
+        self.state().errors.clone()
+    }
+}
+
+/// No pass begins while this is there, but for those of whoever has it.
+#[derive(Debug)]
+pub(crate) struct HeldBack<'a>(&'a Passes);
+
+impl Drop for HeldBack<'_> {
+    fn drop(&mut self) {
+        self.0.state().held_back = false;
+    }
+}
+
+impl OpenFile {
+    /// Starts a background writeback if a quarter of the folios' memory is dirty.
+    pub(crate) fn kick_if_due(self: &Arc<Self>) {
+        let budget = (self.core.folios.max() * self.core.folios.folio_bytes()) as u64;
+        let due = {
+            let folios = self.folios();
+            folios.dirty_bytes() > budget / 4 || folios.copied_bytes() > budget / 4
+        };
+        if due {
+            self.kick();
+        }
+    }
+
+    /// Starts a background writeback, unless one is running or nothing is dirty.
+    pub(crate) fn kick(self: &Arc<Self>) {
+        if self.folios().has_work() {
+            self.start_pass(PassKind::Background, None);
+        }
+    }
+
+    /// Starts a pass, unless one runs already or it has to wait.
+    pub(crate) fn start_pass(
+        self: &Arc<Self>,
+        kind: PassKind,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Started {
+        let state = self.passes.state();
+        if let Some(running) = &state.running {
+            return Started::Other(running.clone());
+        }
+        if state.held_back || (kind == PassKind::Background && state.syncs_waiting > 0) {
+            return Started::HeldBack;
+        }
+        Started::New(self.begin_pass(state, kind, observer))
+    }
+
+    /// Runs a pass while all others are held back.
+    pub(crate) fn run_pass(
+        self: &Arc<Self>,
+        _alone: &HeldBack<'_>,
+        kind: PassKind,
+    ) -> Result<(), Error> {
+        let state = self.passes.state();
+        assert!(state.running.is_none(), "the others are held back");
+        self.begin_pass(state, kind, None).wait().result
+    }
+
+    fn begin_pass(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        kind: PassKind,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Arc<Driver> {
+        let header = self.header();
+        let seal_gen = u32::try_from(header.generation() + 1).unwrap_or(u32::MAX);
+        let cache = self.cache();
+        let file = self.clone();
+        let parts = Parts {
+            source: Arc::new(Pass { file: self.clone(), kind }),
+            content_key: header.content_key().clone(),
+            seal_gen,
+            targets: vec![
+                Some(self.target.clone()),
+                cache.clone().map(|cache| cache as Arc<dyn Target>),
+            ],
+            cache,
+            observer,
+            on_done: Box::new(move |ending| file.pass_ended(ending)),
+        };
+        let driver = self.core.start(header.geometry(), parts);
+        state.running = Some(driver.clone());
+        drop(state);
+        self.core.begin(&driver);
+        driver
+    }
+
+    fn pass_ended(self: &Arc<Self>, ending: &Ending) {
+        if ending.cache_failed {
+            self.drop_cache();
+        }
+        let mut state = self.passes.state();
+        state.running = None;
+        if let Err(error) = &ending.result {
+            state.errors.number += 1;
+            state.errors.last = Some(error.clone());
+        }
+        drop(state);
+        self.passes.ended.notify_all();
+        self.core.folios.notify();
+        if ending.result.is_ok() {
+            self.kick_if_due();
+        }
+    }
+
+    /// Writes back everything that is dirty now: waits for the pass that is running, then runs
+    /// one. To be called with sizes held.
+    pub(crate) fn flush(
+        self: &Arc<Self>,
+        observer: Option<&Arc<dyn Observer>>,
+    ) -> Result<(), Error> {
+        self.passes.state().syncs_waiting += 1;
+        let ended = loop {
+            drop(self.passes.wait_until_none_runs());
+            if !self.folios().has_work() {
+                break Ok(());
+            }
+            if let Started::New(driver) = self.start_pass(PassKind::Sync, observer.cloned()) {
+                break driver.wait().result;
+            }
+        };
+        self.passes.state().syncs_waiting -= 1;
+        ended
+    }
+}
+
+/// One pass over a file's folios.
+#[derive(Debug)]
+struct Pass {
+    file: Arc<OpenFile>,
+    kind: PassKind,
+}
+
+impl FolioSource for Pass {
+    fn next_dirty(&self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
+        let mut folios = self.file.folios();
+        let within = match self.kind {
+            PassKind::Background => from..folios.n_full_blocks(),
+            PassKind::Block(block) => from.max(block)..block + 1,
+            PassKind::Sync => from..u64::MAX,
+        };
+        folios.next_run(within, max_blocks)
+    }
+
+    fn stored(&self, sealed: &Sealed) {
+        self.file.folios().note_stored(sealed);
+    }
+
+    fn end_writeback(&self, folio: u64, outcome: Writeback) {
+        let clean = matches!(outcome, Writeback::Clean);
+        if self.file.folios().end_writeback(folio, clean) {
+            // A writer may be waiting for a folio to become clean.
+            self.file.core.folios.notify();
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Sizes and holes: growing over a gap, cutting, punching.
+//!
+//! Whoever reads or writes blocks shares the sizes; a cut or a punch has them alone, with no pass
+//! under way. The orders are those that leave a crash nothing to lose:
+//!
+//! - **Cut:** a header with the smaller size and the cut-pending flag; the last block sealed anew
+//!   without what was cut off; the stored file cut, if that header still counts; a header without
+//!   the flag. Whoever finds the flag finishes the cut before he changes anything.
+//! - **Punch:** a header that allows holes there; then the holes, where the blocks are still what
+//!   they were when the punch began.
+//! - **Growth:** what lies behind the end is made a hole, then written, then committed.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use sealback_crypto::{Geometry, Header, HeaderChange, HeaderCommit, HeaderError, MAX_FILE_BYTES};
+use sealback_stream::{Expectation, Expected, Segment, Write};
+
+use crate::{
+    Error,
+    config::READ_UNIT_BYTES,
+    control::write_now,
+    open_file::OpenFile,
+    passes::{HeldBack, PassKind},
+    ranges::index_of,
+};
+
+/// A punch that meets other writers is tried again so often.
+const MAX_PUNCHES: u32 = 16;
+
+/// Who may change a file's size.
+#[derive(Debug, Default)]
+pub(crate) struct Sizes {
+    stable: RwLock<()>,
+    growing: Mutex<()>,
+}
+
+/// The size does not go down, and no hole is punched, while this is there.
+#[derive(Debug)]
+pub(crate) struct SizeGuard<'a> {
+    _stable: RwLockReadGuard<'a, ()>,
+}
+
+/// Nobody else reads or writes blocks while this is there.
+#[derive(Debug)]
+struct Alone<'a> {
+    passes: HeldBack<'a>,
+    _sizes: RwLockWriteGuard<'a, ()>,
+}
+
+impl OpenFile {
+    /// Keeps the size from going down. To be taken at the entry of a call, once: not while the
+    /// same thread has it.
+    pub(crate) fn hold_sizes(&self) -> SizeGuard<'_> {
+        SizeGuard { _stable: self.sizes.stable.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// The same, for who is about to change something: finishes first a cut that was left half
+    /// done.
+    pub(crate) fn hold_sizes_for_change(self: &Arc<Self>) -> Result<SizeGuard<'_>, Error> {
+        loop {
+            let sizes = self.hold_sizes();
+            if !self.cut_is_pending() {
+                return Ok(sizes);
+            }
+            drop(sizes);
+            let alone = self.alone();
+            let _one_at_a_time = self.commits();
+            let _locked = self.lock_size()?;
+            self.finish_cut(&alone)?;
+        }
+    }
+
+    fn alone(&self) -> Alone<'_> {
+        let sizes = self.sizes.stable.write().unwrap_or_else(PoisonError::into_inner);
+        Alone { passes: self.passes.hold_back(), _sizes: sizes }
+    }
+
+    /// Writers that make the file longer follow one another.
+    pub(crate) fn hold_growth(&self, _sizes: &SizeGuard<'_>) -> MutexGuard<'_, ()> {
+        self.sizes.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows the file over a gap, if `position` lies behind its end: whole blocks in it become
+    /// holes.
+    pub(crate) fn fill_gap(
+        self: &Arc<Self>,
+        _growing: &MutexGuard<'_, ()>,
+        position: u64,
+    ) -> Result<(), Error> {
+        if self.folios().size() >= position {
+            return Ok(());
+        }
+        let gap = self.folios().gap(position);
+        self.write_zeros(gap.rest)?;
+        if !gap.holes.is_empty() {
+            self.make_holes(&gap.holes, &[])?;
+            self.folios().allow_holes(&gap.holes);
+        }
+        self.write_zeros(gap.head)
+    }
+
+    fn write_zeros(self: &Arc<Self>, range: Range<u64>) -> Result<(), Error> {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(ZEROS.len() as u64);
+            self.write_within(at, &ZEROS[..index_of(len)])?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Makes the file `size` long.
+    pub(crate) fn set_len(self: &Arc<Self>, size: u64) -> Result<(), Error> {
+        if size > MAX_FILE_BYTES {
+            return Err(Error::TooLarge);
+        }
+        loop {
+            let sizes = self.hold_sizes_for_change()?;
+            if size >= self.folios().size() {
+                return self.extend(&sizes, size);
+            }
+            drop(sizes);
+            if self.shrink(size)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Grows the file by zeros: holes, and a last block that is sealed, so that the stored file
+    /// reaches up to it.
+    fn extend(self: &Arc<Self>, sizes: &SizeGuard<'_>, size: u64) -> Result<(), Error> {
+        let growing = self.hold_growth(sizes);
+        if self.folios().size() >= size {
+            return Ok(());
+        }
+        let geometry = self.geometry();
+        self.fill_gap(&growing, geometry.block_start(geometry.block_at(size - 1)))?;
+        let from = self.folios().size().max(geometry.block_start(geometry.block_at(size - 1)));
+        self.write_zeros(from..size)
+    }
+
+    /// Cuts the file, unless it has become shorter than that meanwhile.
+    fn shrink(self: &Arc<Self>, size: u64) -> Result<bool, Error> {
+        let alone = self.alone();
+        if self.folios().size() < size {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.commits();
+        if size < self.header().size() {
+            let _locked = self.lock_size()?;
+            self.finish_cut(&alone)?;
+            self.barrier()?;
+            self.commit_with(|header| cut_to(header, size))?;
+            self.cut_folios(size);
+            self.finish_cut(&alone)?;
+        } else {
+            self.cut_folios(size);
+        }
+        Ok(true)
+    }
+
+    fn cut_folios(&self, size: u64) {
+        self.folios().cut(size);
+        self.core.folios.notify();
+    }
+
+    /// Does what the cut-pending flag asks for, if it is set.
+    fn finish_cut(self: &Arc<Self>, alone: &Alone<'_>) -> Result<(), Error> {
+        let header = self.header();
+        if !header.cut_pending() {
+            return Ok(());
+        }
+        let (geometry, size) = (header.geometry(), header.size());
+        self.barrier()?;
+        self.reseal_last_block(alone, size)?;
+        self.barrier()?;
+        let (n_blocks, stored_bytes) = (geometry.n_blocks(size), geometry.stored_bytes(size));
+        let expect = header.expectation();
+        self.core.persist(None, || Ok(self.target.cut(n_blocks, stored_bytes, &expect)?))?;
+        self.barrier()?;
+        self.commit_with(unflagged)?;
+        self.barrier()?;
+        self.tell_cache();
+        Ok(())
+    }
+
+    /// Seals the last block anew, so that nothing of what was cut off is left in it.
+    fn reseal_last_block(self: &Arc<Self>, alone: &Alone<'_>, size: u64) -> Result<(), Error> {
+        let geometry = self.geometry();
+        let block = geometry.block_at(size);
+        let range = geometry.block_start(block)..size;
+        if range.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let (missing, evictions) = {
+                let mut folios = self.folios();
+                let missing = folios.missing(&range);
+                if missing.is_empty() {
+                    folios.dirty_again(block);
+                    break;
+                }
+                (missing, folios.evictions())
+            };
+            for missing in missing {
+                self.fill(&missing, evictions)?;
+            }
+        }
+        self.run_pass(&alone.passes, PassKind::Block(block))
+    }
+
+    /// Makes zeros of `range`, as far as it lies within the file: holes of whole blocks.
+    pub(crate) fn punch(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
+        for _attempt in 0..MAX_PUNCHES {
+            let sizes = self.hold_sizes_for_change()?;
+            let size = self.folios().size();
+            let range = range.start.min(size)..range.end.min(size);
+            let blocks = whole_blocks(self.geometry(), &range, size);
+            if blocks.is_empty() {
+                return self.write_zeros(range);
+            }
+            let geometry = self.geometry();
+            self.write_zeros(range.start..geometry.block_start(blocks.start))?;
+            self.write_zeros(geometry.block_start(blocks.end).min(range.end)..range.end)?;
+            self.folios().allow_holes(&blocks);
+            self.sync(&sizes, None)?;
+            drop(sizes);
+            let _alone = self.alone();
+            if self.may_be_holes(&blocks) {
+                return self.punch_blocks(&blocks);
+            }
+        }
+        Err(Error::Conflict { blocks: Vec::new() })
+    }
+
+    /// Whether the committed header allows holes there: somebody may have cut the file since.
+    fn may_be_holes(&self, blocks: &Range<u64>) -> bool {
+        let holes = self.header().holes();
+        holes.start <= blocks.start && blocks.end <= holes.end
+    }
+
+    /// Makes holes of blocks that are stored, if they still are what they are now.
+    fn punch_blocks(&self, blocks: &Range<u64>) -> Result<(), Error> {
+        let unit_blocks = (READ_UNIT_BYTES as u64 / self.geometry().block_bytes()).max(1);
+        let mut start = blocks.start;
+        while start < blocks.end {
+            let unit = start..(start + unit_blocks).min(blocks.end);
+            self.punch_unit(&unit)?;
+            self.folios().punched(&unit);
+            start = unit.end;
+        }
+        self.core.folios.notify();
+        Ok(())
+    }
+
+    fn punch_unit(&self, unit: &Range<u64>) -> Result<(), Error> {
+        let mut result = Ok(());
+        for _attempt in 0..MAX_PUNCHES {
+            let expected = self.expectations_of(unit)?;
+            if expected.iter().all(|expectation| expectation.expected == Expected::Absent) {
+                return Ok(());
+            }
+            result = self.make_holes(unit, &expected);
+            if !matches!(result, Err(Error::Conflict { .. })) {
+                break;
+            }
+        }
+        result
+    }
+
+    /// What is stored for blocks now.
+    fn expectations_of(&self, blocks: &Range<u64>) -> Result<Vec<Expectation>, Error> {
+        let geometry = self.geometry();
+        let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
+        let stored = self.core.persist(None, read)?;
+        let expectation = |block| {
+            let nonce = stored.nonce(geometry, index_of(block - blocks.start));
+            Expectation { block, expected: nonce.map_or(Expected::Absent, Expected::Nonce) }
+        };
+        Ok(blocks.clone().map(expectation).collect())
+    }
+
+    /// Writes holes to the server, and lets the cache forget what was there.
+    fn make_holes(&self, blocks: &Range<u64>, expectations: &[Expectation]) -> Result<(), Error> {
+        if let Some(cache) = self.cache() {
+            let forgotten = cache.forget(blocks.clone()).or_else(|_| cache.invalidate());
+            // A record that cannot be cleared would bring back what becomes a hole now.
+            forgotten.map_err(Error::server)?;
+        }
+        let geometry = self.geometry();
+        let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
+        let mut rest = blocks.clone();
+        while !rest.is_empty() {
+            let within = |expectation: &&Expectation| rest.contains(&expectation.block);
+            let write = Write {
+                segments: vec![Segment::Hole { blocks: rest.clone(), geometry }],
+                expectations: expectations.iter().filter(within).copied().collect(),
+            };
+            let answer =
+                self.core.persist(Some(&positions), || write_now(&*self.target, write.clone()))?;
+            let bytes = answer.map_err(|blocks| Error::Conflict { blocks })?;
+            let written = bytes / geometry.stride_bytes();
+            if written == 0 {
+                return Err(no_progress(positions));
+            }
+            rest.start += written.min(rest.end - rest.start);
+        }
+        Ok(())
+    }
+}
+
+fn no_progress(range: Range<u64>) -> Error {
+    let kind = sealback_stream::TargetErrorKind::Io;
+    let source = sealback_stream::TargetError::new(kind, "the server wrote nothing of a hole");
+    Error::Server { range: Some(range), attempts: 1, source }
+}
+
+/// The blocks of which nothing but what is in `range` is in a file of that size.
+fn whole_blocks(geometry: Geometry, range: &Range<u64>, size: u64) -> Range<u64> {
+    let first = range.start.div_ceil(geometry.block_bytes());
+    let end =
+        if range.end == size { geometry.n_blocks(size) } else { geometry.block_at(range.end) };
+    first..end.max(first)
+}
+
+/// The header of a file that is being cut.
+fn cut_to(header: &Header, size: u64) -> Result<HeaderCommit, HeaderError> {
+    let (holes, n_blocks) = (header.holes(), header.geometry().n_blocks(size));
+    header.commit(&HeaderChange {
+        size: size.min(header.size()),
+        holes: holes.start..holes.end.min(n_blocks).max(holes.start),
+        cuts: header.cuts() + 1,
+        cut_pending: true,
+    })
+}
+
+/// The header of a file that has been cut.
+fn unflagged(header: &Header) -> Result<HeaderCommit, HeaderError> {
+    header.commit(&HeaderChange {
+        size: header.size(),
+        holes: header.holes(),
+        cuts: header.cuts(),
+        cut_pending: false,
+    })
+}
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
