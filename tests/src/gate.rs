@@ -6,15 +6,12 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    task::Waker,
     time::{Duration, Instant},
 };
 
-use sealback_crypto::{FileId, HEADER_BYTES, SlotExpectation, SlotWrite};
-use sealback_stream::{
-    Completion, Failure, Name, Prepared, Read, ReadCompletion, Server, SizeLock, Target,
-    TargetError, Write,
-};
+use sealback_stream::{Completion, Failure, Target, Write};
+
+use crate::interpose::{Hook, InterposedServer};
 
 /// How long a test waits for what must happen. It is no measure of speed: a test that waits this
 /// long has failed.
@@ -102,109 +99,17 @@ impl Gate {
     }
 }
 
-/// A server behind a [`Gate`].
-#[derive(Debug)]
-pub struct GateServer {
-    /// The server behind.
-    pub server: Arc<dyn Server>,
-    /// Where its writes wait.
-    pub gate: Gate,
-}
+/// A server behind a [`Gate`], which is its `hook`.
+pub type GateServer<S> = InterposedServer<S, Gate>;
 
-impl GateServer {
-    /// Puts a gate before a server.
-    pub fn new(server: impl Server) -> GateServer {
-        GateServer { server: Arc::new(server), gate: Gate::default() }
-    }
-
-    fn behind(&self, target: Arc<dyn Target>) -> Arc<dyn Target> {
-        Arc::new(GateTarget { target, gate: self.gate.clone() })
-    }
-}
-
-impl Server for GateServer {
-    fn create(
-        &self,
-        name: &Name,
-        file_id: FileId,
-        header: &[u8; HEADER_BYTES],
-    ) -> Result<Arc<dyn Target>, TargetError> {
-        self.server.create(name, file_id, header).map(|target| self.behind(target))
-    }
-
-    fn draft(
-        &self,
-        name: &Name,
-        file_id: FileId,
-        header: &[u8; HEADER_BYTES],
-    ) -> Result<Arc<dyn Target>, TargetError> {
-        self.server.draft(name, file_id, header).map(|target| self.behind(target))
-    }
-
-    fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
-        self.server.open(name).map(|target| self.behind(target))
-    }
-
-    fn remove(&self, name: &Name) -> Result<(), TargetError> {
-        self.server.remove(name)
-    }
-}
-
-#[derive(Debug)]
-struct GateTarget {
-    target: Arc<dyn Target>,
-    gate: Gate,
-}
-
-impl Target for GateTarget {
-    fn identity(&self) -> u128 {
-        self.target.identity()
-    }
-
-    fn prepare(&self, block: u64, waker: &Waker) -> Prepared {
-        self.target.prepare(block, waker)
-    }
-
-    fn write(&self, write: Write, done: Completion) {
-        let mut state = self.gate.state();
+impl Hook for Gate {
+    fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
+        let mut state = self.state();
         if state.open {
             drop(state);
-            return self.target.write(write, done);
+            return target.write(write, done);
         }
-        state.waiting.push_back(Waiting { target: self.target.clone(), write, done });
-        self.gate.shared.changed.notify_all();
-    }
-
-    fn read(&self, read: Read, done: ReadCompletion) {
-        self.target.read(read, done);
-    }
-
-    fn read_header(&self) -> Result<Vec<u8>, TargetError> {
-        self.target.read_header()
-    }
-
-    fn write_slot(&self, write: &SlotWrite) -> Result<(), TargetError> {
-        self.target.write_slot(write)
-    }
-
-    fn cut(
-        &self,
-        n_blocks: u64,
-        stored_bytes: u64,
-        expect: &SlotExpectation,
-    ) -> Result<(), TargetError> {
-        self.target.cut(n_blocks, stored_bytes, expect)
-    }
-
-    fn barrier(&self) -> Result<(), TargetError> {
-        self.target.barrier()
-    }
-
-    fn publish(&self) -> Result<(), TargetError> {
-        self.target.publish()
-    }
-
-    fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
-        self.target.lock_size()
+        state.waiting.push_back(Waiting { target: target.clone(), write, done });
+        self.shared.changed.notify_all();
     }
 }

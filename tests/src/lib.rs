@@ -1,11 +1,17 @@
 //! The test kit of sealback: what the suites run the library under, and check it with.
 //!
 //! - [`simulator`]: the real request under a seeded schedule, watched by an oracle.
+//! - [`auditor`]: no nonce is ever sent twice with other bytes.
+//! - [`crash`]: a server that goes away at a chosen moment.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
+//! - [`interpose`]: what they have in common.
 //! - [`recorder`]: what a request told of itself.
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
 
+pub mod auditor;
+pub mod crash;
 pub mod gate;
+pub mod interpose;
 mod oracle;
 pub mod reader;
 pub mod recorder;

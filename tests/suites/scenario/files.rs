@@ -1,22 +1,17 @@
 //! Files as their clients use them: against a model, with failures, and from a second reader.
 
-use proptest::prelude::*;
 use sealback::{Config, CreateOptions, Engine, Error, Place};
 use sealback_crypto::Engine as Cipher;
 use sealback_stream::{
     BlockConflict, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions,
-    MemoryServer, TargetError, TargetErrorKind,
+    TargetError, TargetErrorKind,
 };
 use sealback_tests::{
-    gate::GateServer,
+    gate::{Gate, GateServer},
     reader::{read_sealed, repeated_nonces},
 };
 
-use crate::support::{ROOT, config, create, engine, name, open, read_all, root, sample};
-
-fn memory() -> MemoryServer {
-    MemoryServer::new(MemoryOptions::default())
-}
+use crate::support::{ROOT, config, create, engine, memory, name, open, read_all, root, sample};
 
 #[test]
 fn every_size_about_a_block_comes_back_from_server_cache_and_independent_reader() {
@@ -105,16 +100,16 @@ fn a_gap_reads_as_zeros_and_so_does_the_rest_of_the_old_last_block() {
 #[test]
 fn transient_errors_and_short_writes_are_retried_until_all_is_there() {
     let engine = engine();
-    let server = GateServer::new(memory());
+    let server = GateServer::new(memory(), Gate::default());
     let file = create(&engine, &server, None, 4096);
     let data = sample(500_000);
     file.write_at(0, &data).unwrap();
     let writeback = file.writeback();
     let transient = || Failure::Retry(TargetError::new(TargetErrorKind::TimedOut, "injected"));
-    server.gate.wait_for(1);
-    server.gate.fail(0, transient());
-    server.gate.wait_for(1);
-    server.gate.open();
+    server.hook.wait_for(1);
+    server.hook.fail(0, transient());
+    server.hook.wait_for(1);
+    server.hook.open();
     let stats = writeback.wait().unwrap();
     assert_eq!(stats.streams[0].retries, 1);
     file.sync().unwrap();
@@ -125,16 +120,16 @@ fn transient_errors_and_short_writes_are_retried_until_all_is_there() {
 #[test]
 fn a_conflict_is_a_typed_error_and_the_data_stays_dirty() {
     let engine = engine();
-    let server = GateServer::new(memory());
+    let server = GateServer::new(memory(), Gate::default());
     let file = create(&engine, &server, None, 4096);
     file.write_at(0, b"mine").unwrap();
     let writeback = file.writeback();
-    server.gate.wait_for(1);
+    server.hook.wait_for(1);
     let blocks = vec![BlockConflict { block: 0, stored: None }];
-    server.gate.fail(0, Failure::Conflict(blocks));
+    server.hook.fail(0, Failure::Conflict(blocks));
     assert!(matches!(writeback.wait(), Err(Error::Conflict { blocks }) if blocks[0].block == 0));
     assert_eq!(file.dirty_bytes(), 4);
-    server.gate.open();
+    server.hook.open();
     assert!(matches!(file.sync(), Err(Error::Conflict { .. })), "told once");
     file.sync().unwrap();
     drop(file);
@@ -144,19 +139,19 @@ fn a_conflict_is_a_typed_error_and_the_data_stays_dirty() {
 #[test]
 fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
     let engine = engine();
-    let server = GateServer::new(memory());
+    let server = GateServer::new(memory(), Gate::default());
     let file = create(&engine, &server, None, 4096);
     let other = open(&engine, &server, None);
     let data = sample(100_000);
     file.write_at(0, &data).unwrap();
     let writeback = file.writeback();
-    server.gate.wait_for(1);
+    server.hook.wait_for(1);
     let full = TargetError::new(TargetErrorKind::NoSpace, "the disk is full");
-    server.gate.fail(0, Failure::Fatal(full));
+    server.hook.fail(0, Failure::Fatal(full));
     let error = writeback.wait().unwrap_err();
     assert_eq!(error.target_kind(), Some(TargetErrorKind::NoSpace));
     assert_eq!(file.dirty_bytes(), 100_000);
-    server.gate.open();
+    server.hook.open();
     for handle in [&file, &other] {
         assert_eq!(handle.sync().unwrap_err().target_kind(), Some(TargetErrorKind::NoSpace));
         handle.sync().unwrap();
@@ -168,14 +163,14 @@ fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
 #[test]
 fn a_cancelled_writeback_leaves_the_rest_dirty_and_a_later_one_takes_it() {
     let engine = engine();
-    let server = GateServer::new(memory());
+    let server = GateServer::new(memory(), Gate::default());
     let file = create(&engine, &server, None, 4096);
     let data = sample(900_000);
     file.write_at(0, &data).unwrap();
     let writeback = file.writeback();
-    server.gate.wait_for(1);
+    server.hook.wait_for(1);
     writeback.cancel();
-    server.gate.open();
+    server.hook.open();
     assert!(matches!(writeback.wait(), Err(Error::Cancelled)));
     assert!(file.dirty_bytes() > 0);
     let _ = file.sync();
@@ -302,71 +297,4 @@ fn what_a_partial_write_expects_is_asked_of_the_server_and_not_of_the_cache() {
     let mut expected = sample(20_000);
     expected[5000..5007].copy_from_slice(b"changed");
     assert_eq!(read_all(&open(&engine, &server, Some(&cache))), expected);
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Reopen,
-    Read { at: usize, len: usize },
-    Sync,
-    Write { at: usize, len: usize },
-    Writeback,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (0usize..150_000, 0usize..40_000).prop_map(|(at, len)| Op::Write { at, len }),
-        4 => (0usize..180_000, 0usize..60_000).prop_map(|(at, len)| Op::Read { at, len }),
-        1 => Just(Op::Sync),
-        1 => Just(Op::Writeback),
-        1 => Just(Op::Reopen),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_file_is_a_vector_of_bytes(
-        ops in prop::collection::vec(op(), 1..40),
-        folio_shift in 12u32..17,
-        block_shift in 12u32..17,
-        cached in any::<bool>(),
-    ) {
-        let config = Config { folio_bytes: 1 << folio_shift, cipher: Cipher::Fake, ..config() };
-        let engine = Engine::new(config).unwrap();
-        let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
-        let cache: Option<&dyn sealback_stream::Cache> = if cached { Some(&cache) } else { None };
-        let mut file = create(&engine, &server, cache, 1 << block_shift);
-        let mut model: Vec<u8> = Vec::new();
-        for (index, op) in ops.into_iter().enumerate() {
-            match op {
-                Op::Write { at, len } => {
-                    let data = sample(len + index);
-                    file.write_at(at as u64, &data).unwrap();
-                    if !data.is_empty() {
-                        model.resize(model.len().max(at + data.len()), 0);
-                        model[at..at + data.len()].copy_from_slice(&data);
-                    }
-                }
-                Op::Read { at, len } => {
-                    let mut to = vec![0xAA; len];
-                    let n = file.read_at(at as u64, &mut to).unwrap();
-                    let end = (at + len).min(model.len()).max(at);
-                    let expected = model.get(at..end).unwrap_or(&[]);
-                    prop_assert_eq!(&to[..n], expected);
-                }
-                Op::Sync => file.sync().unwrap(),
-                Op::Writeback => drop(file.writeback()),
-                Op::Reopen => {
-                    file.close().unwrap();
-                    file = open(&engine, &server, cache);
-                }
-            }
-            prop_assert_eq!(file.size(), model.len() as u64);
-        }
-        file.close().unwrap();
-        prop_assert_eq!(&read_all(&open(&engine, &server, cache)), &model);
-        prop_assert_eq!(&read_all(&open(&engine, &server, None)), &model);
-    }
 }

@@ -3,5 +3,6 @@
 
 mod conformance;
 mod files;
+mod model;
 mod stalled;
 mod support;

@@ -9,10 +9,13 @@ use sealback::{
     trace::TraceEvent,
 };
 use sealback_crypto::{Buffer, BufferPool, ContentKey, Engine as Cipher, Geometry, Header};
-use sealback_stream::{Grant, MemoryCache, MemoryOptions, MemoryServer, Prepared, Role};
-use sealback_tests::{gate::GateServer, recorder::Recorder};
+use sealback_stream::{Grant, MemoryCache, MemoryOptions, Prepared, Role};
+use sealback_tests::{
+    gate::{Gate, GateServer},
+    recorder::Recorder,
+};
 
-use crate::support::{config, create, root, sample};
+use crate::support::{config, create, memory, memory_with, root, sample};
 
 const BLOCK: u64 = 4096;
 const STRIDE: u64 = BLOCK + 48;
@@ -188,44 +191,45 @@ fn folios_are_released_in_ascending_order_long_before_the_request_ends() {
 
 #[test]
 fn the_next_subrequest_is_under_construction_while_earlier_ones_are_in_flight() {
-    let server = GateServer::new(MemoryServer::new(
-        MemoryOptions::default().with_max_write_bytes(20 * STRIDE),
-    ));
+    let server = GateServer::new(
+        memory_with(MemoryOptions::default().with_max_write_bytes(20 * STRIDE)),
+        Gate::default(),
+    );
     let engine = Engine::new(config()).unwrap();
     let file = create(&engine, &server, None, BLOCK);
     let recorder = Arc::new(Recorder::default());
     file.write_at(0, &sample(1_000_000)).unwrap();
     let writeback = file.writeback_observed(Some(recorder.clone()));
-    server.gate.wait_for(2);
-    let in_flight = server.gate.waiting();
+    server.hook.wait_for(2);
+    let in_flight = server.hook.waiting();
     let prepared = recorder.events().iter().any(|event| {
         matches!(event, TraceEvent::Prepared { blocks, .. }
             if in_flight.iter().all(|range| range.end <= blocks.start))
     });
     assert!(prepared, "a later subrequest is prepared while {in_flight:?} are in flight");
-    server.gate.open();
+    server.hook.open();
     writeback.wait().unwrap();
 }
 
 #[test]
 fn writeback_returns_before_the_first_termination() {
-    let server = GateServer::new(MemoryServer::new(MemoryOptions::default()));
+    let server = GateServer::new(memory(), Gate::default());
     let engine = Engine::new(config()).unwrap();
     let file = create(&engine, &server, None, BLOCK);
     file.write_at(0, &sample(1 << 20)).unwrap();
     let writeback = file.writeback();
     assert!(!writeback.is_done());
     assert_eq!(writeback.acknowledged_bytes(), 0);
-    server.gate.wait_for(1);
+    server.hook.wait_for(1);
     assert!(!writeback.is_done(), "its first write is still at the gate");
-    server.gate.open();
+    server.hook.open();
     assert!(writeback.wait().unwrap().streams[0].bytes > 1 << 20);
 }
 
 #[test]
 fn with_a_slow_cipher_both_streams_stall_and_say_so() {
     let options = MemoryOptions::default().with_max_write_bytes(100 << 10);
-    let server = MemoryServer::new(options);
+    let server = memory_with(options);
     let cache = MemoryCache::new(options.with_max_write_bytes(40 << 10));
     let cipher = Cipher::Slowed { times: 10 };
     let engine = Engine::new(Config { cipher, threads: 1, ..config() }).unwrap();
@@ -247,15 +251,15 @@ fn with_a_slow_cipher_both_streams_stall_and_say_so() {
 
 #[test]
 fn a_folio_can_be_written_again_while_its_sealed_bytes_are_in_flight() {
-    let server = GateServer::new(MemoryServer::new(MemoryOptions::default()));
+    let server = GateServer::new(memory(), Gate::default());
     let engine = Engine::new(config()).unwrap();
     let file = create(&engine, &server, None, BLOCK);
     file.write_at(0, &[1; 8192]).unwrap();
     let writeback = file.writeback();
-    server.gate.wait_for(1);
+    server.hook.wait_for(1);
     file.write_at(0, &[2; 4096]).unwrap();
     assert_eq!(file.dirty_bytes(), 4096, "what is dirtied meanwhile is for the next pass");
-    server.gate.open();
+    server.hook.open();
     writeback.wait().unwrap();
     file.sync().unwrap();
     let mut read = [0; 8192];

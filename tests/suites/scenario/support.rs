@@ -2,7 +2,8 @@
 
 use sealback::{Config, CreateOptions, Engine, File, Place};
 use sealback_crypto::RootKey;
-use sealback_stream::{Cache, Name, Server};
+use sealback_stream::{Cache, MemoryOptions, MemoryServer, Name, Server};
+use sealback_tests::{auditor::Auditor, interpose::InterposedServer};
 
 pub(crate) const ROOT: [u8; 32] = [42; 32];
 
@@ -12,6 +13,15 @@ pub(crate) fn root() -> RootKey {
 
 pub(crate) fn name() -> Name {
     Name::new("file").unwrap()
+}
+
+/// A server in memory, whose nonces are audited.
+pub(crate) fn memory() -> InterposedServer<MemoryServer, Auditor> {
+    memory_with(MemoryOptions::default())
+}
+
+pub(crate) fn memory_with(options: MemoryOptions) -> InterposedServer<MemoryServer, Auditor> {
+    InterposedServer::new(MemoryServer::new(options), Auditor)
 }
 
 /// A small engine: little memory, so that the bounds are met.
