@@ -18,7 +18,8 @@
 //! 2. A nonce is drawn from the operating system for each sealing and is never given twice.
 //! 3. No byte of a block that did not authenticate is ever left in a caller's memory.
 //! 4. All real engines give the same bytes.
-//! 5. Keys are wiped when they are dropped, and no `Debug` prints one.
+//! 5. Keys and key schedules are wiped where they lie, on the heap, when they are dropped (what a
+//!    compiler leaves on the stack while it moves one there is out of reach), and no `Debug` prints one.
 //!
 //! # Security notes
 //! Sealed are a file's contents and its size; visible to the server are sizes, generations, cuts,

@@ -263,11 +263,15 @@ impl Opener<'_> {
     ) -> Result<Verdict, DamageKind> {
         let may_be_hole = self.view.holes.contains(&block);
         let Some((prefix, sealed)) = stored.split_at_checked(PREFIX_BYTES) else {
-            if stored.is_empty() && may_be_hole && !self.is_last(block) {
-                plain.fill(0);
-                return Ok(Verdict::Hole);
-            }
-            return Err(self.absence(block, stored));
+            // Only the object that holds the last block must reach up to it; others may be absent.
+            return match (stored.is_empty() && !self.is_beside_last(block), may_be_hole) {
+                (true, true) => {
+                    plain.fill(0);
+                    Ok(Verdict::Hole)
+                }
+                (true, false) => Err(DamageKind::Missing),
+                (false, _) => Err(DamageKind::CutShort),
+            };
         };
         if bytes::first_nonzero(prefix).is_none() {
             if !may_be_hole {
@@ -334,19 +338,11 @@ impl Opener<'_> {
         }
     }
 
-    /// What to call it when less than a prefix is there and no hole may be.
-    fn absence(&self, block: u64, stored: &[u8]) -> DamageKind {
+    /// Whether a block is in the same object as the file's last: in a flat file all are.
+    fn is_beside_last(&self, block: u64) -> bool {
         let geometry = self.key.geometry();
         let last = geometry.n_blocks(self.view.size) - 1;
         let chunk = |block| geometry.chunk_of(block).map(|position| position.chunk);
-        // Only the object that holds the last block must reach up to it; others may be absent.
-        if stored.is_empty() && chunk(block) != chunk(last) {
-            return DamageKind::Missing;
-        }
-        DamageKind::CutShort
-    }
-
-    fn is_last(&self, block: u64) -> bool {
-        block + 1 == self.key.geometry().n_blocks(self.view.size)
+        chunk(block) == chunk(last)
     }
 }

@@ -77,7 +77,8 @@ fn check(
     buffer_bytes: usize,
 ) -> Result<(u64, usize), SealError> {
     let too_long = SealError::BeyondMaximum { first_block };
-    let plain_len = plain.iter().map(|slice| slice.len()).sum::<usize>();
+    let sum = |len: usize, slice: &&[u8]| len.checked_add(slice.len());
+    let plain_len = plain.iter().try_fold(0, sum).ok_or(too_long)?;
     let needed = geometry.span_len(plain_len).ok_or(too_long)?;
     let plain_len = u64::try_from(plain_len).map_err(|_| too_long)?;
     let end = first_block

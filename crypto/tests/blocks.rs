@@ -229,7 +229,16 @@ fn absent_objects_are_missing_blocks_and_a_short_last_object_is_cut() {
     assert_eq!(opened.verdicts(), expected);
     let (opened, _) = open(&chunked, &view(4 * B, 0..4), &[]);
     let hole = Verdict::Hole;
-    assert_eq!(opened.verdicts(), [hole.clone(), hole.clone(), hole, damaged(3, cut)]);
+    assert_eq!(opened.verdicts(), [hole.clone(), hole, damaged(2, cut), damaged(3, cut)]);
+}
+
+#[test]
+fn a_flat_file_that_ends_within_its_hole_range_is_cut_short() {
+    let key = key(Engine::fastest());
+    let (opened, out) = open(&key, &view(4 * B, 0..4), &[]);
+    let cut = |block| damaged(block, DamageKind::CutShort);
+    assert_eq!(opened.verdicts(), [cut(0), cut(1), cut(2), cut(3)]);
+    assert_eq!(out, vec![0; 4 * B]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! units before. A damaged block is read again, a bounded number of times, before it is
 //! reported: somebody else may be writing it.
 
-use std::ops::Range;
+use std::{ops::Range, thread, time::Duration};
 
 use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored};
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
@@ -14,8 +14,12 @@ use crate::{
     Error, config::READ_UNIT_BYTES, control::is_transient, open_file::OpenFile, ranges::index_of,
 };
 
-/// How often a target is asked again, and a damaged block read again.
-const MAX_READS: u32 = 4;
+/// How often a target is asked, and a damaged block read, while nobody commits.
+const MAX_READS: u32 = 8;
+/// Commits by others that are a reason to begin anew.
+const MAX_FRESH_STARTS: u32 = 64;
+/// The pause before the third of these reads; it doubles from there.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// Units read in one go: bounds the memory of a large read.
 const UNITS_AT_ONCE: usize = 8;
 
@@ -150,9 +154,10 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Reads a unit from the server until it opens, or has been damaged once too often.
+    /// Reads a unit from the server until it opens, or has been damaged once too often: a commit by
+    /// somebody else is a reason to begin anew.
     fn fetch_again(&self, unit: &mut Unit<'_>) -> Result<(), Error> {
-        let mut attempt = 1;
+        let (mut attempt, mut fresh_starts) = (1, 0);
         loop {
             let before = self.header();
             match self.read_blocks(&*self.target, unit.blocks.clone()) {
@@ -174,10 +179,17 @@ impl OpenFile {
                 }
                 _ => {}
             }
-            // Somebody else may have committed since: what he wrote is judged by his header.
+            // Somebody else may have committed since: what he wrote is judged by his header, and
+            // what he is about to write may be met half written once more.
             let now = self.reread_header(&before)?;
             if now.generation() > before.generation() {
                 self.adopt(now);
+                fresh_starts += 1;
+                if fresh_starts <= MAX_FRESH_STARTS {
+                    attempt = 1;
+                }
+            } else {
+                thread::sleep(FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(3)));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod files;
+mod in_place;
 mod model;
 mod stalled;
 mod support;
