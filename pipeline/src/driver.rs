@@ -149,6 +149,11 @@ impl Driver {
         for action in actions.drain(..) {
             let parts = parts.as_ref().expect("no action follows the end");
             match action {
+                Action::Cached { sealed } => {
+                    if let Some(cache) = parts.cache.clone() {
+                        self.core.io.send(crate::engine::CACHE, Job::Confirm { cache, sealed });
+                    }
+                }
                 Action::Done(done) => result = Some(done),
                 Action::Issue { ticket, write } => {
                     let target = parts.targets[ticket.stream].clone();
@@ -161,13 +166,7 @@ impl Driver {
                 Action::Seal { span, first_block, plain, buffer } => {
                     self.seal(parts, span, first_block, plain, buffer);
                 }
-                Action::Stored { sealed, cached } => {
-                    parts.source.stored(&sealed);
-                    if let (Some(cache), true) = (&parts.cache, cached) {
-                        let cache = cache.clone();
-                        self.core.io.send(crate::engine::CACHE, Job::Confirm { cache, sealed });
-                    }
-                }
+                Action::Stored { sealed } => parts.source.stored(&sealed),
                 Action::StreamOff { .. } => *cache_failed = true,
                 Action::WakeAt(at) => {
                     let driver = self.clone();
@@ -206,7 +205,7 @@ impl Driver {
     fn end(self: &Arc<Self>, parts: Parts, ending: Ending) {
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
-        let confirming = parts.cache.is_some() && !ending.cache_failed;
+        let confirming = parts.cache.is_some();
         let finish = move || {
             (parts.on_done)(&ending);
             *driver.ending() = Some(ending);

@@ -24,6 +24,7 @@ use crate::{
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
+    passes::{ErrorSeq, PassKind},
     request::{Event, Request, RequestLimits, StreamSetup},
     workers::Workers,
 };
@@ -97,6 +98,7 @@ pub(crate) struct Core {
     /// Files that are open: by id, and by which stored file it is, since files can be copied.
     files: Mutex<HashMap<(FileId, u128), Weak<OpenFile>>>,
     stats: Mutex<RequestStats>,
+    errors: Mutex<ErrorSeq>,
 }
 
 impl Engine {
@@ -142,6 +144,7 @@ impl Engine {
                 active: Mutex::default(),
                 files: Mutex::default(),
                 stats: Mutex::default(),
+                errors: Mutex::default(),
                 config,
             }
         });
@@ -305,9 +308,20 @@ impl Core {
         self.open_files().iter().any(|file| file.evict())
     }
 
-    /// Starts a writeback of every file that has something dirty and is not being written back.
+    /// Starts a writeback of every file that has something dirty and is not being written back:
+    /// of all of it, since last blocks that are not full can fill the memory, too.
     pub(crate) fn kick_all(&self) {
-        self.open_files().iter().for_each(|file| file.kick());
+        self.open_files().iter().for_each(|file| file.kick(PassKind::Sync));
+    }
+
+    /// The errors of all files' writebacks.
+    pub(crate) fn errors(&self) -> MutexGuard<'_, ErrorSeq> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no request is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active().is_empty()
     }
 
     fn open_files(&self) -> Vec<Arc<OpenFile>> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
+use zeroize::Zeroizing;
 
 use crate::{
     Error, RequestStats,
@@ -93,11 +94,11 @@ impl File {
             if end > MAX_FILE_BYTES {
                 return Err(Error::TooLarge);
             }
-            let mut memory = Some(memory);
-            if !self.file.append_folio(at, &mut memory, len)?
-                && let Some(memory) = memory
-            {
-                self.file.write(at, &memory.as_ref()[..len])?;
+            if let Some(unused) = self.file.replace_folio(at, memory, len)? {
+                let data = Zeroizing::new(unused.as_ref()[..len].to_vec());
+                // Who waits for memory holds none that others wait for.
+                drop(unused);
+                self.file.write(at, &data)?;
             }
             at = end;
             each(at - position);

@@ -104,9 +104,14 @@ impl OpenFile {
         }
     }
 
-    /// Goes on without the cache.
+    /// Goes on without the cache. What it has counts no more: nobody will tell it of overwrites.
     pub(crate) fn drop_cache(&self) {
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let dropped = self.cache.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(cache) = dropped {
+            // One that cannot even do that has an older header than the server after the next
+            // commit, and is emptied by whoever opens it then.
+            let _ = cache.invalidate();
+        }
     }
 
     /// Writes `data` at `position`, growing the file if need be.
@@ -127,27 +132,28 @@ impl OpenFile {
         self.write_within(position, data)
     }
 
-    /// Puts `len` bytes of `memory`, new data for a folio that begins at the file's end, into the
-    /// folios as they are; false if the folio does not begin there any more.
-    pub(crate) fn append_folio(
+    /// Puts `memory`, whose first `len` bytes are new data for all that a folio has in the file, in
+    /// the folio's place. If they are not all of it, the memory comes back.
+    pub(crate) fn replace_folio(
         self: &Arc<Self>,
         position: u64,
-        memory: &mut Option<FolioBytes>,
+        memory: FolioBytes,
         len: usize,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<FolioBytes>, Error> {
         let sizes = self.hold_sizes_for_change()?;
         let _growing = self.hold_growth(&sizes);
         let mut folios = self.folios();
         let (folio, positions) = folios.folio_at(position);
         let whole_blocks = positions.end - positions.start >= self.geometry.block_bytes();
-        if position != folios.size() || position != positions.start || !whole_blocks || len == 0 {
-            return Ok(false);
+        let all = position + len as u64 >= folios.size().min(positions.end);
+        let connected = position == positions.start && position <= folios.size();
+        if !(whole_blocks && all && connected && len > 0) {
+            return Ok(Some(memory));
         }
-        let memory = memory.take().expect("the caller has it");
         folios.put_folio(folio, memory, len as u64);
         drop(folios);
         self.kick_if_due();
-        Ok(true)
+        Ok(None)
     }
 
     /// Writes `data` at `position`, which is not behind the end but for whole new blocks.
@@ -170,7 +176,7 @@ impl OpenFile {
     fn put(self: &Arc<Self>, folio: u64, part: &Range<u64>, data: &[u8]) -> Result<(), Error> {
         let mut fresh = None;
         loop {
-            let (missing, needs_memory, evictions) = {
+            let missing = {
                 let mut folios = self.folios();
                 let missing = folios.to_fill(part);
                 let needs_memory = !folios.has(folio) || folios.is_shared(folio);
@@ -178,58 +184,77 @@ impl OpenFile {
                     folios.put(part.start, data, true, &mut fresh);
                     return Ok(());
                 }
-                (missing, needs_memory, folios.evictions())
+                missing
             };
-            if needs_memory && fresh.is_none() {
+            if missing.is_empty() {
                 fresh = Some(self.folio_memory()?);
-            }
-            for missing in missing {
-                self.fill(&missing, evictions)?;
+            } else {
+                // Who waits for memory holds none that others wait for.
+                fresh = None;
+                for missing in missing {
+                    self.fill(&missing)?;
+                }
             }
         }
     }
 
     /// Reads what the server has of `range`, and puts it into the folios where they have nothing
-    /// newer; not at all if something was evicted since `evictions` was read.
-    pub(crate) fn fill(self: &Arc<Self>, range: &Range<u64>, evictions: u64) -> Result<(), Error> {
-        let geometry = self.geometry;
-        let blocks = geometry.blocks_covering(range.clone());
-        let start = geometry.block_start(blocks.start);
-        let size = self.folios().size();
-        let end = geometry.block_start(blocks.end).min(size);
-        let len = index_of(end - start);
-        let mut plain = Zeroizing::new(vec![0; len]);
-        let nonces = self.fetch(start..end, &mut plain)?;
+    /// newer; not at all if something of it was evicted meanwhile, since that may be newer.
+    pub(crate) fn fill(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
+        let blocks = self.geometry.blocks_covering(range.clone());
+        let mut memory = self.memory_to_fill(range)?;
+        let (fetch, size) = {
+            let mut folios = self.folios();
+            (folios.begin_fetch(blocks.clone()), folios.size())
+        };
+        let start = self.geometry.block_start(blocks.start);
+        let end = self.geometry.block_start(blocks.end).min(size);
+        let mut plain = Zeroizing::new(vec![0; index_of(end - start)]);
+        let fetched = self.fetch(start..end, &mut plain, size);
+        let mut folios = self.folios();
+        let current = folios.end_fetch(fetch);
+        let nonces = fetched?;
+        if !current {
+            return Ok(());
+        }
         let mut at = range.start;
         while at < range.end {
-            let (folio, positions) = self.folios().folio_at(at);
+            let (folio, positions) = folios.folio_at(at);
             let part = at..positions.end.min(range.end);
-            let offset = |position: u64| index_of(position - start);
-            let data = &plain[offset(part.start)..offset(part.end)];
-            let mut fresh = match self.folios().has(folio) {
-                true => None,
-                false => Some(self.folio_memory()?),
-            };
-            let mut folios = self.folios();
-            if folios.evictions() != evictions {
-                return Ok(());
-            }
+            let data = &plain[index_of(part.start - start)..index_of(part.end - start)];
+            let mut fresh = None;
             if !folios.has(folio) || folios.is_shared(folio) {
-                fresh = fresh.or_else(|| Some(self.core.folios.take_over_budget()));
+                let over_budget = || self.core.folios.take_over_budget();
+                fresh = Some(memory.pop().unwrap_or_else(over_budget));
             }
             folios.put(part.start, data, false, &mut fresh);
+            memory.extend(fresh);
             at = part.end;
         }
-        let mut folios = self.folios();
         for (block, nonce) in blocks.zip(nonces) {
             folios.set_stored(block, nonce.map_or(Expected::Absent, Expected::Nonce));
         }
         Ok(())
     }
 
+    /// Memory for the folios of `range` that have none. Waits for the first only: who waits for
+    /// memory holds none that others wait for.
+    fn memory_to_fill(self: &Arc<Self>, range: &Range<u64>) -> Result<Vec<FolioBytes>, Error> {
+        let n_folios = self.folios().n_without_memory(range);
+        let mut memory = Vec::new();
+        if n_folios > 0 {
+            memory.push(self.folio_memory()?);
+        }
+        while memory.len() < n_folios {
+            let free = self.core.folios.try_take();
+            memory.push(free.unwrap_or_else(|| self.core.folios.take_over_budget()));
+        }
+        Ok(memory)
+    }
+
     /// Memory for a folio: from the budget, from a clean folio, or, when writeback has made some.
     pub(crate) fn folio_memory(self: &Arc<Self>) -> Result<FolioBytes, Error> {
-        let seen = self.errors().number;
+        let seen = self.core.errors().number;
         loop {
             let changes = self.core.folios.changes();
             if let Some(folio) = self.core.folios.try_take() {
@@ -242,12 +267,13 @@ impl OpenFile {
                 // Who holds them back is the one who asks: writeback cannot make room for him.
                 return Ok(self.core.folios.take_over_budget());
             }
-            self.core.kick_all();
-            let errors = self.errors();
-            if errors.number > seen {
-                // Writeback cannot make room: the writer is told instead of waiting for ever.
+            let errors = self.core.errors().clone();
+            if errors.number > seen && self.core.is_idle() {
+                // Writeback cannot make room, of whatever file: the writer is told instead of
+                // waiting for ever.
                 return Err(errors.last.unwrap_or(Error::Cancelled));
             }
+            self.core.kick_all();
             self.core.folios.wait(changes, Duration::from_millis(100));
         }
     }

@@ -61,8 +61,17 @@ pub(crate) struct Folios {
     dirty_bytes: u64,
     /// Counts the writes: a copy of what was stored before one may be stale after it.
     writes: u64,
-    /// Counts the evictions: bytes fetched before one may be older than what was evicted.
-    evictions: u64,
+    /// Fetches under way: bytes fetched before an eviction may be older than what was evicted.
+    fetches: Vec<Fetch>,
+    n_fetches: u64,
+}
+
+/// Blocks that are being fetched.
+#[derive(Debug)]
+struct Fetch {
+    id: u64,
+    blocks: Range<u64>,
+    stale: bool,
 }
 
 impl Folios {
@@ -85,7 +94,8 @@ impl Folios {
             uncached: RangeSet::default(),
             dirty_bytes: 0,
             writes: 0,
-            evictions: 0,
+            fetches: Vec::new(),
+            n_fetches: 0,
         }
     }
 
@@ -105,8 +115,23 @@ impl Folios {
         self.writes
     }
 
-    pub(crate) fn evictions(&self) -> u64 {
-        self.evictions
+    /// Notes that blocks are being fetched.
+    pub(crate) fn begin_fetch(&mut self, blocks: Range<u64>) -> u64 {
+        self.n_fetches += 1;
+        self.fetches.push(Fetch { id: self.n_fetches, blocks, stale: false });
+        self.n_fetches
+    }
+
+    /// Whether what was fetched may be used: nothing of it was evicted meanwhile.
+    pub(crate) fn end_fetch(&mut self, id: u64) -> bool {
+        let found = self.fetches.iter().position(|fetch| fetch.id == id);
+        found.is_some_and(|index| !self.fetches.swap_remove(index).stale)
+    }
+
+    fn outdate_fetches(&mut self, blocks: &Range<u64>) {
+        for fetch in &mut self.fetches {
+            fetch.stale |= fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end;
+        }
     }
 
     /// Whether a writeback would find something to do.
@@ -263,6 +288,13 @@ impl Folios {
         self.size = self.size.max(range.end);
     }
 
+    /// How many folios of `range` have no memory.
+    pub(crate) fn n_without_memory(&self, range: &Range<u64>) -> usize {
+        let folios = range.start / self.folio_bytes..range.end.div_ceil(self.folio_bytes);
+        let n_with = self.folios.range(folios.clone()).count();
+        index_of(folios.end - folios.start) - n_with
+    }
+
     /// Whether the bytes of a folio are shared with whoever seals them.
     pub(crate) fn is_shared(&self, folio: u64) -> bool {
         self.folios.get(&folio).is_some_and(|folio| Arc::strong_count(&folio.bytes) > 1)
@@ -307,7 +339,7 @@ impl Folios {
     /// Forgets what folios hold of a range, dirty or not.
     fn drop_positions(&mut self, range: &Range<u64>) {
         self.writes += 1;
-        self.evictions += 1;
+        self.outdate_fetches(&self.geometry.blocks_covering(range.clone()));
         let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
         let mut emptied = Vec::new();
         for (index, folio) in self.folios.range_mut(touched) {
@@ -549,24 +581,26 @@ impl Folios {
         is_clean
     }
 
-    /// Gives up the memory of the folio that has been clean for longest. Returns whether there was
-    /// one.
+    /// Gives up the memory of the folio that has been clean for longest, with that of all others of
+    /// its blocks. Returns whether there was one.
     pub(crate) fn evict(&mut self) -> bool {
         for _ in 0..self.clean.len() {
             let Some(index) = self.clean.pop_front() else { break };
+            let group = self.block_mates(index);
             match self.folios.get(&index) {
-                None => continue,
-                Some(folio) if !folio.is_clean() => continue,
-                Some(_) if self.shares_a_dirty_block(index) => {
-                    self.clean.push_back(index);
-                    continue;
-                }
-                Some(_) => {}
+                Some(folio) if folio.is_clean() => {}
+                _ => continue,
             }
-            self.folios.remove(&index);
-            self.evictions += 1;
-            let start = index * self.folio_bytes;
-            let blocks = self.geometry.blocks_covering(start..start + self.folio_bytes);
+            if self.folios.range(group.clone()).any(|(_, folio)| !folio.is_clean()) {
+                self.clean.push_back(index);
+                continue;
+            }
+            let start = group.start * self.folio_bytes;
+            let blocks = self.geometry.blocks_covering(start..group.end * self.folio_bytes);
+            for folio in group {
+                self.folios.remove(&folio);
+            }
+            self.outdate_fetches(&blocks);
             for block in blocks {
                 self.stored.remove(&block);
             }
@@ -575,15 +609,12 @@ impl Folios {
         false
     }
 
-    /// Whether a dirty folio lies in the same block as a smaller folio.
-    fn shares_a_dirty_block(&self, index: u64) -> bool {
-        let block_bytes = self.geometry.block_bytes();
-        if self.folio_bytes >= block_bytes {
-            return false;
-        }
-        let per_block = block_bytes / self.folio_bytes;
+    /// The folios that lie in the same block as one: what is known to be stored for the block goes
+    /// for all of them.
+    fn block_mates(&self, index: u64) -> Range<u64> {
+        let per_block = (self.geometry.block_bytes() / self.folio_bytes).max(1);
         let first = index / per_block * per_block;
-        self.folios.range(first..first + per_block).any(|(_, folio)| !folio.is_clean())
+        first..first + per_block
     }
 }
 

@@ -39,6 +39,13 @@ pub(crate) struct ErrorSeq {
     pub(crate) last: Option<Error>,
 }
 
+impl ErrorSeq {
+    fn push(&mut self, error: &Error) {
+        self.number += 1;
+        self.last = Some(error.clone());
+    }
+}
+
 /// Which blocks a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PassKind {
@@ -105,14 +112,14 @@ impl OpenFile {
             folios.dirty_bytes() > budget / 4 || folios.copied_bytes() > budget / 4
         };
         if due {
-            self.kick();
+            self.kick(PassKind::Background);
         }
     }
 
-    /// Starts a background writeback, unless one is running or nothing is dirty.
-    pub(crate) fn kick(self: &Arc<Self>) {
+    /// Starts a writeback, unless one is running or nothing is dirty.
+    pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
         if self.folios().has_work() {
-            self.start_pass(PassKind::Background, None);
+            self.start_pass(kind, None);
         }
     }
 
@@ -179,8 +186,8 @@ impl OpenFile {
         let mut state = self.passes.state();
         state.running = None;
         if let Err(error) = &ending.result {
-            state.errors.number += 1;
-            state.errors.last = Some(error.clone());
+            state.errors.push(error);
+            self.core.errors().push(error);
         }
         drop(state);
         self.passes.ended.notify_all();
@@ -197,13 +204,13 @@ impl OpenFile {
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
         self.passes.state().syncs_waiting += 1;
-        let ended = loop {
-            drop(self.passes.wait_until_none_runs());
-            if !self.folios().has_work() {
-                break Ok(());
-            }
-            if let Started::New(driver) = self.start_pass(PassKind::Sync, observer.cloned()) {
-                break driver.wait().result;
+        let ended = {
+            // Looked at and begun in one step: what another pass has taken is not on the server.
+            let idle = self.passes.wait_until_none_runs();
+            if self.folios().has_work() {
+                self.begin_pass(idle, PassKind::Sync, observer.cloned()).wait().result
+            } else {
+                Ok(())
             }
         };
         self.passes.state().syncs_waiting -= 1;

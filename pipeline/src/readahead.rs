@@ -90,12 +90,13 @@ impl Readahead {
             // A file that is closed meanwhile is not kept open by what nobody will read.
             let weak = Arc::downgrade(file);
             file.core.io.read_ahead(move || {
+                let slot = Answering(slot);
                 let outcome = weak.upgrade().ok_or(Error::Closed).and_then(|file| {
                     let to = &mut memory.as_mut_slice()[..index_of(range.end - range.start)];
                     file.read(range.start, to)
                 });
                 // If there was less, the file was cut, and what was read ahead is not used.
-                slot.set(outcome.map(|_read| memory));
+                slot.0.set(outcome.map(|_read| memory));
             });
         }
     }
@@ -118,6 +119,17 @@ impl Readahead {
         let len = index_of(unit.range.end - position).min(to.len());
         to[..len].copy_from_slice(&bytes.as_ref()[from..from + len]);
         Ok(len)
+    }
+}
+
+/// Answers even if the read panics: somebody may be waiting.
+struct Answering(Arc<Slot>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(Err(Error::Closed));
+        }
     }
 }
 

@@ -30,6 +30,14 @@ struct Unit<'a> {
     outcome: Outcome,
 }
 
+/// Where a unit was read.
+enum Source {
+    /// From the cache, whose record has these nonces.
+    Cache { expected: Vec<Option<Nonce>> },
+    /// From the server, when so many writes had been made by this client.
+    Server { writes: u64 },
+}
+
 enum Outcome {
     Pending,
     Opened(Vec<Option<Nonce>>),
@@ -42,23 +50,23 @@ impl OpenFile {
     /// the file's end.
     pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
         let _sizes = self.hold_sizes();
-        let (range, missing) = {
+        let (range, missing, size) = {
             let folios = self.folios();
             let end = folios.size().min(position.saturating_add(to.len() as u64));
             let range = position..end.max(position);
             let missing = folios.read(&range, &mut to[..index_of(range.end - position)]);
-            (range, missing)
+            (range, missing, folios.size())
         };
         for part in missing {
             let into = index_of(part.start - position)..index_of(part.end - position);
-            self.read_stored(&part, &mut to[into])?;
+            self.read_stored(&part, &mut to[into], size)?;
         }
         Ok(index_of(range.end - range.start))
     }
 
-    /// Reads a range that no folio holds, whatever its ends.
-    fn read_stored(&self, range: &Range<u64>, to: &mut [u8]) -> Result<(), Error> {
-        let (geometry, size) = (self.geometry(), self.folios().size());
+    /// Reads a range that no folio holds, whatever its ends, of a file of `size` bytes.
+    fn read_stored(&self, range: &Range<u64>, to: &mut [u8], size: u64) -> Result<(), Error> {
+        let geometry = self.geometry();
         let whole = geometry.blocks_within(range.clone());
         let mut aligned = geometry.block_start(whole.start)..geometry.block_start(whole.end);
         if aligned.is_empty() {
@@ -69,7 +77,7 @@ impl OpenFile {
         }
         let at = |position: u64| index_of(position - range.start);
         if !aligned.is_empty() {
-            self.fetch(aligned.clone(), &mut to[at(aligned.start)..at(aligned.end)])?;
+            self.fetch(aligned.clone(), &mut to[at(aligned.start)..at(aligned.end)], size)?;
         }
         for edge in [range.start..aligned.start, aligned.end..range.end] {
             let mut start = edge.start;
@@ -78,7 +86,7 @@ impl OpenFile {
                 let block = block..(block + geometry.block_bytes()).min(size);
                 let end = block.end.min(edge.end);
                 let mut plain = Zeroizing::new(vec![0; index_of(block.end - block.start)]);
-                self.fetch(block.clone(), &mut plain)?;
+                self.fetch(block.clone(), &mut plain, size)?;
                 let from = index_of(start - block.start)..index_of(end - block.start);
                 to[at(start)..at(end)].copy_from_slice(&plain[from]);
                 start = end;
@@ -87,12 +95,14 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Reads and opens whole blocks: `range` begins with one, and ends with one or at the file's
-    /// end. Returns the stored nonces, one for each block.
+    /// Reads and opens whole blocks: `range` begins with one, and ends with one or at `size`, the
+    /// file's when the range was found to be missing: what is appended meanwhile is not judged.
+    /// Returns the stored nonces, one for each block.
     pub(crate) fn fetch(
         &self,
         range: Range<u64>,
         to: &mut [u8],
+        size: u64,
     ) -> Result<Vec<Option<Nonce>>, Error> {
         let geometry = self.geometry();
         let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
@@ -105,7 +115,7 @@ impl OpenFile {
                 first = blocks.end;
                 units.push(Unit { blocks, plain, outcome: Outcome::Pending });
             }
-            self.fetch_units(&mut units)?;
+            self.fetch_units(&mut units, size)?;
             for unit in units {
                 let Outcome::Opened(opened) = unit.outcome else {
                     unreachable!("fetch_units opens every unit, or fails")
@@ -116,8 +126,8 @@ impl OpenFile {
         Ok(nonces)
     }
 
-    fn fetch_units(&self, units: &mut [Unit<'_>]) -> Result<(), Error> {
-        let view = self.view();
+    fn fetch_units(&self, units: &mut [Unit<'_>], size: u64) -> Result<(), Error> {
+        let (view, writes) = self.view(size);
         let cache = self.cache();
         let mut from_cache = vec![false; units.len()];
         self.core.workers.scope(|scope| {
@@ -130,12 +140,16 @@ impl OpenFile {
                     Some(cache) if *from_cache => &**cache,
                     _ => &*self.target,
                 };
+                let source = match expected {
+                    Some(expected) => Source::Cache { expected },
+                    None => Source::Server { writes },
+                };
                 let view = &view;
                 match self.read_blocks(target, unit.blocks.clone()) {
                     Err(error) => unit.outcome = Outcome::Failed(error),
-                    Ok(stored) if alone => self.open_unit(unit, view, stored, expected),
+                    Ok(stored) if alone => self.open_unit(unit, view, stored, source),
                     Ok(stored) => {
-                        scope.spawn(move |_| self.open_unit(unit, view, stored, expected));
+                        scope.spawn(move |_| self.open_unit(unit, view, stored, source));
                     }
                 }
             }
@@ -148,7 +162,7 @@ impl OpenFile {
                         self.drop_cache();
                     }
                 }
-                self.fetch_again(unit)?;
+                self.fetch_again(unit, size)?;
             }
         }
         Ok(())
@@ -156,13 +170,16 @@ impl OpenFile {
 
     /// Reads a unit from the server until it opens, or has been damaged once too often: a commit by
     /// somebody else is a reason to begin anew.
-    fn fetch_again(&self, unit: &mut Unit<'_>) -> Result<(), Error> {
+    fn fetch_again(&self, unit: &mut Unit<'_>, size: u64) -> Result<(), Error> {
         let (mut attempt, mut fresh_starts) = (1, 0);
         loop {
             let before = self.header();
+            let (_, writes) = self.view(size);
             match self.read_blocks(&*self.target, unit.blocks.clone()) {
                 Err(error) => unit.outcome = Outcome::Failed(error),
-                Ok(stored) => self.open_unit(unit, &self.view(), stored, None),
+                Ok(stored) => {
+                    self.open_unit(unit, &self.view(size).0, stored, Source::Server { writes })
+                }
             }
             attempt += 1;
             match &unit.outcome {
@@ -194,11 +211,12 @@ impl OpenFile {
         }
     }
 
-    /// What decides how blocks read now: the header, and what this client has written since.
-    fn view(&self) -> FileView {
+    /// What decides how blocks read now: the header, and what this client has written since; with
+    /// the count of its writes.
+    fn view(&self, size: u64) -> (FileView, u64) {
         let generation = self.header().generation();
         let folios = self.folios();
-        FileView { size: folios.size(), generation, holes: folios.holes() }
+        (FileView { size, generation, holes: folios.holes() }, folios.writes())
     }
 
     pub(crate) fn read_blocks(
@@ -214,14 +232,7 @@ impl OpenFile {
         Ok(Stored { buffer, len: len.min(bytes) })
     }
 
-    fn open_unit(
-        &self,
-        unit: &mut Unit<'_>,
-        view: &FileView,
-        stored: Stored,
-        expected: Option<Vec<Option<Nonce>>>,
-    ) {
-        let writes = self.folios().writes();
+    fn open_unit(&self, unit: &mut Unit<'_>, view: &FileView, stored: Stored, source: Source) {
         let header = self.header();
         let opened = header.content_key().open(view, unit.blocks.start, stored, unit.plain);
         if let Some(damage) = opened.first_damage() {
@@ -229,16 +240,16 @@ impl OpenFile {
             return;
         }
         let nonces: Vec<_> = unit.blocks.clone().map(|block| opened.nonce(block)).collect();
-        match expected {
-            Some(expected) if expected != nonces => {
+        match source {
+            Source::Cache { expected } if expected != nonces => {
                 unit.outcome = Outcome::Failed(TargetError::new(
                     TargetErrorKind::Io,
                     "the cache's record and its blocks differ",
                 ));
                 return;
             }
-            Some(_) => {}
-            None => self.keep_copy(opened, writes),
+            Source::Cache { .. } => {}
+            Source::Server { writes } => self.keep_copy(opened, writes),
         }
         unit.outcome = Outcome::Opened(nonces);
     }

@@ -32,8 +32,8 @@ use crate::{
     issuer::{Downstream, Issuer, IssuerState},
     releaser::Releaser,
     retryer::{LastFailure, RetryLimits, RetryStep, Retryer},
-    source::{DirtyRun, PlainSlice, Writeback},
-    spans::Spans,
+    source::{Destinations, DirtyRun, PlainSlice, Writeback},
+    spans::{Passed, Spans},
     stats::{RequestStats, StallClock},
     trace::TraceEvent,
 };
@@ -66,6 +66,11 @@ pub enum Event {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action {
+    /// The server and the cache have all blocks of a span: the cache's record may say so.
+    Cached {
+        /// The blocks.
+        sealed: Sealed,
+    },
     /// The request has ended; the last action there is.
     Done(Result<(), Error>),
     /// Send this to a target, then tell the outcome with the ticket.
@@ -93,12 +98,11 @@ pub enum Action {
         /// Takes the ciphertext.
         buffer: Buffer,
     },
-    /// Every stream that wants these blocks has them: their nonces are what is stored now.
+    /// Every stream that wants these blocks has them: their nonces are what is stored now. Comes
+    /// before their folios are released.
     Stored {
         /// The blocks.
         sealed: Sealed,
-        /// Whether the cache has them, too: its record may say so.
-        cached: bool,
     },
     /// A stream was switched off; what its target holds of this request's blocks is not valid.
     StreamOff {
@@ -462,22 +466,32 @@ impl Request {
         }
         let collected_to = self.collected_to();
         let mut passed = false;
-        while let Some((destinations, sealed)) = self.spans.pop_passed(collected_to) {
-            passed = true;
-            let cached = self.streams.iter().enumerate().any(|(index, stream)| {
-                stream.role() == Role::May && stream.is_active() && destinations.contains(index)
-            });
-            if matches!(self.phase, Phase::Running) {
-                self.actions.push(Action::Stored { sealed, cached });
+        // After a failure, what never left makes the streams look as if they had passed it.
+        let running = matches!(self.phase, Phase::Running);
+        while let Some(Passed { sealed, span }) = self.spans.next_passed(collected_to) {
+            if running {
+                self.actions.push(Action::Stored { sealed });
+            }
+            if let Some((sealed, destinations)) = span {
+                passed = true;
+                if running && self.is_cached(destinations) {
+                    self.actions.push(Action::Cached { sealed });
+                }
             }
         }
-        // After a failure, what never left makes the streams look as if they had passed it.
-        if matches!(self.phase, Phase::Running) {
+        if running {
             while let Some(folio) = self.releaser.pop_passed(collected_to) {
                 self.release(folio, Writeback::Clean, host);
             }
         }
         passed
+    }
+
+    /// Whether a cache that has not failed was among the destinations.
+    fn is_cached(&self, destinations: Destinations) -> bool {
+        self.streams.iter().enumerate().any(|(index, stream)| {
+            stream.role() == Role::May && stream.is_active() && destinations.contains(index)
+        })
     }
 
     fn release(&mut self, folio: u64, outcome: Writeback, host: &mut impl Host) {

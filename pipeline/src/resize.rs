@@ -196,17 +196,17 @@ impl OpenFile {
             return Ok(());
         }
         loop {
-            let (missing, evictions) = {
+            let missing = {
                 let mut folios = self.folios();
                 let missing = folios.missing(&range);
                 if missing.is_empty() {
                     folios.dirty_again(block);
                     break;
                 }
-                (missing, folios.evictions())
+                missing
             };
             for missing in missing {
-                self.fill(&missing, evictions)?;
+                self.fill(&missing)?;
             }
         }
         self.run_pass(&alone.passes, PassKind::Block(block))

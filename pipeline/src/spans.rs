@@ -17,6 +17,17 @@ struct Span {
     destinations: Destinations,
     expectations: Vec<Expectation>,
     state: SpanState,
+    /// Blocks before this one were told to have been passed.
+    passed_to: u64,
+}
+
+/// Blocks that every stream that wants them has passed.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// They, and none that were told before.
+    pub(crate) sealed: Sealed,
+    /// The whole span, and who wanted it, if these were its last.
+    pub(crate) span: Option<(Sealed, Destinations)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +66,8 @@ impl Spans {
                 SpanState::Sealing
             }
         };
-        self.spans.push_back(Span { blocks, destinations, expectations, state });
+        let passed_to = blocks.start;
+        self.spans.push_back(Span { blocks, destinations, expectations, state, passed_to });
         self.first_id + self.spans.len() as u64 - 1
     }
 
@@ -115,19 +127,24 @@ impl Spans {
         write
     }
 
-    /// Takes out the first span if it ends at or before `collected_to`; whether the cache got it,
-    /// too, is for the caller to know.
-    pub(crate) fn pop_passed(&mut self, collected_to: u64) -> Option<(Destinations, Sealed)> {
-        let front = self.spans.front()?;
-        if front.blocks.end > collected_to || matches!(front.state, SpanState::Sealing) {
+    /// What has been passed by `collected_to` and was not told before, span by span. A span all of
+    /// which is passed is let go.
+    pub(crate) fn next_passed(&mut self, collected_to: u64) -> Option<Passed> {
+        let front = self.spans.front_mut()?;
+        let SpanState::Sealed(whole) = &front.state else { return None };
+        let part = front.passed_to..collected_to.min(front.blocks.end);
+        if part.is_empty() {
             return None;
         }
-        let span = self.spans.pop_front()?;
-        self.first_id += 1;
-        match span.state {
-            SpanState::Sealed(sealed) => Some((span.destinations, sealed)),
-            SpanState::Sealing => None,
+        let sealed = whole.slice(part.clone());
+        front.passed_to = part.end;
+        let mut span = None;
+        if part.end == front.blocks.end {
+            span = Some((whole.clone(), front.destinations));
+            self.spans.pop_front();
+            self.first_id += 1;
         }
+        Some(Passed { sealed, span })
     }
 
     /// Drops every span. To be called with nothing being sealed.

@@ -35,6 +35,11 @@ impl Crash {
         Crash { left: AtomicI64::new(i64::from(n_changes)), unheard }
     }
 
+    /// Goes away now.
+    pub fn now(&self) {
+        self.left.store(0, Ordering::SeqCst);
+    }
+
     /// Whether it has gone away.
     pub fn is_gone(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0

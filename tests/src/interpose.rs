@@ -1,18 +1,29 @@
 //! A server behind a hook: what every kit that stands between the engine and a server has in common.
 
-use std::{fmt, ops::Deref, sync::Arc, task::Waker};
-
-use sealback_crypto::{FileId, HEADER_BYTES, SlotExpectation, SlotWrite};
-use sealback_stream::{
-    Completion, Name, Prepared, Read, ReadCompletion, Server, SizeLock, Target, TargetError, Write,
+use std::{
+    fmt,
+    ops::{Deref, Range},
+    sync::Arc,
+    task::Waker,
 };
 
-/// What happens to the operations that change a file, on their way to the server. Each goes through
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite};
+use sealback_stream::{
+    Cache, CacheFile, Completion, Name, Prepared, Read, ReadCompletion, Server, SizeLock, Target,
+    TargetError, Write,
+};
+
+/// What happens to operations on their way to the server. Each goes through
 /// as it is unless overridden.
 pub trait Hook: fmt::Debug + Send + Sync + 'static {
     /// A write of blocks.
     fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
         target.write(write, done);
+    }
+
+    /// A read of blocks.
+    fn read(&self, target: &Arc<dyn Target>, read: Read, done: ReadCompletion) {
+        target.read(read, done);
     }
 
     /// A header's slot, or a cut: `change` carries it out.
@@ -48,7 +59,7 @@ impl<S: Server, H: Hook> InterposedServer<S, H> {
     }
 
     fn behind(&self, target: Arc<dyn Target>) -> Arc<dyn Target> {
-        Arc::new(InterposedTarget { target, hook: self.hook.clone() })
+        Arc::new(Interposed { target, copy: (), hook: self.hook.clone() })
     }
 }
 
@@ -88,13 +99,64 @@ impl<S: Server, H: Hook> Server for InterposedServer<S, H> {
     }
 }
 
+/// A cache whose changes go through a hook.
 #[derive(Debug)]
-struct InterposedTarget<H> {
+pub struct InterposedCache<C, H> {
+    /// What stands between.
+    pub hook: Arc<H>,
+    cache: C,
+}
+
+impl<C: Cache, H: Hook> InterposedCache<C, H> {
+    /// Puts `hook` before `cache`.
+    pub fn new(cache: C, hook: H) -> InterposedCache<C, H> {
+        InterposedCache { hook: Arc::new(hook), cache }
+    }
+}
+
+impl<C: Cache, H: Hook> Cache for InterposedCache<C, H> {
+    fn open(&self, file_id: FileId, geometry: Geometry) -> Result<Arc<dyn CacheFile>, TargetError> {
+        let copy = self.cache.open(file_id, geometry)?;
+        let target = copy.clone() as Arc<dyn Target>;
+        Ok(Arc::new(Interposed { target, copy, hook: self.hook.clone() }))
+    }
+}
+
+impl<H: Hook> CacheFile for Interposed<Arc<dyn CacheFile>, H> {
+    fn present(&self, blocks: Range<u64>) -> Vec<Option<Nonce>> {
+        self.copy.present(blocks)
+    }
+
+    fn forget(&self, blocks: Range<u64>) -> Result<(), TargetError> {
+        self.copy.forget(blocks)
+    }
+
+    fn confirm(&self, sealed: &Sealed) -> Result<(), TargetError> {
+        self.copy.confirm(sealed)
+    }
+
+    fn invalidate(&self) -> Result<(), TargetError> {
+        self.copy.invalidate()
+    }
+
+    fn set_header(
+        &self,
+        header: &[u8; HEADER_BYTES],
+        stored_bytes: u64,
+    ) -> Result<(), TargetError> {
+        self.copy.set_header(header, stored_bytes)
+    }
+}
+
+/// A target behind a hook; `copy` is the same as a cache's copy, or nothing.
+#[derive(Debug)]
+struct Interposed<C, H> {
     target: Arc<dyn Target>,
+    copy: C,
     hook: Arc<H>,
 }
 
-impl<H: Hook> Target for InterposedTarget<H> {
+impl<C: fmt::Debug + Send + Sync + 'static, H: Hook> Target for Interposed<C, H> {
     fn identity(&self) -> u128 {
         self.target.identity()
     }
@@ -108,7 +170,7 @@ impl<H: Hook> Target for InterposedTarget<H> {
     }
 
     fn read(&self, read: Read, done: ReadCompletion) {
-        self.target.read(read, done);
+        self.hook.read(&self.target, read, done);
     }
 
     fn read_header(&self) -> Result<Vec<u8>, TargetError> {

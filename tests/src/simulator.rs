@@ -348,7 +348,8 @@ impl World {
             Action::Seal { span, first_block, plain, buffer } => {
                 self.under_way.push(UnderWay::Seal { span, first_block, plain, buffer });
             }
-            Action::Stored { sealed, cached } => self.oracle.on_stored(&sealed, cached),
+            Action::Cached { sealed } => self.oracle.on_stored(&sealed, true),
+            Action::Stored { sealed } => self.oracle.on_stored(&sealed, false),
             Action::StreamOff { stream, .. } => {
                 self.met.cache_off += 1;
                 self.oracle.on_stream_off(stream);

@@ -5,5 +5,6 @@ mod conformance;
 mod files;
 mod in_place;
 mod model;
+mod races;
 mod stalled;
 mod support;

@@ -1,0 +1,269 @@
+//! Who waits for whom, and who sees what when two things happen at once. Each of these was wrong once.
+
+use std::{
+    io,
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use sealback::{Config, CreateOptions, Engine, File, Place};
+use sealback_stream::{
+    Cache, Completion, Failure, MemoryCache, MemoryOptions, Name, Read, ReadCompletion, Server,
+    Target, TargetError, TargetErrorKind, Write,
+};
+use sealback_tests::interpose::{Hook, InterposedServer};
+
+use crate::support::{config, create, engine, memory, memory_with, open, root};
+
+/// A test that waits this long has failed: it is no measure of speed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn ends<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(run()));
+    receiver.recv_timeout(PATIENCE).ok()
+}
+
+fn create_named(engine: &Engine, server: &dyn Server, name: &str, block_bytes: u64) -> File {
+    let (root, name) = (root(), Name::new(name).unwrap());
+    let place = Place { server, cache: None, root: &root };
+    engine.create(&place, &name, &CreateOptions { block_bytes, replace: false }).unwrap()
+}
+
+type Listener = Box<dyn Fn(u64) + Send + Sync>;
+
+/// Calls functions with the first block of what is read or written.
+#[derive(Default)]
+struct Tap {
+    before_read: Option<Listener>,
+    after_read: Option<Arc<Listener>>,
+    before_write: Option<Listener>,
+    /// Writes of this block fail for good.
+    refused: Mutex<Option<u64>>,
+}
+
+impl std::fmt::Debug for Tap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
+impl Hook for Tap {
+    fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
+        if self.refused.lock().unwrap().is_some_and(|block| write.blocks().contains(&block)) {
+            let full = TargetError::new(TargetErrorKind::NoSpace, "injected");
+            return done.failed(Failure::Fatal(full));
+        }
+        if let Some(listener) = &self.before_write {
+            write.blocks().for_each(listener);
+        }
+        target.write(write, done);
+    }
+
+    fn read(&self, target: &Arc<dyn Target>, read: Read, done: ReadCompletion) {
+        let block = read.blocks.start;
+        if let Some(listener) = &self.before_read {
+            listener(block);
+        }
+        let after = self.after_read.clone();
+        let done = ReadCompletion::new(move |outcome| {
+            if let Some(listener) = after {
+                listener(block);
+            }
+            match outcome {
+                Ok((buffer, bytes)) => done.read(buffer, bytes),
+                Err(error) => done.failed(error),
+            }
+        });
+        target.read(read, done);
+    }
+}
+
+#[test]
+fn a_sync_returns_only_when_its_data_was_written_whoever_wrote_it() {
+    const N_WRITERS: u64 = 8;
+    const STEP: u64 = 65536;
+    let written: Arc<Vec<AtomicUsize>> =
+        Arc::new((0..N_WRITERS * 16).map(|_| AtomicUsize::new(0)).collect());
+    let counts = written.clone();
+    let slow: Listener = Box::new(move |block| {
+        thread::sleep(Duration::from_micros(300));
+        counts[usize::try_from(block).unwrap()].fetch_add(1, Ordering::SeqCst);
+    });
+    let server =
+        InterposedServer::new(memory(), Tap { before_write: Some(slow), ..Tap::default() });
+    let file = create(&engine(), &server, None, 4096);
+    file.write_at(0, &vec![1; 8 * 65536]).unwrap();
+    file.sync().unwrap();
+    thread::scope(|scope| {
+        for writer in 0..N_WRITERS {
+            let (file, written) = (&file, &written);
+            scope.spawn(move || {
+                let count = &written[usize::try_from(writer * 16).unwrap()];
+                for round in 0..100_u8 {
+                    let before = count.load(Ordering::SeqCst);
+                    file.write_at(writer * STEP, &[round; 4096]).unwrap();
+                    file.sync().unwrap();
+                    assert_ne!(count.load(Ordering::SeqCst), before, "round {round} of {writer}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn files_whose_last_blocks_are_not_full_do_not_stop_a_writer() {
+    let ended = ends(|| {
+        let (engine, server) = (engine(), memory());
+        let files: Vec<_> =
+            (0..80).map(|n| create_named(&engine, &server, &format!("f{n}"), 4096)).collect();
+        files.iter().for_each(|file| file.write_at(0, b"small").unwrap());
+        files.into_iter().for_each(|file| file.close().unwrap());
+    });
+    assert!(ended.is_some(), "the memory is full of last blocks, and a writer waits for ever");
+}
+
+#[test]
+fn writers_that_hold_a_folio_do_not_wait_for_each_other() {
+    struct Meeting(Arc<Barrier>, bool);
+    impl io::Read for Meeting {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            if std::mem::replace(&mut self.1, true) {
+                return Ok(0);
+            }
+            self.0.wait();
+            to[..10].fill(1);
+            Ok(10)
+        }
+    }
+    let ended = ends(|| {
+        // Four folios, and each of four writers has one when it begins to write.
+        let engine = Engine::new(Config { folio_bytes: 4 << 20, ..config() }).unwrap();
+        let (server, barrier) = (memory(), Arc::new(Barrier::new(4)));
+        thread::scope(|scope| {
+            for n in 0..4 {
+                let file = create_named(&engine, &server, &format!("f{n}"), 4096);
+                let mut source = Meeting(barrier.clone(), false);
+                scope.spawn(move || {
+                    file.write_from(1, &mut source, |_| ()).unwrap().1.unwrap();
+                    file.close().unwrap();
+                });
+            }
+        });
+    });
+    assert!(ended.is_some(), "nothing is dirty, and four writers wait for ever");
+}
+
+#[test]
+fn a_slow_read_brings_nothing_stale_into_the_cache() {
+    let cache = MemoryCache::new(MemoryOptions::default());
+    let inner = memory();
+    let engine = Engine::new(Config { readahead_bytes: 0, ..config() }).unwrap();
+    let file = create(&engine, &inner, None, 4096);
+    file.write_at(0, &[1; 4096]).unwrap();
+    file.close().unwrap();
+
+    let armed = AtomicBool::new(true);
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (reached, was_read) = mpsc::channel::<()>();
+    let (wait, reached) = (Mutex::new(wait), Mutex::new(reached));
+    let slow: Listener = Box::new(move |block| {
+        if block == 0 && armed.swap(false, Ordering::SeqCst) {
+            reached.lock().unwrap().send(()).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+        }
+    });
+    let tap = Tap { after_read: Some(Arc::new(slow)), ..Tap::default() };
+    let server = InterposedServer::new(inner.clone(), tap);
+    let file = open(&engine, &server, Some(&cache as &dyn Cache));
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| file.read_at(0, &mut [0; 4096]).unwrap());
+        was_read.recv().unwrap();
+        // The old block is on its way while the new one is written, synced, and evicted.
+        file.write_at(0, &[2; 4096]).unwrap();
+        file.sync().unwrap();
+        let large = create_named(&engine, &inner, "large", 4096);
+        large.write_at(0, &vec![3; 16 << 20]).unwrap();
+        large.sync().unwrap();
+        go_on.send(()).unwrap();
+        reader.join().unwrap();
+    });
+    file.sync().unwrap();
+    let mut block = [0; 4096];
+    file.read_at(0, &mut block).unwrap();
+    assert_eq!(block[0], 2, "the cache brought back what was overwritten");
+}
+
+#[test]
+fn a_read_beside_an_append_is_no_damage() {
+    let inner = memory();
+    let engine = Engine::new(Config { readahead_bytes: 0, ..config() }).unwrap();
+    let len = (8 << 20) + 100;
+    let file = create(&engine, &inner, None, 4096);
+    file.write_at(0, &vec![7; len]).unwrap();
+    file.close().unwrap();
+
+    let appender: Arc<Mutex<Option<Arc<File>>>> = Arc::default();
+    let taken = appender.clone();
+    let append: Listener = Box::new(move |block| {
+        if block == 0
+            && let Some(file) = taken.lock().unwrap().take()
+        {
+            let append = move || file.write_at(len as u64, &[8; 100]).unwrap();
+            thread::spawn(append).join().unwrap();
+        }
+    });
+    let tap = Tap { before_read: Some(append), ..Tap::default() };
+    let server = InterposedServer::new(inner, tap);
+    let engine = Engine::new(Config { readahead_bytes: 0, ..config() }).unwrap();
+    let file = Arc::new(open(&engine, &server, None));
+    *appender.lock().unwrap() = Some(file.clone());
+    let mut bytes = vec![0; len];
+    assert_eq!(file.read_at(0, &mut bytes).unwrap(), len);
+    assert!(bytes.iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn a_writer_hears_that_another_files_server_keeps_the_memory_full() {
+    let ended = ends(|| {
+        let engine = engine();
+        let bad = InterposedServer::new(memory(), Tap::default());
+        *bad.hook.refused.lock().unwrap() = Some(0);
+        let stuck = create_named(&engine, &bad, "stuck", 4096);
+        let mut at = 0;
+        while stuck.write_at(at, &[1; 65536]).is_ok() {
+            at += 65536;
+        }
+        let good = memory();
+        let other = create_named(&engine, &good, "other", 4096);
+        let refused = other.write_at(0, &[2; 10]).unwrap_err();
+        // With its server well again, nothing is lost.
+        *bad.hook.refused.lock().unwrap() = None;
+        stuck.sync().ok();
+        stuck.sync().unwrap();
+        other.write_at(0, &[2; 10]).unwrap();
+        (refused.target_kind(), stuck.size() == at)
+    });
+    assert_eq!(ended, Some((Some(TargetErrorKind::NoSpace), true)));
+}
+
+#[test]
+fn what_was_written_before_a_failure_is_what_the_next_write_expects() {
+    let options = MemoryOptions::default().with_max_write_bytes(1);
+    let server = InterposedServer::new(memory_with(options), Tap::default());
+    let small = Config { folio_bytes: 4096, upload_window: 1, ..config() };
+    let file = create(&Engine::new(small).unwrap(), &server, None, 4096);
+    file.write_at(0, &[1; 4 * 4096]).unwrap();
+    file.sync().unwrap();
+    file.write_at(0, &[2; 4 * 4096]).unwrap();
+    *server.hook.refused.lock().unwrap() = Some(3);
+    file.sync().unwrap_err();
+    *server.hook.refused.lock().unwrap() = None;
+    file.write_at(5, b"x").unwrap();
+    file.sync().unwrap();
+}
