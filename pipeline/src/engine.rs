@@ -3,9 +3,9 @@
 //! Threads: the crypto pool (rayon) seals and opens; one thread for each stream talks to its
 //! targets; a few read ahead; one keeps time. A request has no thread: see [`crate::driver`].
 //!
-//! Locks, in the order in which they may be taken: a file's writeback, a request's state, a file's
-//! folios, the pools. None is held over a call to a target, but for a file's commit, which is
-//! there to be.
+//! Locks, in the order in which they may be taken: a file's sizes, its growth, its commits; its
+//! passes, a request's state, the file's folios, the pools. The first three may be held over calls to
+//! a target, which is what they are there for; the others never are.
 
 use std::{
     collections::HashMap,

@@ -70,6 +70,8 @@ mod retryer;
 pub mod source;
 mod spans;
 mod stats;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod trace;
 mod verify;
 mod workers;

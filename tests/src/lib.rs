@@ -5,6 +5,7 @@
 //! - [`crash`]: a server that goes away at a chosen moment.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
 //! - [`interpose`]: what they have in common.
+//! - [`lifetime`]: a file's life under a seeded schedule.
 //! - [`recorder`]: what a request told of itself.
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
 
@@ -12,6 +13,7 @@ pub mod auditor;
 pub mod crash;
 pub mod gate;
 pub mod interpose;
+pub mod lifetime;
 mod oracle;
 pub mod reader;
 pub mod recorder;

@@ -3,7 +3,10 @@
 //! `SEALBACK_SEEDS=N` sets how many, `SEALBACK_SEED=S` replays one.
 
 use sealback_crypto::Engine;
-use sealback_tests::simulator::{self, Met};
+use sealback_tests::{
+    lifetime::{self, Lived},
+    simulator::{self, Met},
+};
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -41,5 +44,32 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
 fn the_same_holds_with_the_real_cipher() {
     for seed in 1_000_000..1_000_200 {
         simulator::run(seed, Engine::AesGcm);
+    }
+}
+
+#[test]
+fn a_file_keeps_what_was_written_through_all_its_life() {
+    if let Some(seed) = from_env("SEALBACK_SEED") {
+        println!("{:#?}", lifetime::live(seed, Engine::AesGcm));
+        return;
+    }
+    let n_seeds = from_env("SEALBACK_SEEDS").unwrap_or(1_000);
+    let mut lived = Lived::default();
+    for seed in 0..n_seeds {
+        lived.add(&lifetime::live(seed, Engine::AesGcm));
+    }
+    println!("{n_seeds} lives: {lived:#?}");
+    for (what, times) in [
+        ("writes", lived.writes),
+        ("writes beside a writeback", lived.writes_meanwhile),
+        ("expectations", lived.expectations),
+        ("cuts", lived.cuts),
+        ("punches", lived.punches),
+        ("evictions", lived.evictions),
+        ("good passes", lived.passes),
+        ("failed passes", lived.failed),
+        ("lost caches", lived.caches_lost),
+    ] {
+        assert!(times >= n_seeds / 20, "only {times} {what} in {n_seeds} lives");
     }
 }

@@ -8,7 +8,7 @@ use sealback_stream::{
 };
 use sealback_tests::{
     gate::{Gate, GateServer},
-    reader::{read_sealed, repeated_nonces},
+    reader::{read_sealed, read_sealed_file, repeated_nonces},
 };
 
 use crate::support::{ROOT, config, create, engine, memory, name, open, read_all, root, sample};
@@ -297,4 +297,33 @@ fn what_a_partial_write_expects_is_asked_of_the_server_and_not_of_the_cache() {
     let mut expected = sample(20_000);
     expected[5000..5007].copy_from_slice(b"changed");
     assert_eq!(read_all(&open(&engine, &server, Some(&cache))), expected);
+}
+
+#[test]
+fn an_independent_reader_opens_what_a_put_leaves_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let cached = tempfile::tempdir().unwrap();
+    let server = LocalServer::open(dir.path(), LocalOptions::default()).unwrap();
+    let cache = LocalCache::open(cached.path(), LocalOptions::default()).unwrap();
+    let engine = engine();
+    for len in [0, 1, 16383, 16384, 16385, 3_000_001] {
+        let data = sample(len);
+        let place = Place { server: &server, cache: Some(&cache), root: &root() };
+        let options = CreateOptions { replace: true, ..CreateOptions::default() };
+        let file = engine.create(&place, &name(), &options).unwrap();
+        file.write_from(0, &mut &data[..], |_| ()).unwrap().1.unwrap();
+        file.sync().unwrap();
+        file.publish().unwrap();
+        let copy = cache.path_of(file.file_id());
+        file.close().unwrap();
+
+        let stored = dir.path().join(name().as_str());
+        let mut plain = Vec::new();
+        let read = read_sealed_file(&stored, &ROOT, |_, bytes| plain.extend_from_slice(bytes));
+        let read = read.unwrap();
+        assert!(plain == data, "{len} bytes");
+        assert_eq!(read.size, len as u64);
+        assert!(repeated_nonces(&read.blocks).is_empty(), "every nonce is used once");
+        assert!(std::fs::read(stored).unwrap() == std::fs::read(copy).unwrap(), "the same bytes");
+    }
 }

@@ -1,0 +1,105 @@
+//! The page cache by itself, for a simulator that runs it under schedules of its own. Not for clients.
+
+use std::ops::Range;
+
+use sealback_crypto::{Geometry, Sealed};
+use sealback_stream::Expected;
+
+use crate::{folio::FolioPool, page_cache::Folios, source::DirtyRun};
+
+/// A file's folios, with memory without a limit.
+#[derive(Debug)]
+pub struct PageCache {
+    folios: Folios,
+    pool: FolioPool,
+}
+
+impl PageCache {
+    /// An empty file's. Folios are `folio_bytes` long.
+    pub fn new(geometry: Geometry, folio_bytes: usize) -> PageCache {
+        let folios = Folios::new(geometry, folio_bytes, 0, 0..0);
+        PageCache { folios, pool: FolioPool::new(0, folio_bytes) }
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.folios.size()
+    }
+
+    /// Bytes that are dirty and not under writeback.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.folios.dirty_bytes()
+    }
+
+    /// Positions that have to be filled before `range` may be written.
+    pub fn to_fill(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        self.folios.to_fill(range)
+    }
+
+    /// Copies what it holds of `range` into `to`, and returns what it lacks.
+    pub fn read(&self, range: &Range<u64>, to: &mut [u8]) -> Vec<Range<u64>> {
+        self.folios.read(range, to)
+    }
+
+    /// Writes, or with `dirty` false fills in, `data` at `position`.
+    pub fn put(&mut self, position: u64, data: &[u8], dirty: bool) {
+        let end = position + data.len() as u64;
+        let mut at = position;
+        while at < end {
+            let (_, positions) = self.folios.folio_at(at);
+            let part_end = positions.end.min(end);
+            let offset = |at: u64| crate::ranges::index_of(at - position);
+            let mut memory = Some(self.pool.take_over_budget());
+            self.folios.put(at, &data[offset(at)..offset(part_end)], dirty, &mut memory);
+            at = part_end;
+        }
+    }
+
+    /// Notes what is stored for a block that was filled in.
+    pub fn set_stored(&mut self, block: u64, expected: Expected) {
+        self.folios.set_stored(block, expected);
+    }
+
+    /// What lies between the end and `position`: the rest of the last block (positions), whole
+    /// blocks, the head of the block that `position` is in (positions).
+    pub fn gap(&self, position: u64) -> [Range<u64>; 3] {
+        let gap = self.folios.gap(position);
+        [gap.rest, gap.holes, gap.head]
+    }
+
+    /// The file ends at `size` now. Nothing may be under writeback.
+    pub fn cut(&mut self, size: u64) {
+        self.folios.cut(size);
+    }
+
+    /// Makes a block that is all here dirty again.
+    pub fn dirty_again(&mut self, block: u64) {
+        self.folios.dirty_again(block);
+    }
+
+    /// These blocks have become holes. Nothing may be under writeback.
+    pub fn punched(&mut self, blocks: &Range<u64>) {
+        self.folios.punched(blocks);
+    }
+
+    /// The next dirty run at or behind a block, as [`FolioSource`](crate::source::FolioSource) has
+    /// it.
+    pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
+        self.folios.next_run(from..u64::MAX, max_blocks)
+    }
+
+    /// As [`FolioSource::stored`](crate::source::FolioSource::stored).
+    pub fn stored(&mut self, sealed: &Sealed) {
+        self.folios.note_stored(sealed);
+    }
+
+    /// As [`FolioSource::end_writeback`](crate::source::FolioSource::end_writeback).
+    pub fn end_writeback(&mut self, folio: u64, clean: bool) {
+        self.folios.end_writeback(folio, clean);
+    }
+
+    /// Lets go of a clean folio.
+    pub fn evict(&mut self) -> bool {
+        self.folios.evict()
+    }
+}
