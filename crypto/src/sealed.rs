@@ -79,6 +79,48 @@ impl Sealed {
         Sealed { span: Arc::clone(&self.span), blocks }
     }
 
+    /// The same blocks, but that `block` takes the place of the one of its number: sealed anew,
+    /// after somebody else changed it. In place where nobody shares the memory, else in a copy that
+    /// belongs to no pool.
+    ///
+    /// # Panics
+    /// `block` is not one block within [`Sealed::blocks`] and of the same geometry; or it is not full
+    /// and not the last.
+    #[must_use]
+    pub fn replace(self, block: &Sealed) -> Sealed {
+        let (geometry, number) = (self.geometry(), block.blocks.start);
+        let is_last = number + 1 == self.blocks.end;
+        assert!(
+            block.blocks == (number..number + 1)
+                && self.blocks.contains(&number)
+                && block.geometry() == geometry
+                && (is_last || block.plaintext_len() == geometry.block_bytes()),
+            "{block:?} cannot take a place within {self:?}"
+        );
+        let before = (number - self.blocks.start) * geometry.block_bytes();
+        let plain_len = if is_last { before + block.plaintext_len() } else { self.plaintext_len() };
+        let needed = geometry
+            .span_len(usize::try_from(plain_len).expect("it is in memory"))
+            .expect("it is in memory");
+        let Sealed { span, blocks } = self;
+        let mut buffer = match Arc::try_unwrap(span) {
+            Ok(span) if span.blocks == blocks && span.buffer.len() >= needed => span.buffer,
+            Ok(span) => Sealed { span: Arc::new(span), blocks: blocks.clone() }.copied(needed),
+            Err(span) => Sealed { span, blocks: blocks.clone() }.copied(needed),
+        };
+        let at = usize::try_from(number - blocks.start).expect("it is in memory")
+            * geometry.stride_len();
+        buffer[at..at + block.bytes().len()].copy_from_slice(block.bytes());
+        Sealed::new(geometry, blocks.start, plain_len, buffer)
+    }
+
+    /// Its bytes, in a buffer of so many at least.
+    fn copied(&self, bytes: usize) -> Buffer {
+        let mut buffer = Buffer::unpooled(bytes.max(self.bytes().len()));
+        buffer[..self.bytes().len()].copy_from_slice(self.bytes());
+        buffer
+    }
+
     /// The nonce of one block.
     ///
     /// # Panics

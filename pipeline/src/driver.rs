@@ -24,9 +24,13 @@ use crate::{
     engine::Core,
     io::Job,
     request::{Action, Event, Host, Request},
+    rmw::{Merge, Merged},
     source::{DirtyRun, FolioSource, PlainSlice},
     trace::{Observer, TraceEvent},
 };
+
+/// Merges a block that met somebody else's change.
+pub(crate) type RunMerge = Arc<dyn Fn(&Merge) -> Result<Merged, Error> + Send + Sync>;
 
 /// What one request works with.
 pub(crate) struct Parts {
@@ -37,6 +41,8 @@ pub(crate) struct Parts {
     pub(crate) targets: Vec<Option<Arc<dyn Target>>>,
     pub(crate) cache: Option<Arc<dyn CacheFile>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Merges a block that met somebody else's change. May block.
+    pub(crate) merge: RunMerge,
     /// Called once when the request has ended, before anyone who waits for it goes on.
     pub(crate) on_done: Box<dyn FnOnce(&Ending) + Send>,
 }
@@ -58,6 +64,9 @@ pub(crate) struct Driver {
     events: SegQueue<Event>,
     /// Events queued and not carried through.
     pending: AtomicUsize,
+    /// Always the same, so that a target can tell that it has it already: otherwise each wake
+    /// would leave more of them behind than it took.
+    credit_waker: Waker,
     /// The issuer waits for a buffer.
     starved: AtomicBool,
     /// Stored bytes that the server has acknowledged.
@@ -81,6 +90,7 @@ impl Driver {
         let (actions, parts) = (Vec::new(), Some(parts));
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
+            credit_waker: Waker::from(Arc::new(CreditWaker(me.clone()))),
             core,
             state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
             events: SegQueue::new(),
@@ -162,6 +172,14 @@ impl Driver {
                     let cache = parts.cache.clone();
                     self.core.io.send(ticket.stream, Job::Write { target, cache, write, done });
                 }
+                Action::Merge(merge) => {
+                    let (driver, run) = (self.clone(), parts.merge.clone());
+                    self.core.io.control(move || {
+                        let (block, result) = (merge.block, run(&merge));
+                        driver.post(Event::Merged { block, result });
+                    });
+                }
+                Action::Refresh { block, plain } => parts.source.merged(block, &plain),
                 Action::Release { folio, outcome } => parts.source.end_writeback(folio, outcome),
                 Action::Seal { span, first_block, plain, buffer } => {
                     self.seal(parts, span, first_block, plain, buffer);
@@ -257,11 +275,13 @@ impl CompletionSink for Driver {
 }
 
 /// Posts an event for a target that has credit again.
-struct CreditWaker(Arc<Driver>);
+struct CreditWaker(Weak<Driver>);
 
 impl Wake for CreditWaker {
     fn wake(self: Arc<Self>) {
-        self.0.post(Event::Wake);
+        if let Some(driver) = self.0.upgrade() {
+            driver.post(Event::Wake);
+        }
     }
 }
 
@@ -300,8 +320,8 @@ impl Host for DriverHost<'_> {
 
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
         let target = self.parts.targets[stream].as_ref();
-        let waker = Waker::from(Arc::new(CreditWaker(self.driver.clone())));
-        target.expect("only a stream with a target prepares").prepare(block, &waker)
+        let target = target.expect("only a stream with a target prepares");
+        target.prepare(block, &self.driver.credit_waker)
     }
 
     fn random(&mut self) -> u64 {

@@ -80,7 +80,7 @@ impl Issuer {
     }
 
     fn hand_on(&mut self, run: DirtyRun, down: &mut Downstream<'_>, host: &mut impl Host) {
-        let DirtyRun { blocks, content, destinations, expectations, folios } = run;
+        let DirtyRun { blocks, content, destinations, partial, folios } = run;
         assert!(
             self.issued_to <= blocks.start && !blocks.is_empty(),
             "run {blocks:?} behind {}",
@@ -100,7 +100,7 @@ impl Issuer {
             RunContent::Plain(slices) => (Some(slices), None),
             RunContent::Sealed(sealed) => (None, Some(sealed)),
         };
-        let span = down.spans.push(blocks.clone(), destinations, expectations, sealed);
+        let span = down.spans.push(blocks.clone(), destinations, partial, sealed);
         if host.tracing() {
             let folios = folios.iter().map(|end| end.folio).collect();
             host.trace(TraceEvent::Span { span, blocks: blocks.clone(), destinations, folios });

@@ -67,6 +67,7 @@ mod releaser;
 pub mod request;
 mod resize;
 mod retryer;
+pub mod rmw;
 pub mod source;
 mod spans;
 mod stats;

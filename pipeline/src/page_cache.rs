@@ -14,12 +14,12 @@ use std::{
 };
 
 use sealback_crypto::{Geometry, Sealed};
-use sealback_stream::{Expectation, Expected};
+use sealback_stream::Expected;
 
 use crate::{
-    folio::FolioBytes,
+    folio::{FolioBytes, FolioPool},
     ranges::{RangeSet, hull, index_of},
-    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent},
+    source::{Destinations, DirtyRun, FolioEnd, PartialBlock, PlainSlice, RunContent},
 };
 
 #[derive(Debug)]
@@ -34,6 +34,17 @@ struct Folio {
 }
 
 impl Folio {
+    /// Its bytes, to be changed: a copy in the memory that `copy_to` gives, if they are being
+    /// sealed.
+    fn bytes_mut(&mut self, copy_to: impl FnOnce() -> FolioBytes) -> &mut [u8] {
+        if Arc::get_mut(&mut self.bytes).is_none() {
+            let mut copy = copy_to();
+            copy.as_mut_slice().copy_from_slice((*self.bytes).as_ref());
+            self.bytes = Arc::new(copy);
+        }
+        Arc::get_mut(&mut self.bytes).expect("copied if it was shared").as_mut_slice()
+    }
+
     fn is_clean(&self) -> bool {
         self.dirty.is_empty() && self.handed_out.is_empty()
     }
@@ -160,25 +171,33 @@ impl Folios {
     }
 
     /// Positions of blocks that a write to `range` touches in part, that the server may hold, and
-    /// that are not valid yet: they are to be filled before the write.
+    /// that are not valid yet, or of which it is not known what is stored: they are to be filled
+    /// before the write.
     pub(crate) fn to_fill(&self, range: &Range<u64>) -> Vec<Range<u64>> {
-        let blocks = self.geometry.blocks_covering(range.clone());
-        if blocks.is_empty() {
-            return Vec::new();
-        }
-        let mut edges = vec![blocks.start];
-        if blocks.end - 1 > blocks.start {
-            edges.push(blocks.end - 1);
-        }
         let mut missing = Vec::new();
-        for block in edges {
+        for block in self.partly_covered(range) {
             let start = self.geometry.block_start(block);
             let end = (start + self.geometry.block_bytes()).min(self.size);
+            if start < end && !self.stored.contains_key(&block) {
+                missing.push(start..end);
+                continue;
+            }
             for part in [start..range.start.min(end), range.end.max(start)..end] {
                 missing.extend(self.missing(&part));
             }
         }
         missing
+    }
+
+    /// The blocks, two at most, that `range` covers a part of only.
+    fn partly_covered(&self, range: &Range<u64>) -> impl Iterator<Item = u64> + use<> {
+        let blocks = self.geometry.blocks_covering(range.clone());
+        let whole = self.geometry.blocks_within(range.clone());
+        let first =
+            (blocks.start < blocks.end && !whole.contains(&blocks.start)).then_some(blocks.start);
+        let last =
+            blocks.clone().next_back().filter(|last| *last > blocks.start && !whole.contains(last));
+        first.into_iter().chain(last)
     }
 
     /// The stretches of `range` that no folio holds.
@@ -241,16 +260,11 @@ impl Folios {
             handed_out: VecDeque::new(),
         });
         let wanted = if dirty { vec![range.clone()] } else { folio.valid.missing(&range) };
-        if Arc::get_mut(&mut folio.bytes).is_none() {
-            let mut copy = fresh.take().expect("memory for a copy of a shared folio");
-            copy.as_mut_slice().copy_from_slice((*folio.bytes).as_ref());
-            folio.bytes = Arc::new(copy);
-        }
-        let bytes = Arc::get_mut(&mut folio.bytes).expect("copied if it was shared");
+        let bytes = folio.bytes_mut(|| fresh.take().expect("memory for a copy of a shared folio"));
         for part in &wanted {
             let into = index_of(part.start - positions.start)..index_of(part.end - positions.start);
             let from = index_of(part.start - position)..index_of(part.end - position);
-            bytes.as_mut_slice()[into].copy_from_slice(&data[from]);
+            bytes[into].copy_from_slice(&data[from]);
         }
         folio.valid.insert(range.clone());
         if dirty {
@@ -283,6 +297,11 @@ impl Folios {
     }
 
     fn dirtied(&mut self, range: &Range<u64>) {
+        for block in self.partly_covered(range) {
+            if self.geometry.block_start(block) >= self.size {
+                self.stored.entry(block).or_insert(Expected::Absent);
+            }
+        }
         self.writes += 1;
         self.drop_copies(&self.geometry.blocks_covering(range.clone()));
         self.size = self.size.max(range.end);
@@ -378,15 +397,6 @@ impl Folios {
         self.dirtied(&(start..end));
     }
 
-    /// The blocks of a hand-out may be stored or not: nothing is known of them any more.
-    fn forget_stored(&mut self, positions: &RangeSet) {
-        for range in positions.iter() {
-            for block in self.geometry.blocks_covering(range.clone()) {
-                self.stored.remove(&block);
-            }
-        }
-    }
-
     /// What is known to be stored for a block, for a later partial change to expect.
     pub(crate) fn set_stored(&mut self, block: u64, expected: Expected) {
         self.stored.entry(block).or_insert(expected);
@@ -474,7 +484,7 @@ impl Folios {
                     blocks: sealed.blocks(),
                     content: RunContent::Sealed(sealed),
                     destinations: Destinations::CACHE,
-                    expectations: Vec::new(),
+                    partial: Vec::new(),
                     folios: Vec::new(),
                 })
             }
@@ -516,8 +526,8 @@ impl Folios {
         let geometry = self.geometry;
         let end = geometry.block_start(blocks.end).min(self.size);
         let positions = geometry.block_start(blocks.start)..end;
-        let expectations = self.expectations(&blocks);
         let (mut slices, mut ends) = (Vec::new(), Vec::new());
+        let mut dirty = RangeSet::default();
         let first = positions.start / self.folio_bytes;
         let last = (positions.end - 1) / self.folio_bytes;
         for index in first..=last {
@@ -530,6 +540,7 @@ impl Folios {
             let taken = folio.dirty.take(&part);
             if !taken.is_empty() {
                 self.dirty_bytes -= taken.len();
+                dirty.extend(&taken);
                 folio.handed_out.push_back(taken);
                 let end = geometry.blocks_covering(part).end.min(blocks.end);
                 ends.push(FolioEnd { folio: index, end });
@@ -538,28 +549,49 @@ impl Folios {
         let uncached = self.uncached.intersects(&positions);
         let destinations = if uncached { Destinations::UPLOAD } else { Destinations::ALL };
         let content = RunContent::Plain(slices);
-        DirtyRun { blocks, content, destinations, expectations, folios: ends }
+        let partial = self.partial(&blocks, &dirty);
+        DirtyRun { blocks, content, destinations, partial, folios: ends }
     }
 
-    /// What must be stored for those of `blocks` that are dirty in part only.
-    fn expectations(&self, blocks: &Range<u64>) -> Vec<Expectation> {
-        let whole = |block: u64| {
-            let start = self.geometry.block_start(block);
-            let block = start..start + self.geometry.block_bytes();
-            let mut at = block.start;
-            while at < block.end {
-                let (folio, positions) = self.folio_at(at);
-                let part = at..positions.end.min(block.end);
-                if !self.folios.get(&folio).is_some_and(|folio| folio.dirty.covers(&part)) {
-                    return false;
+    /// The blocks that are not dirty from end to end, and what is expected to be stored there.
+    fn partial(&self, blocks: &Range<u64>, dirty: &RangeSet) -> Vec<PartialBlock> {
+        let geometry = self.geometry;
+        let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
+        let mut partial: Vec<PartialBlock> = Vec::new();
+        for gap in dirty.missing(&positions) {
+            for block in geometry.blocks_covering(gap) {
+                if partial.last().is_none_or(|last| last.block < block) {
+                    let start = geometry.block_start(block);
+                    let dirty = dirty.within(&(start..start + geometry.block_bytes()));
+                    // Known since it was first dirtied; a wrong guess would be a conflict, no more.
+                    let expected = self.stored.get(&block).copied().unwrap_or(Expected::Absent);
+                    partial.push(PartialBlock { block, expected, dirty });
                 }
-                at = part.end;
             }
-            true
-        };
-        let stored = self.stored.range(blocks.clone());
-        let part = stored.filter(|(block, _)| !whole(**block));
-        part.map(|(block, expected)| Expectation { block: *block, expected: *expected }).collect()
+        }
+        partial
+    }
+
+    /// A block is stored with somebody else's changes in it, too: what is not dirty of it here
+    /// becomes that. `pool` gives the memory to copy a folio that is being sealed.
+    pub(crate) fn merged(&mut self, block: u64, plain: &[u8], pool: &FolioPool) {
+        let start = self.geometry.block_start(block);
+        let range = start..(start + plain.len() as u64).min(self.size).max(start);
+        let mut at = range.start;
+        while at < range.end {
+            let (index, positions) = self.folio_at(at);
+            let part = at..positions.end.min(range.end);
+            at = part.end;
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            let stale = folio.dirty.missing(&part);
+            let bytes = folio.bytes_mut(|| pool.take_over_budget());
+            for stale in &stale {
+                let into = index_of(stale.start - positions.start);
+                let from = index_of(stale.start - start)..index_of(stale.end - start);
+                bytes[into..into + from.len()].copy_from_slice(&plain[from]);
+            }
+            stale.into_iter().for_each(|stale| folio.valid.insert(stale));
+        }
     }
 
     /// A folio's oldest hand-out has ended. Returns whether the folio is clean now.
@@ -572,9 +604,6 @@ impl Folios {
             self.dirty_bytes += folio.dirty.len() - before;
         }
         let is_clean = folio.is_clean();
-        if !clean {
-            self.forget_stored(&handed_out);
-        }
         if is_clean {
             self.clean.push_back(index);
         }

@@ -11,6 +11,8 @@ use crate::{
     Error,
     driver::{Driver, Ending, Parts},
     open_file::OpenFile,
+    reader::MAX_READS,
+    rmw::{Merge, MergeError, Merged},
     source::{DirtyRun, FolioSource, Writeback},
     trace::Observer,
 };
@@ -159,7 +161,7 @@ impl OpenFile {
         let header = self.header();
         let seal_gen = u32::try_from(header.generation() + 1).unwrap_or(u32::MAX);
         let cache = self.cache();
-        let file = self.clone();
+        let (file, merging) = (self.clone(), self.clone());
         let parts = Parts {
             source: Arc::new(Pass { file: self.clone(), kind }),
             content_key: header.content_key().clone(),
@@ -170,6 +172,7 @@ impl OpenFile {
             ],
             cache,
             observer,
+            merge: Arc::new(move |merge| merging.merge(merge)),
             on_done: Box::new(move |ending| file.pass_ended(ending)),
         };
         let driver = self.core.start(header.geometry(), parts);
@@ -177,6 +180,29 @@ impl OpenFile {
         drop(state);
         self.core.begin(&driver);
         driver
+    }
+
+    /// Lays what was dirtied here over a block as it is on the server now: never the cache's copy,
+    /// which may be what the change was made of.
+    fn merge(&self, merge: &Merge) -> Result<Merged, Error> {
+        let known = self.header();
+        let seal_gen = u32::try_from(known.generation() + 1).unwrap_or(u32::MAX);
+        let behind_end = merge.block >= self.geometry().n_blocks(known.size());
+        let blocks = merge.block..merge.block + 1;
+        let mut attempt = 1;
+        loop {
+            let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
+            let stored = self.core.persist(None, read)?;
+            match merge.run(known.content_key(), seal_gen, stored, behind_end) {
+                Ok(merged) => return Ok(merged),
+                Err(MergeError::Seal(error)) => return Err(Error::Seal(Arc::new(error))),
+                Err(MergeError::Damaged(damage)) if attempt == MAX_READS => {
+                    return Err(Error::Damaged(damage));
+                }
+                // Somebody may be writing it.
+                Err(MergeError::Damaged(_)) => attempt += 1,
+            }
+        }
     }
 
     fn pass_ended(self: &Arc<Self>, ending: &Ending) {
@@ -238,6 +264,10 @@ impl FolioSource for Pass {
 
     fn stored(&self, sealed: &Sealed) {
         self.file.folios().note_stored(sealed);
+    }
+
+    fn merged(&self, block: u64, plain: &[u8]) {
+        self.file.folios().merged(block, plain, &self.file.core.folios);
     }
 
     fn end_writeback(&self, folio: u64, outcome: Writeback) {

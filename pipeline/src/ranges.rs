@@ -45,6 +45,13 @@ impl RangeSet {
         (!part.is_empty()).then_some(part)
     }
 
+    /// The stretches of `range` that it holds.
+    pub(crate) fn within(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let first = self.ranges.partition_point(|held| held.end <= range.start);
+        let held = self.ranges[first..].iter().take_while(|held| held.start < range.end);
+        held.map(|held| held.start.max(range.start)..held.end.min(range.end)).collect()
+    }
+
     /// The stretches of `range` that it does not hold.
     pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut missing = Vec::new();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often a target is asked, and a damaged block read, while nobody commits.
-const MAX_READS: u32 = 8;
+pub(crate) const MAX_READS: u32 = 8;
 /// Commits by others that are a reason to begin anew.
 const MAX_FRESH_STARTS: u32 = 64;
 /// The pause before the third of these reads; it doubles from there.

@@ -23,15 +23,17 @@ use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Buffer, Geometry, SealError, Sealed};
 use sealback_stream::{
-    Collected, Failure, Prepared, Role, Stream, StreamState, TargetError, TargetErrorKind, Ticket,
-    Write,
+    BlockConflict, Collected, Failure, Prepared, Role, Stream, StreamState, TargetError,
+    TargetErrorKind, Ticket, Write,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Error,
     issuer::{Downstream, Issuer, IssuerState},
     releaser::Releaser,
     retryer::{LastFailure, RetryLimits, RetryStep, Retryer},
+    rmw::{Merge, Merged, Merger},
     source::{Destinations, DirtyRun, PlainSlice, Writeback},
     spans::{Passed, Spans},
     stats::{RequestStats, StallClock},
@@ -44,6 +46,13 @@ use crate::{
 pub enum Event {
     /// Stop: issue nothing more, wait for what is in flight, leave the rest dirty.
     Cancel,
+    /// A block's merge has ended.
+    Merged {
+        /// The block, from [`Action::Merge`].
+        block: u64,
+        /// What came of it.
+        result: Result<Merged, Error>,
+    },
     /// A span's sealing has ended.
     Sealed {
         /// The span's number, from [`Action::Seal`].
@@ -79,6 +88,16 @@ pub enum Action {
         ticket: Ticket,
         /// What to write.
         write: Write,
+    },
+    /// Read this block from the server, lay what was dirtied here over it, seal it, then tell.
+    Merge(Merge),
+    /// A block is on its way with somebody else's changes in it, too: what is clean of it here is to
+    /// become that.
+    Refresh {
+        /// The block.
+        block: u64,
+        /// All of its plaintext.
+        plain: Zeroizing<Vec<u8>>,
     },
     /// A folio's writeback has ended.
     Release {
@@ -171,6 +190,7 @@ pub struct Request {
     streams: Vec<Stream>,
     releaser: Releaser,
     retryer: Retryer,
+    merger: Merger,
     actions: Vec<Action>,
     stalls: Vec<StallClock>,
     stats: RequestStats,
@@ -194,6 +214,7 @@ impl Request {
             streams: streams.collect(),
             releaser: Releaser::default(),
             retryer: Retryer::new(limits.retry),
+            merger: Merger::default(),
             actions: Vec::new(),
             stalls: vec![StallClock::default(); setup.len()],
             stats: RequestStats::new(setup.len()),
@@ -204,6 +225,7 @@ impl Request {
     pub fn handle(&mut self, event: Event, now: Duration, host: &mut impl Host) {
         match event {
             Event::Cancel => self.end_with(Error::Cancelled),
+            Event::Merged { block, result } => self.on_merged(block, result, host),
             Event::Sealed { span, result } => self.on_sealed(span, result, host),
             Event::Terminated { ticket, outcome } => self.on_terminated(ticket, outcome, now, host),
             Event::Wake => {}
@@ -229,7 +251,7 @@ impl Request {
     /// The block before which everything has gone where it should (exclusive).
     pub fn collected_to(&self) -> u64 {
         let active = self.streams.iter().filter(|stream| stream.is_active());
-        active.map(Stream::collected_to).min().unwrap_or(self.issuer.issued_to())
+        active.map(Stream::done_to).min().unwrap_or(self.issuer.issued_to())
     }
 
     /// The end of what has been offered to the streams (exclusive), in blocks.
@@ -288,12 +310,38 @@ impl Request {
             (Collected::Unfinished { blocks, attempts, failure }, Role::Must) => {
                 let paused = self.retryer.is_paused();
                 self.stats.streams[index].retries += 1;
+                if let Failure::Conflict(conflicts) = &failure {
+                    self.stats.conflicts += conflicts.len() as u64;
+                    let known = |conflict: &BlockConflict| {
+                        blocks.contains(&conflict.block)
+                            && self.spans.to_merge(conflict.block).is_some()
+                    };
+                    if conflicts.is_empty() || !conflicts.iter().all(known) {
+                        return self.give_up(LastFailure { blocks, attempts, failure });
+                    }
+                    conflicts.iter().for_each(|conflict| self.merger.add(conflict.block));
+                }
                 match self.retryer.failed(now, LastFailure { blocks, attempts, failure }) {
                     Some(last) => self.give_up(last),
                     None if !paused && host.tracing() => host.trace(TraceEvent::Paused),
                     None => {}
                 }
             }
+        }
+    }
+
+    fn on_merged(&mut self, block: u64, result: Result<Merged, Error>, host: &mut impl Host) {
+        self.merger.ended();
+        match result {
+            Ok(Merged { sealed, expected, plain }) => {
+                self.spans.merged(block, &sealed, expected);
+                self.stats.merges += 1;
+                if host.tracing() {
+                    host.trace(TraceEvent::Merged { block });
+                }
+                self.actions.push(Action::Refresh { block, plain });
+            }
+            Err(error) => self.end_with(error),
         }
     }
 
@@ -349,6 +397,9 @@ impl Request {
         loop {
             self.collect(host);
             let in_flight = self.in_flight();
+            if in_flight == 0 && self.merger.is_busy() {
+                return self.merge();
+            }
             match self.retryer.step(now, in_flight, || host.random()) {
                 RetryStep::Proceed => {}
                 RetryStep::Wait => return,
@@ -371,7 +422,7 @@ impl Request {
     }
 
     fn advance_ending(&mut self, host: &mut impl Host) {
-        if self.in_flight() > 0 || self.spans.n_sealing() > 0 {
+        if self.in_flight() > 0 || self.spans.n_sealing() > 0 || self.merger.is_running() {
             return;
         }
         let Phase::Ending(error) = std::mem::replace(&mut self.phase, Phase::Done) else {
@@ -392,10 +443,23 @@ impl Request {
         self.actions.push(Action::Done(result));
     }
 
+    /// Has the next block merged, if none is being merged now.
+    fn merge(&mut self) {
+        if let Some(block) = self.merger.start() {
+            let merge = self.spans.to_merge(block).expect("looked at when it was put there");
+            self.actions.push(Action::Merge(merge));
+        }
+    }
+
     fn reissue(&mut self, host: &mut impl Host) {
         let spans = &self.spans;
-        let retile = |stream: &mut Stream| stream.retile(|block| spans.end_of(block));
-        let subrequests = self.streams.iter_mut().map(retile).sum();
+        let merged = self.merger.take_done();
+        let retile = |(index, stream): (usize, &mut Stream)| {
+            let wants = |block: &u64| stream.is_active() && spans.is_for(*block, index);
+            let redo: Vec<u64> = merged.iter().copied().filter(wants).collect();
+            stream.retile(|block| spans.end_of(block), &redo)
+        };
+        let subrequests = self.streams.iter_mut().enumerate().map(retile).sum();
         if host.tracing() {
             host.trace(TraceEvent::Reissued { subrequests });
         }

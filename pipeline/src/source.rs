@@ -7,7 +7,7 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use sealback_crypto::Sealed;
-use sealback_stream::Expectation;
+use sealback_stream::Expected;
 
 use crate::Error;
 
@@ -25,6 +25,12 @@ pub trait FolioSource: fmt::Debug + Send + Sync + 'static {
     /// is to expect. Called before the folios are released. Does nothing unless overridden.
     fn stored(&self, sealed: &Sealed) {
         let _ = sealed;
+    }
+
+    /// A block was changed by somebody else, and is stored with both changes now: `plain` is all of
+    /// it. What is not dirty in it becomes that. Does nothing unless overridden.
+    fn merged(&self, block: u64, plain: &[u8]) {
+        let _ = (block, plain);
     }
 
     /// A folio's writeback has ended: what was dirty when it was handed out is on the server, or
@@ -51,10 +57,22 @@ pub struct DirtyRun {
     pub content: RunContent,
     /// The streams that want them.
     pub destinations: Destinations,
-    /// What must be stored for some of them when they are written, ascending.
-    pub expectations: Vec<Expectation>,
+    /// Those of them that were changed in part only, ascending.
+    pub partial: Vec<PartialBlock>,
     /// The folios whose last block of this pass is in this run, ascending by that block.
     pub folios: Vec<FolioEnd>,
+}
+
+/// A block that was changed in part: its other bytes are what was read, and must still be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialBlock {
+    /// Its number.
+    pub block: u64,
+    /// What must be stored for it when it is written.
+    pub expected: Expected,
+    /// The positions that were changed, ascending, apart from one another: what is laid over the
+    /// block if somebody else has changed it. They are part of the run's content.
+    pub dirty: Vec<Range<u64>>,
 }
 
 /// A folio that can be released when the streams have passed its end.

@@ -7,15 +7,18 @@
 use std::{collections::VecDeque, ops::Range};
 
 use sealback_crypto::{Geometry, Sealed};
-use sealback_stream::{Expectation, Segment, Write};
+use sealback_stream::{Expectation, Expected, Segment, Write};
 
-use crate::source::Destinations;
+use crate::{
+    rmw::Merge,
+    source::{Destinations, PartialBlock},
+};
 
 #[derive(Debug)]
 struct Span {
     blocks: Range<u64>,
     destinations: Destinations,
-    expectations: Vec<Expectation>,
+    partial: Vec<PartialBlock>,
     state: SpanState,
     /// Blocks before this one were told to have been passed.
     passed_to: u64,
@@ -55,7 +58,7 @@ impl Spans {
         &mut self,
         blocks: Range<u64>,
         destinations: Destinations,
-        expectations: Vec<Expectation>,
+        partial: Vec<PartialBlock>,
         sealed: Option<Sealed>,
     ) -> u64 {
         debug_assert!(self.spans.back().is_none_or(|last| last.blocks.end <= blocks.start));
@@ -67,7 +70,7 @@ impl Spans {
             }
         };
         let passed_to = blocks.start;
-        self.spans.push_back(Span { blocks, destinations, expectations, state, passed_to });
+        self.spans.push_back(Span { blocks, destinations, partial, state, passed_to });
         self.first_id + self.spans.len() as u64 - 1
     }
 
@@ -104,6 +107,36 @@ impl Spans {
         Some(bytes)
     }
 
+    /// What is to be laid over a block that somebody else has changed, if it was changed in part
+    /// here.
+    pub(crate) fn to_merge(&self, block: u64) -> Option<Merge> {
+        let span = self.overlapping(&(block..block + 1)).next()?;
+        let SpanState::Sealed(sealed) = &span.state else { return None };
+        let partial = span.partial.iter().find(|partial| partial.block == block)?;
+        let ours = sealed.slice(block..block + 1);
+        Some(Merge { block, ours, dirty: partial.dirty.clone() })
+    }
+
+    /// Whether a stream wants a block.
+    pub(crate) fn is_for(&self, block: u64, stream: usize) -> bool {
+        let blocks = block..block + 1;
+        self.overlapping(&blocks).any(|span| span.destinations.contains(stream))
+    }
+
+    /// Puts a merged block in its place.
+    pub(crate) fn merged(&mut self, block: u64, merged: &Sealed, expected: Expected) {
+        let after = self.spans.partition_point(|span| span.blocks.end <= block);
+        let span = &mut self.spans[after];
+        let whole = match std::mem::replace(&mut span.state, SpanState::Sealing) {
+            SpanState::Sealed(whole) => whole,
+            SpanState::Sealing => unreachable!("it was sealed when its merge began"),
+        };
+        span.state = SpanState::Sealed(whole.replace(merged));
+        for partial in span.partial.iter_mut().filter(|partial| partial.block == block) {
+            partial.expected = expected;
+        }
+    }
+
     /// The end of the span that holds a block (exclusive).
     pub(crate) fn end_of(&self, block: u64) -> u64 {
         let span = self.overlapping(&(block..block + 1)).next();
@@ -118,10 +151,13 @@ impl Spans {
                 unreachable!("a subrequest leaves its queue only when it is sealed")
             };
             let part = blocks.start.max(span.blocks.start)..blocks.end.min(span.blocks.end);
-            let expectations = span.expectations.iter();
-            write
-                .expectations
-                .extend(expectations.filter(|expectation| part.contains(&expectation.block)));
+            let partial = span.partial.iter().filter(|partial| part.contains(&partial.block));
+            write.expectations.extend(
+                partial.map(|partial| Expectation {
+                    block: partial.block,
+                    expected: partial.expected,
+                }),
+            );
             write.segments.push(Segment::Sealed(sealed.slice(part)));
         }
         write

@@ -9,6 +9,10 @@ pub struct RequestStats {
     pub spans: u64,
     /// Folios released clean.
     pub folios: u64,
+    /// Blocks that met somebody else's change, each time.
+    pub conflicts: u64,
+    /// Blocks that were laid over somebody else's change.
+    pub merges: u64,
     /// Per stream, in the request's order: upload, cache.
     pub streams: Vec<StreamStats>,
 }
@@ -37,6 +41,8 @@ impl RequestStats {
     pub fn add(&mut self, other: &RequestStats) {
         self.spans += other.spans;
         self.folios += other.folios;
+        self.conflicts += other.conflicts;
+        self.merges += other.merges;
         if self.streams.len() < other.streams.len() {
             self.streams.resize(other.streams.len(), StreamStats::default());
         }

@@ -93,6 +93,11 @@ impl PageCache {
         self.folios.note_stored(sealed);
     }
 
+    /// As [`FolioSource::merged`](crate::source::FolioSource::merged).
+    pub fn merged(&mut self, block: u64, plain: &[u8]) {
+        self.folios.merged(block, plain, &self.pool);
+    }
+
     /// As [`FolioSource::end_writeback`](crate::source::FolioSource::end_writeback).
     pub fn end_writeback(&mut self, folio: u64, clean: bool) {
         self.folios.end_writeback(folio, clean);

@@ -56,6 +56,11 @@ pub enum TraceEvent {
     },
     /// The issuer and all streams pause, to send again what failed.
     Paused,
+    /// A block was read, laid under what was dirtied here, and sealed anew.
+    Merged {
+        /// The block.
+        block: u64,
+    },
     /// What failed was cut anew and is sent again.
     Reissued {
         /// Subrequests that were taken apart.

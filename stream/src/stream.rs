@@ -53,7 +53,8 @@ pub struct Issued {
 pub enum Collected {
     /// All of it went through.
     Passed,
-    /// These blocks did not, and are to be sent again; so many attempts got nowhere.
+    /// These blocks did not, and are to be sent again, merged first if they met a conflict; so many
+    /// attempts got nowhere.
     Unfinished {
         /// What did not go through.
         blocks: Range<u64>,
@@ -242,22 +243,21 @@ impl Stream {
         entry.progress = Progress::Unfinished { from };
         let blocks = from..entry.blocks.end;
         match failure {
-            Failure::Renegotiate(_) | Failure::Retry(_) => {
+            Failure::Conflict(_) | Failure::Renegotiate(_) | Failure::Retry(_) => {
                 Collected::Unfinished { blocks, attempts, failure }
             }
-            Failure::Conflict(_) | Failure::Fatal(_) => {
-                Collected::Failed { blocks, attempts, failure }
-            }
+            Failure::Fatal(_) => Collected::Failed { blocks, attempts, failure },
         }
     }
 
     /// Puts exactly what did not go through back to be cut anew, under new grants. To be called
     /// with nothing in flight. `segment_end` answers where the piece of sealed memory that holds a
-    /// block ends. Returns how many subrequests it takes apart.
+    /// block ends. Blocks of `redo` (ascending) have other bytes now: those that went through are put
+    /// back, too. Returns how many subrequests it takes apart.
     ///
     /// # Panics
     /// If something is in flight.
-    pub fn retile(&mut self, segment_end: impl Fn(u64) -> u64) -> usize {
+    pub fn retile(&mut self, segment_end: impl Fn(u64) -> u64, redo: &[u64]) -> usize {
         assert_eq!(self.in_flight, 0, "retile with subrequests in flight");
         // The subrequest under construction asks anew later: the retries go first, and may need
         // its credit.
@@ -283,6 +283,13 @@ impl Stream {
             Progress::InFlight { .. } | Progress::Passed => true,
         });
         let taken_apart = pieces.len() - waiting;
+        let fresh = [self.stalled.start(), self.wanted.start()].into_iter().flatten().min();
+        for block in redo {
+            let waits = pieces.iter().any(|piece| piece.blocks.contains(block));
+            if !waits && fresh.is_none_or(|fresh| *block < fresh) {
+                pieces.push(Piece::fresh(*block..block + 1));
+            }
+        }
         pieces.sort_unstable_by_key(|piece| piece.blocks.start);
         for Piece { blocks, boundary, attempts } in pieces {
             let mut start = blocks.start;
@@ -339,6 +346,18 @@ impl Stream {
     /// The block before which everything wanted has gone through; exclusive.
     pub fn collected_to(&self) -> u64 {
         self.collected_to
+    }
+
+    /// The block from which on it may still want bytes; exclusive end of what it is done with. The
+    /// same as [`collected_to`](Stream::collected_to), unless blocks behind that are sent once more.
+    pub fn done_to(&self) -> u64 {
+        let outstanding = self.outstanding.iter().find_map(|entry| match entry.progress {
+            Progress::InFlight { .. } => Some(entry.blocks.start),
+            Progress::Passed => None,
+            Progress::Unfinished { from } => Some(from),
+        });
+        let waiting = [self.again.start(), self.stalled.start(), outstanding];
+        waiting.into_iter().flatten().fold(self.collected_to, u64::min)
     }
 
     /// How many subrequests are with the target.
@@ -468,7 +487,7 @@ mod tests {
         assert_eq!((blocks, attempts), (2..4, 0));
         stream.collect(4);
         assert_eq!(stream.collected_to(), 2);
-        assert_eq!(stream.retile(|_| u64::MAX), 1);
+        assert_eq!(stream.retile(|_| u64::MAX, &[]), 1);
         stream.build(Duration::ZERO, false, grant(1), |_| ());
         assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..3);
         assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
@@ -483,7 +502,7 @@ mod tests {
         let second = stream.issue(all_sealed).unwrap().id;
         stream.terminated(second, Err(retry()));
         stream.terminated(first, Err(retry()));
-        assert_eq!(stream.retile(|_| u64::MAX), 2);
+        assert_eq!(stream.retile(|_| u64::MAX, &[]), 2);
         stream.build(Duration::ZERO, false, grant(3), |_| ());
         let again = stream.issue(all_sealed).unwrap();
         assert_eq!((again.blocks, again.attempts), (0..3, 1));
@@ -497,7 +516,7 @@ mod tests {
         stream.build(Duration::ZERO, true, grant(2), |_| ());
         let id = stream.issue(all_sealed).unwrap().id;
         stream.terminated(id, Err(retry()));
-        stream.retile(|_| u64::MAX);
+        stream.retile(|_| u64::MAX, &[]);
         stream.build(Duration::ZERO, false, |_| Prepared::Later, |_| ());
         assert_eq!(stream.issue(all_sealed), None);
         stream.build(Duration::ZERO, false, grant(2), |_| ());
@@ -541,7 +560,7 @@ mod tests {
                     let to = stream.collected_to();
                     prop_assert!(wanted.iter().filter(|b| **b < to).all(|b| through.contains(b)));
                 }
-                stream.retile(|_| u64::MAX);
+                stream.retile(|_| u64::MAX, &[]);
             }
             stream.collect(at);
             prop_assert_eq!(stream.collected_to(), at);

@@ -1,8 +1,10 @@
 //! A file's life under a seeded schedule: writes, reads, cuts, punches, evictions and lost caches
 //! between the steps of one writeback after another, with the real page cache and the real request.
 //!
-//! The model is a vector of bytes. One client is at work, so a conflict would be its own fault: none
-//! may occur, whatever failed before. What the cache's record calls present is what the server has.
+//! The model is a vector of bytes. In half of the lives one client is at work; then a conflict would
+//! be its own fault, and none may occur before something has failed; and what the cache's record calls
+//! present is what the server has. In the other half somebody else changes bytes of the same blocks,
+//! never the same bytes: all of both must be there at the end.
 //!
 //! **Fault model:** a write may go through, go through in part (blocks; the rest is not there), fail
 //! having done nothing, fail having done all of it (an outcome that nobody knows), or fail for good;
@@ -14,6 +16,7 @@ use fastrand::Rng;
 use sealback::{
     RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
+    rmw::Merge,
     source::{DirtyRun, PlainSlice, Writeback},
     testkit::PageCache,
     trace::TraceEvent,
@@ -32,6 +35,8 @@ use crate::{auditor, simulator::BLOCK};
 /// The file stays about this large, in blocks.
 const N_BLOCKS: u64 = 24;
 const LAST_BLOCK: u64 = N_BLOCKS * 2;
+/// With somebody else at work, even stretches of so many bytes are ours, odd ones his.
+const LANE: usize = 64;
 
 /// How often the lives met what they were made for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +61,12 @@ pub struct Lived {
     pub failed: u64,
     /// Caches that failed or were lost.
     pub caches_lost: u64,
+    /// Blocks changed by somebody else.
+    pub others: u64,
+    /// Blocks that were found changed.
+    pub conflicts: u64,
+    /// Blocks that were merged.
+    pub merges: u64,
 }
 
 impl Lived {
@@ -71,6 +82,9 @@ impl Lived {
         self.passes += other.passes;
         self.failed += other.failed;
         self.caches_lost += other.caches_lost;
+        self.others += other.others;
+        self.conflicts += other.conflicts;
+        self.merges += other.merges;
     }
 }
 
@@ -89,6 +103,7 @@ struct Copy {
 }
 
 enum UnderWay {
+    Merge(Merge),
     Seal { span: u64, first_block: u64, plain: Vec<PlainSlice>, buffer: Buffer },
     Timer(Duration),
     Wake,
@@ -99,6 +114,10 @@ struct Life {
     rng: Rng,
     /// Chances in a hundred, for each target and step.
     faults: u32,
+    /// Somebody else is at work, too.
+    others: bool,
+    /// Something has failed: what is stored may not be what is expected.
+    failed: bool,
     now: Duration,
     key: ContentKey,
     geometry: Geometry,
@@ -143,7 +162,9 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
     let buffer_bytes = usize::try_from(span_blocks * geometry.stride_bytes()).expect("small");
     let folio_bytes = [1 << 12, 1 << 12, 1 << 13, 1 << 14][rng.usize(..4)];
     let mut life = Life {
-        faults: [0, 2, 20][rng.usize(..3)],
+        faults: 0,
+        others: false,
+        failed: false,
         now: Duration::ZERO,
         key: header.content_key().clone(),
         geometry,
@@ -160,6 +181,11 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         log: Log { seed, lines: Vec::new() },
         rng,
     };
+    let faults = [0, 2, 20][life.rng.usize(..3)];
+    if life.rng.bool() {
+        life.share();
+    }
+    life.faults = faults;
     for _ in 0..life.rng.u32(20..200) {
         life.step();
     }
@@ -172,9 +198,28 @@ impl Life {
         self.log.lines.push(line);
     }
 
+    /// Writes a whole file; from then on somebody else changes it, too.
+    fn share(&mut self) {
+        let len = index(self.rng.u64(1..N_BLOCKS * BLOCK));
+        let data: Vec<u8> = (0..len).map(|_| self.rng.u8(..)).collect();
+        self.put(0, &data);
+        self.begin_pass();
+        self.finish_pass();
+        self.others = true;
+    }
+
     fn step(&mut self) {
         if self.request.is_some() && self.rng.u32(..4) > 0 {
             return self.step_request();
+        }
+        if self.others {
+            return match self.rng.u32(..20) {
+                0..8 => self.write_in_lane(),
+                8..13 => self.other_writes(),
+                13 => self.lived.evictions += u64::from(self.pages.evict()),
+                _ if self.request.is_none() => self.begin_pass(),
+                _ => {}
+            };
         }
         match self.rng.u32(..20) {
             0..8 => self.write(),
@@ -230,6 +275,52 @@ impl Life {
         self.lived.writes_meanwhile += u64::from(self.request.is_some());
         self.grow_to(at);
         self.put(at, &data);
+    }
+
+    /// A few bytes that are ours.
+    fn write_in_lane(&mut self) {
+        let lanes = self.model.len().div_ceil(LANE * 2);
+        let start = self.rng.usize(..lanes) * LANE * 2;
+        let end = (start + LANE).min(self.model.len());
+        let at = self.rng.usize(start..end);
+        let data: Vec<u8> = (at..self.rng.usize(at..end) + 1).map(|_| self.rng.u8(..)).collect();
+        self.note(format!("write {at}+{}", data.len()));
+        self.lived.writes += 1;
+        self.lived.writes_meanwhile += u64::from(self.request.is_some());
+        self.put(at, &data);
+    }
+
+    /// Somebody else lays a few bytes of his over a block.
+    fn other_writes(&mut self) {
+        let lane = self.rng.usize(..self.model.len()) / LANE * LANE;
+        let at = if lane / LANE % 2 == 1 { lane } else { lane + LANE };
+        let end = (at + LANE).min(self.model.len());
+        let block = self.geometry.block_at(at as u64);
+        let Some(stored) = self.server.get(&block).filter(|_| at < end) else { return };
+        let start = index(self.geometry.block_start(block));
+        let mut plain = self.open_one(block, &stored.bytes.clone());
+        for position in at..end {
+            plain[position - start] = self.rng.u8(..);
+            self.model[position] = plain[position - start];
+        }
+        let buffer = Buffer::unpooled(plain.len() + 48);
+        let sealed = self.key.seal(block, 2, &[&plain], buffer).expect("it fits");
+        let bytes = sealed.bytes().to_vec();
+        self.server.insert(block, Stored { nonce: sealed.nonce(block), bytes });
+        self.note(format!("somebody else changes block {block} at {at}"));
+        self.lived.others += 1;
+    }
+
+    fn open_one(&self, block: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = Buffer::unpooled(bytes.len());
+        buffer.copy_from_slice(bytes);
+        let size = (block + 1) * BLOCK;
+        let view = FileView { size, generation: 9, holes: 0..u64::MAX };
+        let mut plain = vec![0; bytes.len() - 48];
+        let stored = StoredBytes { len: bytes.len(), buffer };
+        let opened = self.key.open(&view, block, stored, &mut plain);
+        assert!(opened.first_damage().is_none(), "{:?}", opened.first_damage());
+        plain
     }
 
     /// A position that is about the edge of a block now and then.
@@ -360,7 +451,7 @@ impl Life {
         let len = index(end - self.geometry.block_start(blocks.start));
         let mut buffer = Buffer::unpooled(stride * index(blocks.end - blocks.start));
         for (place, block) in blocks.clone().enumerate() {
-            let present = self.copy.present.contains_key(&block);
+            let present = !self.others && self.copy.present.contains_key(&block);
             let stored =
                 if present { self.copy.blocks.get(&block) } else { self.server.get(&block) };
             if let Some(stored) = stored {
@@ -397,6 +488,16 @@ impl Life {
                 self.now = self.now.max(at);
                 self.hand(Event::Wake);
             }
+            UnderWay::Merge(merge) => {
+                let stored = self.server.get(&merge.block).map_or(&[][..], |stored| &stored.bytes);
+                let mut buffer = Buffer::unpooled(stored.len());
+                buffer.copy_from_slice(stored);
+                let stored = StoredBytes { len: stored.len(), buffer };
+                let merged = merge.run(&self.key, 2, stored, false).expect("it opens");
+                self.lived.merges += 1;
+                let block = merge.block;
+                self.hand(Event::Merged { block, result: Ok(merged) });
+            }
             UnderWay::Seal { span, first_block, plain, buffer } => {
                 let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
                 let fails = self.rng.u32(..2000) < self.faults;
@@ -416,13 +517,18 @@ impl Life {
 
     fn carry_out(&mut self, stream: usize, write: &Write) -> Result<u64, Failure> {
         let conflicts = self.conflicts(write);
-        assert!(conflicts.is_empty() || stream == 1, "its own fault: {conflicts:?}");
+        assert!(conflicts.is_empty() || self.others || self.failed, "its own fault: {conflicts:?}");
+        if !conflicts.is_empty() {
+            self.lived.conflicts += conflicts.len() as u64;
+            return Err(Failure::Conflict(conflicts));
+        }
         let n_blocks = write.blocks().end - write.blocks().start;
         let error = |what: &str| TargetError::new(TargetErrorKind::Io, what);
         if self.rng.u32(..100) >= self.faults {
             self.store(stream, write, n_blocks);
             return Ok(write.bytes());
         }
+        self.failed = true;
         match self.rng.u32(..8) {
             0..3 => Err(Failure::Retry(error("nothing was done"))),
             3..5 => {
@@ -483,7 +589,8 @@ impl Life {
                     self.copy.present.insert(block, nonce);
                     // The rule of the record, at the moment when it could be broken.
                     let (server, copy) = (self.server.get(&block), self.copy.blocks.get(&block));
-                    assert!(server.is_some() && server == copy, "block {block} is called present");
+                    let same = server.is_some() && server == copy;
+                    assert!(same || self.others, "block {block} is called present");
                 }
             }
             Action::Done(result) => {
@@ -491,9 +598,12 @@ impl Life {
                 let count =
                     if result.is_ok() { &mut self.lived.passes } else { &mut self.lived.failed };
                 *count += 1;
+                self.failed |= result.is_err();
                 self.request = None;
                 self.drop_answers();
             }
+            Action::Merge(merge) => self.under_way.push(UnderWay::Merge(merge)),
+            Action::Refresh { block, plain } => self.pages.merged(block, &plain),
             Action::Issue { ticket, write } => {
                 self.forget(write.blocks());
                 self.under_way.push(UnderWay::Write { ticket, write });

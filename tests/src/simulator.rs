@@ -354,6 +354,7 @@ impl World {
                 self.met.cache_off += 1;
                 self.oracle.on_stream_off(stream);
             }
+            Action::Merge(_) | Action::Refresh { .. } => panic!("nothing is changed in part here"),
             Action::WakeAt(at) => self.under_way.push(UnderWay::Timer { at }),
             other => panic!("an action that the simulator does not know: {other:?}"),
         }
@@ -399,8 +400,8 @@ impl Host for World {
             };
             RunContent::Plain(run.clone().map(plain).collect())
         };
-        let (destinations, expectations) = (first.destinations, Vec::new());
-        Some(DirtyRun { blocks: run, content, destinations, expectations, folios })
+        let (destinations, partial) = (first.destinations, Vec::new());
+        Some(DirtyRun { blocks: run, content, destinations, partial, folios })
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {

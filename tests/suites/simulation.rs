@@ -69,6 +69,9 @@ fn a_file_keeps_what_was_written_through_all_its_life() {
         ("good passes", lived.passes),
         ("failed passes", lived.failed),
         ("lost caches", lived.caches_lost),
+        ("changes by somebody else", lived.others),
+        ("conflicts", lived.conflicts),
+        ("merges", lived.merges),
     ] {
         assert!(times >= n_seeds / 20, "only {times} {what} in {n_seeds} lives");
     }

@@ -1,6 +1,8 @@
 //! Files as their clients use them: against a model, with failures, and from a second reader.
 
-use sealback::{Config, CreateOptions, Engine, Error, Place};
+use std::time::Duration;
+
+use sealback::{Config, CreateOptions, Engine, Error, Place, RetryLimits};
 use sealback_crypto::Engine as Cipher;
 use sealback_stream::{
     BlockConflict, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions,
@@ -118,15 +120,18 @@ fn transient_errors_and_short_writes_are_retried_until_all_is_there() {
 }
 
 #[test]
-fn a_conflict_is_a_typed_error_and_the_data_stays_dirty() {
-    let engine = engine();
+fn a_block_that_stays_in_conflict_is_a_typed_error_and_its_data_stays_dirty() {
+    let retry = RetryLimits { first_delay: Duration::from_micros(10), ..RetryLimits::default() };
+    let engine = Engine::new(Config { retry, ..config() }).unwrap();
     let server = GateServer::new(memory(), Gate::default());
     let file = create(&engine, &server, None, 4096);
     file.write_at(0, b"mine").unwrap();
     let writeback = file.writeback();
-    server.hook.wait_for(1);
-    let blocks = vec![BlockConflict { block: 0, stored: None }];
-    server.hook.fail(0, Failure::Conflict(blocks));
+    for _attempt in 0..retry.max_attempts {
+        server.hook.wait_for(1);
+        let blocks = vec![BlockConflict { block: 0, stored: None }];
+        server.hook.fail(0, Failure::Conflict(blocks));
+    }
     assert!(matches!(writeback.wait(), Err(Error::Conflict { blocks }) if blocks[0].block == 0));
     assert_eq!(file.dirty_bytes(), 4);
     server.hook.open();

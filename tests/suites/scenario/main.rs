@@ -1,6 +1,7 @@
 //! Named behaviours: each test is one sentence that must hold.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
 
+mod conflicts;
 mod conformance;
 mod files;
 mod in_place;

@@ -42,7 +42,7 @@ impl Host for Folios {
             folios: vec![FolioEnd { folio, end: blocks.end }],
             content: RunContent::Plain(vec![PlainSlice::new(Arc::new(bytes), 0..4 * 4096)]),
             destinations: Destinations::ALL,
-            expectations: Vec::new(),
+            partial: Vec::new(),
             blocks,
         })
     }

@@ -1,0 +1,132 @@
+//! Two clients of one file: what one changes, the other keeps.
+
+use std::thread;
+
+use sealback::{CacheReport, Config, Engine};
+use sealback_stream::{
+    Cache, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions, Server,
+};
+use sealback_tests::reader::read_sealed;
+
+use crate::support::{ROOT, config, create, engine, memory, name, open, read_all, sample};
+
+#[test]
+fn what_two_clients_change_in_one_block_is_all_there() {
+    let server = memory();
+    let (first, second) = (engine(), engine());
+    let file = create(&first, &server, None, 4096);
+    file.write_at(0, &[b'.'; 4096]).unwrap();
+    file.sync().unwrap();
+    let other = open(&second, &server, None);
+    file.write_at(100, b"first").unwrap();
+    other.write_at(0, b"second").unwrap();
+    other.sync().unwrap();
+    let stats = file.writeback().wait().unwrap();
+    assert_eq!((stats.conflicts, stats.merges), (1, 1));
+    file.sync().unwrap();
+    let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap();
+    assert_eq!(&read.plaintext[..6], b"second");
+    assert_eq!(&read.plaintext[100..105], b"first");
+    let mut seen = [0; 6];
+    file.read_at(0, &mut seen).unwrap();
+    assert_eq!(&seen, b"second", "what is clean here became what is stored");
+}
+
+#[test]
+fn clients_that_append_to_the_same_block_damage_nothing() {
+    let server = memory();
+    let file = create(&engine(), &server, None, 4096);
+    let other = open(&engine(), &server, None);
+    file.write_at(0, &[1; 100]).unwrap();
+    other.write_at(0, &[2; 50]).unwrap();
+    file.sync().unwrap();
+    other.sync().unwrap();
+    let mut expected = vec![1; 100];
+    expected[..50].fill(2);
+    assert_eq!(read_all(&open(&engine(), &server, None)), expected);
+}
+
+#[test]
+fn after_a_merge_the_cache_has_the_servers_bytes() {
+    let server = memory();
+    let cache = MemoryCache::new(MemoryOptions::default());
+    // One block in each write, so that the cache has its own before the upload meets the conflict.
+    let small = Config { span_bytes: 4096, upload_window: 1, ..config() };
+    let file = create(&Engine::new(small).unwrap(), &server, Some(&cache), 4096);
+    file.write_at(0, &sample(8 * 4096)).unwrap();
+    file.sync().unwrap();
+    let other = open(&engine(), &server, None);
+    for block in [2, 5, 7] {
+        other.write_at(block * 4096 + 10, b"other").unwrap();
+    }
+    other.sync().unwrap();
+    for block in 0..8 {
+        file.write_at(block * 4096, b"mine").unwrap();
+    }
+    let stats = file.writeback().wait().unwrap();
+    assert_eq!(stats.merges, 3);
+    let mut reports = Vec::new();
+    assert!(file.verify_cache(|_, report| reports.push(report)).unwrap());
+    assert_eq!(reports, [CacheReport::Same; 8]);
+}
+
+#[test]
+fn a_grant_of_one_credit_to_each_stream_is_enough() {
+    let options = MemoryOptions::default().with_credits(1).with_boundary_blocks(1);
+    let server = crate::support::memory_with(options);
+    let cache = MemoryCache::new(options);
+    let file = create(&engine(), &server, Some(&cache), 4096);
+    for round in 0..300_u64 {
+        file.write_at(round % 7 * 10_000, &sample(20_000)).unwrap();
+        drop(file.writeback());
+    }
+    file.sync().unwrap();
+}
+
+/// Two clients, each with an engine of its own, change odd and even bytes of the same blocks.
+fn change_odd_and_even(server: &(dyn Server + Sync), caches: [Option<&dyn Cache>; 2], rounds: u8) {
+    const LEN: usize = 5 * 4096;
+    let file = create(&engine(), server, None, 4096);
+    file.write_at(0, &[0; LEN]).unwrap();
+    file.close().unwrap();
+    thread::scope(|scope| {
+        for (client, cache) in caches.into_iter().enumerate() {
+            let file = open(&engine(), server, cache);
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(client as u64);
+                for round in 1..=rounds {
+                    for at in (client..LEN).step_by(2 * rng.usize(50..200)) {
+                        file.write_at(at as u64, &[round]).unwrap();
+                    }
+                    file.sync().unwrap();
+                }
+                for at in (client..LEN).step_by(2) {
+                    file.write_at(at as u64, &[100 + u8::try_from(client).unwrap()]).unwrap();
+                }
+                file.close().unwrap();
+            });
+        }
+    });
+    let bytes = read_all(&open(&engine(), server, None));
+    let lost = bytes.iter().enumerate().filter(|(at, byte)| usize::from(**byte) != 100 + at % 2);
+    assert_eq!(lost.count(), 0, "bytes of one of the clients are lost");
+    for cache in caches {
+        assert!(read_all(&open(&engine(), server, cache)) == bytes, "through the cache");
+    }
+}
+
+#[test]
+fn two_clients_lose_nothing_of_each_other_in_memory() {
+    let caches = [0; 2].map(|_| MemoryCache::new(MemoryOptions::default()));
+    change_odd_and_even(&memory(), caches.each_ref().map(|cache| Some(cache as &dyn Cache)), 20);
+}
+
+#[test]
+fn two_clients_lose_nothing_of_each_other_on_disk() {
+    let dirs = [0; 3].map(|_| tempfile::tempdir().unwrap());
+    let server = LocalServer::open(dirs[0].path(), LocalOptions::default()).unwrap();
+    let cache =
+        |dir: &tempfile::TempDir| LocalCache::open(dir.path(), LocalOptions::default()).unwrap();
+    let caches = [cache(&dirs[1]), cache(&dirs[2])];
+    change_odd_and_even(&server, [Some(&caches[0]), Some(&caches[1])], 20);
+}
