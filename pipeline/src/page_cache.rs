@@ -178,7 +178,8 @@ impl Folios {
         for block in self.partly_covered(range) {
             let start = self.geometry.block_start(block);
             let end = (start + self.geometry.block_bytes()).min(self.size);
-            if start < end && !self.stored.contains_key(&block) {
+            let unknown = !self.stored.contains_key(&block);
+            if unknown && start < end && !self.missing(&(start..end)).is_empty() {
                 missing.push(start..end);
                 continue;
             }
