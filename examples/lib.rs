@@ -34,7 +34,9 @@ pub struct BadSize;
 
 impl fmt::Display for BadSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a size is a whole number of bytes, KiB, MiB, GiB or TiB, such as 64MiB")
+        f.write_str(
+            "a size is a whole number of bytes, KiB, MiB, GiB or TiB below 2^64, such as 64MiB",
+        )
     }
 }
 

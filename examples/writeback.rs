@@ -1,4 +1,4 @@
-//! Puts files, sealed, on a server that is a directory, and gets them back.
+//! Puts files, sealed, on a server that is a directory, gets them back, and changes them there.
 //!
 //! Without arguments it shows on a generated file, in a temporary directory, what the library
 //! does. What goes wrong is one line on standard error and exit status 1; a command line that
@@ -19,12 +19,22 @@ mod inspect;
 mod keygen;
 #[path = "writeback/output.rs"]
 mod output;
+#[path = "writeback/patch.rs"]
+mod patch;
 #[path = "writeback/progress.rs"]
 mod progress;
 #[path = "writeback/put.rs"]
 mod put;
+#[path = "writeback/rekey.rs"]
+mod rekey;
+#[path = "writeback/resize.rs"]
+mod resize;
+#[path = "writeback/source.rs"]
+mod source;
 #[path = "writeback/stores.rs"]
 mod stores;
+#[path = "writeback/summary.rs"]
+mod summary;
 #[path = "writeback/verify.rs"]
 mod verify;
 
@@ -63,7 +73,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Get(args)) => get::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Keygen(args)) => keygen::run(&args),
+        Some(Command::Patch(args)) => patch::run(&args),
+        Some(Command::Punch(args)) => resize::punch(&args),
         Some(Command::Put(args)) => put::run(&args),
+        Some(Command::Rekey(args)) => rekey::run(&args),
+        Some(Command::Truncate(args)) => resize::truncate(&args),
         Some(Command::Verify(args)) => verify::run(&args),
     }
 }

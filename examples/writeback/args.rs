@@ -3,12 +3,12 @@
 use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
-use sealback::{crypto, stream::Name};
+use sealback::{Error, crypto, stream::Name};
 use sealback_examples::parse_size;
 
 use crate::failure::Failure;
 
-/// Puts files, sealed, on a server that is a directory, and gets them back.
+/// Puts files, sealed, on a server that is a directory, gets them back, and changes them there.
 ///
 /// Without a command it shows what it does, in a temporary directory.
 #[derive(Debug, Parser)]
@@ -26,9 +26,30 @@ pub(crate) enum Command {
     Put(PutArgs),
     /// Opens a file from the server (or the cache) into a file that appears when it is whole
     Get(GetArgs),
-    /// Opens every block on the server, and names each that fails
+    /// Writes over a part of a file on the server, in place; the file grows if need be.
+    ///
+    /// Between the file's end and an offset behind it, zeros appear. A SRC of no bytes changes
+    /// nothing. If reading SRC fails, what was read before that is in the file, and the exit
+    /// status is 1. If writing fails, the file has its old size; of the bytes that were to be
+    /// written over, some blocks may be old, others new, and one torn if the server's disk is full;
+    /// the rest of the file is what it was.
+    Patch(PatchArgs),
+    /// Makes a file on the server shorter, or longer by zeros
+    Truncate(TruncateArgs),
+    /// Makes zeros of a part of a file; whole blocks of it take no room any more.
+    ///
+    /// The file's size stays; what lies behind its end is left out.
+    Punch(PunchArgs),
+    /// Has a file open with another root key from now on, and not with the one that it had.
+    ///
+    /// No block is touched. This revokes nothing: who had the old key may have kept the file's own.
+    Rekey(RekeyArgs),
+    /// Opens every block on the server, and names each that fails.
+    ///
+    /// The exit status is 1 if anything is damaged on the server, or if a block of the cache's copy
+    /// is not the server's.
     Verify(VerifyArgs),
-    /// Tells what the header says, and which blocks were sealed together
+    /// Tells what the header says, which blocks were sealed together, and which fail
     Inspect(InspectArgs),
 }
 
@@ -73,12 +94,90 @@ pub(crate) struct GetArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct PatchArgs {
+    /// The name on the server
+    #[arg(value_parser = Name::new)]
+    pub(crate) name: Name,
+    /// What to write: a file; '-' for standard input
+    pub(crate) src: PathBuf,
+    /// Where in the file it begins, in bytes: a size such as 4096 or 16KiB, at most 2^60
+    #[arg(long, value_name = "N", value_parser = parse_position)]
+    pub(crate) offset: u64,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) with: With,
+    /// Prints one JSON object instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TruncateArgs {
+    /// The name on the server
+    #[arg(value_parser = Name::new)]
+    pub(crate) name: Name,
+    /// How long the file is to be: a size such as 4096 or 16KiB, at most 2^60
+    #[arg(value_parser = parse_position)]
+    pub(crate) size: u64,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) with: With,
+    /// Prints one JSON object instead of a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PunchArgs {
+    /// The name on the server
+    #[arg(value_parser = Name::new)]
+    pub(crate) name: Name,
+    /// Where in the file the zeros begin, in bytes: a size such as 4096 or 16KiB, at most 2^60
+    #[arg(long, value_name = "N", value_parser = parse_position)]
+    pub(crate) offset: u64,
+    /// How many bytes become zeros: a size, at most 2^60
+    #[arg(long, value_name = "M", value_parser = parse_position)]
+    pub(crate) length: u64,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) with: With,
+    /// Prints one JSON object instead of a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RekeyArgs {
+    /// The name on the server
+    #[arg(value_parser = Name::new)]
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// The file with the new root key; it must exist
+    #[arg(long, value_name = "KEYFILE")]
+    pub(crate) new_key: PathBuf,
+    /// The cache: a directory, made if it is missing. Without it, a copy there is not used again
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// The name on the server
     #[arg(value_parser = Name::new)]
     pub(crate) name: Name,
     #[command(flatten)]
     pub(crate) at: At,
+    /// A cache: its copy is compared with the server, block by block, and each that differs is
+    /// named. A copy of another state of the file is emptied first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Prints one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -122,18 +221,13 @@ pub(crate) struct With {
 }
 
 impl PutArgs {
-    /// Whether the source is standard input.
-    pub(crate) fn is_stdin(&self) -> bool {
-        self.src.as_os_str() == "-"
-    }
-
     /// The name on the server, given or the source's own.
     pub(crate) fn name(&self) -> Result<Name, Failure> {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
         let usage = |kind, what: String| Failure::Usage(clap::Error::raw(kind, what + "\n"));
-        if self.is_stdin() {
+        if self.src.as_os_str() == "-" {
             let what = "standard input has no name: --name is needed";
             return Err(usage(ErrorKind::MissingRequiredArgument, what.to_owned()));
         }
@@ -149,6 +243,15 @@ fn parse_block_size(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text).map_err(|error| error.to_string())?;
     let geometry = crypto::Geometry::new(bytes);
     geometry.map_or(Err("a block is a power of two from 4KiB to 1MiB".to_owned()), |_| Ok(bytes))
+}
+
+/// A position in a file, or its size.
+fn parse_position(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    match bytes <= crypto::MAX_FILE_BYTES {
+        true => Ok(bytes),
+        false => Err(Error::TooLarge.to_string()),
+    }
 }
 
 fn parse_memory(text: &str) -> Result<usize, String> {

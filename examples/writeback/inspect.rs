@@ -1,6 +1,9 @@
-//! Tells what a header says, and which blocks were sealed together.
+//! Tells what a header says, which blocks were sealed together, and which are damaged or short.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 use sealback::{BlockReport, FileInfo, crypto::Nonce};
 use sealback_examples::Size;
@@ -10,27 +13,23 @@ use crate::{
     args::InspectArgs,
     failure::Failure,
     stores::{self, Stores},
-    verify::Counts,
+    summary,
+    verify::{Counts, Damaged},
 };
 
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let name = &args.name;
     let stores = Stores::open(&args.at, None)?;
     let engine = stores::plain_engine()?;
-    let file = stores.open_file(&engine, &args.name)?;
+    let file = stores.open_file(&engine, name)?;
+    let info = file.info();
     let mut blocks = Blocks::default();
-    file.verify(|block, report| blocks.add(block, report))
-        .map_err(|error| Failure::of_file(&args.name, &error))?;
-    let counts = blocks.counts;
-    let report = Report::new(args.name.as_str(), &file.info(), blocks);
-    let mut out = io::stdout().lock();
-    let written = match args.json {
-        true => serde_json::to_writer(&mut out, &report)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
-        false => report.print(&mut out),
-    };
-    written.and_then(|()| out.flush()).map_err(Failure::of_stdout)?;
-    counts.verdict(&args.name)
+    file.verify(|block, report| blocks.add(&info, block, report))
+        .map_err(|error| Failure::of_file(name, &error))?;
+    let complaint = blocks.counts.complaint();
+    let report = Report::new(name.as_str(), &info, blocks);
+    summary::tell(args.json, &report, |out| report.print(out))?;
+    complaint.map_or(Ok(()), |complaint| Err(Failure::of(name, complaint)))
 }
 
 /// What was found, block after block.
@@ -39,25 +38,29 @@ struct Blocks {
     counts: Counts,
     spans: Vec<Span>,
     damaged: Vec<Damaged>,
+    short: Vec<Short>,
     /// The nonce of the block before, if it opened.
     last: Option<Nonce>,
 }
 
 impl Blocks {
-    fn add(&mut self, block: u64, report: &BlockReport) {
+    fn add(&mut self, info: &FileInfo, block: u64, report: &BlockReport) {
         self.counts.add(report);
         let last = self.last.take();
         match report {
-            BlockReport::Damaged(damage) => {
-                self.damaged.push(Damaged { block, what: damage.kind.to_string() });
-            }
-            BlockReport::Opened { seal_gen, nonce, .. } => {
+            BlockReport::Damaged(damage) => self.damaged.push(Damaged::from(damage)),
+            BlockReport::Opened { len, seal_gen, nonce } => {
                 self.last = Some(*nonce);
                 match self.spans.last_mut() {
                     Some(span) if last.is_some_and(|last| prefix(&last) == prefix(nonce)) => {
                         span.n_blocks += 1;
                     }
                     _ => self.spans.push(Span::new(block, *seal_gen, nonce)),
+                }
+                let in_file =
+                    info.block_bytes.min(info.size.saturating_sub(block * info.block_bytes));
+                if u64::from(*len) < in_file {
+                    self.short.push(Short { block, len: *len });
                 }
             }
             _ => {}
@@ -86,17 +89,24 @@ impl Span {
     }
 }
 
+/// A block that is allowed to hold fewer bytes than the file has there: the rest are zeros.
 #[derive(Debug, Serialize)]
-struct Damaged {
+struct Short {
     block: u64,
-    what: String,
+    len: u32,
 }
 
-/// Blocks that may be holes, as the header says; the end is exclusive.
-#[derive(Debug, Serialize)]
-struct HoleRange {
+/// Blocks that may be holes or short, as the header says; the end is exclusive.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct HoleRange {
     from: u64,
     to: u64,
+}
+
+impl From<&Range<u64>> for HoleRange {
+    fn from(blocks: &Range<u64>) -> HoleRange {
+        HoleRange { from: blocks.start, to: blocks.end }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -113,6 +123,7 @@ struct Report<'a> {
     n_blocks: u64,
     n_holes: u64,
     damaged: Vec<Damaged>,
+    short: Vec<Short>,
     spans: Vec<Span>,
 }
 
@@ -127,10 +138,11 @@ impl Report<'_> {
             generation: info.generation,
             cuts: info.cuts,
             cut_pending: info.cut_pending,
-            hole_range: HoleRange { from: info.holes.start, to: info.holes.end },
+            hole_range: HoleRange::from(&info.holes),
             n_blocks: blocks.counts.n_blocks(),
             n_holes: blocks.counts.holes,
             damaged: blocks.damaged,
+            short: blocks.short,
             spans: blocks.spans,
         }
     }
@@ -143,15 +155,22 @@ impl Report<'_> {
         writeln!(out, "stored        {} bytes when dense", self.stored_bytes)?;
         writeln!(out, "block size    {}", Size(self.block_bytes))?;
         writeln!(out, "generation    {}", self.generation)?;
-        let pending = if self.cut_pending { ", and one is pending" } else { "" };
+        let pending = match self.cut_pending {
+            true => ", the last not finished: the next change to the file does that",
+            false => "",
+        };
         writeln!(out, "cuts          {}{pending}", self.cuts)?;
         match from < to {
             true => writeln!(out, "holes         {} within blocks {from}..{to}", self.n_holes)?,
-            false => writeln!(out, "holes         none")?,
+            false => writeln!(out, "holes         none allowed")?,
         }
-        writeln!(out, "blocks        {}, {} damaged", self.n_blocks, self.damaged.len())?;
+        let (n_damaged, n_short) = (self.damaged.len(), self.short.len());
+        writeln!(out, "blocks        {}, {n_damaged} damaged, {n_short} short", self.n_blocks)?;
         for Damaged { block, what } in &self.damaged {
             writeln!(out, "  block {block}: {what}")?;
+        }
+        for Short { block, len } in &self.short {
+            writeln!(out, "  block {block}: {len} bytes stored, the rest of it zeros")?;
         }
         writeln!(out, "spans         {} (blocks that were sealed together)", self.spans.len())?;
         if !self.spans.is_empty() {

@@ -65,6 +65,15 @@ impl Stores {
     }
 }
 
+/// Ends whatever writes the file back, and waits for that. A process that ends in the middle of a
+/// write may tear a block.
+pub(crate) fn stop(file: &sealback::File) {
+    // Only what is cancelled starts no other writeback behind it.
+    let writeback = file.writeback();
+    writeback.cancel();
+    let _ = writeback.wait();
+}
+
 /// An engine for a command's wishes.
 pub(crate) fn engine(with: &With) -> Result<Engine, Failure> {
     let mut config = Config { cipher: with.engine, memory_bytes: with.memory, ..Config::default() };
@@ -82,7 +91,7 @@ fn started(config: Config) -> Result<Engine, Failure> {
 }
 
 /// Reads a key file. Its bytes are wiped wherever they were.
-fn read_key(path: &Path) -> Result<RootKey, Failure> {
+pub(crate) fn read_key(path: &Path) -> Result<RootKey, Failure> {
     let failure = |error| Failure::of(format_args!("the key file {}", path.display()), error);
     let mut file = File::open(path).map_err(|error| failure(error.to_string()))?;
     let mut bytes = Zeroizing::new([0; LONGEST_KEY_FILE + 1]);

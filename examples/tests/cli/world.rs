@@ -3,6 +3,10 @@
 use std::{
     env, fs,
     io::Write,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -13,15 +17,20 @@ use tempfile::TempDir;
 pub(crate) const HEADER: usize = 8192;
 pub(crate) const PREFIX: usize = 48;
 
+/// The world's server and key.
+pub(crate) const AT: [&str; 4] = ["--server", "server", "--key", "key"];
+
 /// Where a test takes place.
 pub(crate) struct World {
     dir: TempDir,
+    /// The program runs as this user, if not as the tests' own.
+    user: Option<u32>,
 }
 
 impl World {
     /// A server, an empty cache directory, and a key in `key`.
     pub(crate) fn new() -> World {
-        let world = World { dir: tempfile::tempdir().unwrap() };
+        let world = World { dir: tempfile::tempdir().unwrap(), user: None };
         fs::create_dir(world.path("server")).unwrap();
         fs::create_dir(world.path("cache")).unwrap();
         world.run(&["keygen", "key"]).succeeds();
@@ -48,12 +57,55 @@ impl World {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
+    }
+
+    /// The same world with everything owned, and the program run, by a user whom permissions bind;
+    /// says so where there is none, and the test is skipped. `source` must be there.
+    pub(crate) fn unprivileged(mut self) -> Option<World> {
+        const NOBODY: u32 = 65534;
+        self.allow("source", 0);
+        if fs::read(self.path("source")).is_ok() {
+            own(self.dir.path(), NOBODY);
+            self.user = Some(NOBODY);
+        }
+        self.allow("source", 0o600);
+        // The program itself may lie where nobody else gets to.
+        let runs = self.command(&["--version"]).output().is_ok();
+        if !runs {
+            println!("skipped: permissions do not bind this user, and no other can be had");
+        }
+        runs.then_some(self)
+    }
+
+    /// Sets a path's permissions.
+    pub(crate) fn allow(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// Runs the program in the directory.
     pub(crate) fn run(&self, args: &[&str]) -> Outcome {
         Outcome::of(args, &self.command(args).output().unwrap())
+    }
+
+    /// Runs a command with the world's server and key.
+    pub(crate) fn on(&self, args: &[&str]) -> Outcome {
+        self.run(&[args, &AT].concat())
+    }
+
+    /// As `on`, with the given standard input.
+    pub(crate) fn on_with(&self, args: &[&str], stdin: &[u8]) -> Outcome {
+        self.run_with(&[args, &AT].concat(), stdin)
+    }
+
+    /// Writes `bytes` over a name at `offset`, which must succeed.
+    pub(crate) fn patch_bytes(&self, name: &str, bytes: &[u8], offset: usize, further: &[&str]) {
+        self.write("source", bytes);
+        let offset = offset.to_string();
+        self.on(&[&["patch", name, "source", "--offset", &offset], further].concat()).succeeds();
     }
 
     /// Runs the program with the given standard input.
@@ -68,8 +120,7 @@ impl World {
 
     /// Puts the file `src` under the name `name`, with further arguments.
     pub(crate) fn put(&self, src: &str, name: &str, further: &[&str]) -> Outcome {
-        let args = ["put", src, "--server", "server", "--key", "key", "--name", name];
-        self.run(&[&args, further].concat())
+        self.on(&[&["put", src, "--name", name], further].concat())
     }
 
     /// Puts bytes, which must succeed.
@@ -80,8 +131,7 @@ impl World {
 
     /// Gets a name into the file `out`, with further arguments.
     pub(crate) fn get(&self, name: &str, further: &[&str]) -> Outcome {
-        let args = ["get", name, "--server", "server", "--key", "key", "--out", "out"];
-        self.run(&[&args, further].concat())
+        self.on(&[&["get", name, "--out", "out"], further].concat())
     }
 
     /// Gets a name, which must succeed.
@@ -92,11 +142,11 @@ impl World {
     }
 
     pub(crate) fn verify(&self, name: &str) -> Outcome {
-        self.run(&["verify", name, "--server", "server", "--key", "key"])
+        self.on(&["verify", name])
     }
 
     pub(crate) fn inspect(&self, name: &str) -> Outcome {
-        self.run(&["inspect", name, "--server", "server", "--key", "key", "--json"])
+        self.on(&["inspect", name, "--json"])
     }
 
     /// Asserts that the server holds these names, its own directory, and no draft.
@@ -177,6 +227,14 @@ pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
         state.to_le_bytes()
     };
     (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+}
+
+/// Gives a directory and all in it to a user.
+fn own(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| own(&entry.unwrap().path(), user));
+    }
 }
 
 pub(crate) fn names_in(dir: &Path) -> Vec<String> {
