@@ -33,11 +33,16 @@ impl OpenFile {
         self.commit_growth(size, &holes)
     }
 
-    /// Commits a header: the file is at least `size` long.
+    /// Commits a header, with the lock that the size asks for.
     fn commit_growth(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
         let _one_at_a_time = self.commits();
-        let grows = size > self.header().size();
+        let grows = size > self.header().size() && !self.is_draft();
         let _locked = if grows { self.lock_size()? } else { None };
+        self.commit_size(size, holes)
+    }
+
+    /// Commits a header: the file is at least `size` long.
+    pub(crate) fn commit_size(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
         self.barrier()?;
         let next = |header: &Header| {
             header.commit(&HeaderChange {
@@ -81,7 +86,11 @@ impl OpenFile {
         for _attempt in 0..MAX_COMMITS {
             let header = self.header();
             let commit = next(&header)?;
-            let write = || Ok(self.target.write_slot(&commit.write)?);
+            let mut attempts = 0;
+            let write = || {
+                attempts += 1;
+                Ok(self.target.write_slot(&commit.write)?)
+            };
             match self.core.persist(None, write) {
                 Ok(()) => {
                     self.set_header(commit.header);
@@ -91,15 +100,16 @@ impl OpenFile {
                 Err(error) => return Err(error),
             }
             let now = self.reread_header(&header)?;
-            if now.mac() == commit.header.mac() {
-                // Ours: an attempt went through although it was answered otherwise.
-                self.set_header(now);
-                return Ok(());
-            }
-            if now.cuts() != header.cuts() {
+            // An attempt may have gone through although it was answered otherwise; but somebody
+            // else may have committed the very same.
+            let ours = attempts > 1 && now.mac() == commit.header.mac();
+            if !ours && now.cuts() != header.cuts() {
                 break;
             }
             self.adopt(now);
+            if ours {
+                return Ok(());
+            }
         }
         Err(Error::Conflict { blocks: Vec::new() })
     }
@@ -142,6 +152,11 @@ impl OpenFile {
             self.drop_cache();
         }
     }
+}
+
+/// What is sealed after this header was read says so.
+pub(crate) fn seal_gen(header: &Header) -> u32 {
+    header.view().seal_gen().unwrap_or(u32::MAX)
 }
 
 /// Gives a cache's copy its header, and cuts it to the size that this says.

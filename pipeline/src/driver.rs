@@ -22,7 +22,9 @@ use sealback_stream::{CacheFile, Completion, CompletionSink, Failure, Prepared, 
 use crate::{
     Error, RequestStats,
     engine::Core,
+    growth::Growth,
     io::Job,
+    open_file::OpenFile,
     request::{Action, Event, Host, Request},
     rmw::{Merge, Merged},
     source::{DirtyRun, FolioSource, PlainSlice},
@@ -43,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Merges a block that met somebody else's change. May block.
     pub(crate) merge: RunMerge,
+    /// Where the pass grows the file: left before the request counts as ended.
+    pub(crate) growth: Option<(Growth, Arc<OpenFile>)>,
     /// Called once when the request has ended, before anyone who waits for it goes on.
     pub(crate) on_done: Box<dyn FnOnce(&Ending) + Send>,
 }
@@ -220,19 +224,25 @@ impl Driver {
 
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
     /// set, that is for the thread to do, behind them.
-    fn end(self: &Arc<Self>, parts: Parts, ending: Ending) {
+    fn end(self: &Arc<Self>, mut parts: Parts, mut ending: Ending) {
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
-        let confirming = parts.cache.is_some();
+        let (confirming, growth) = (parts.cache.is_some(), parts.growth.take());
+        let core = self.core.clone();
+        let growing = growth.is_some();
         let finish = move || {
+            if let Some((growth, file)) = growth {
+                growth.leave(&file, &mut ending);
+            }
             (parts.on_done)(&ending);
             *driver.ending() = Some(ending);
             driver.ended.notify_all();
         };
+        let then = move || if growing { core.io.control(finish) } else { finish() };
         if confirming {
-            self.core.io.send(crate::engine::CACHE, Job::Run(Box::new(finish)));
+            self.core.io.send(crate::engine::CACHE, Job::Run(Box::new(then)));
         } else {
-            finish();
+            then();
         }
     }
 

@@ -174,7 +174,9 @@ impl Engine {
             place.server.create(name, file_id, &new.bytes)
         };
         let target = target.map_err(Error::server)?;
-        Ok(File::new(self.open_file(place, target, new.header)))
+        let file = self.open_file(place, target, new.header);
+        file.set_draft(options.replace);
+        Ok(File::new(file))
     }
 
     /// Opens a file.

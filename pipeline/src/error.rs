@@ -5,6 +5,8 @@ use std::{error, fmt, ops::Range, sync::Arc};
 use sealback_crypto::{BlockDamage, HeaderError};
 use sealback_stream::{BadName, BlockConflict, TargetError, TargetErrorKind};
 
+use crate::rmw::MergeError;
+
 /// An error of the engine or of a file.
 ///
 /// It can be cloned, because one failed writeback is reported to every open handle.
@@ -132,6 +134,15 @@ impl From<BadName> for Error {
 impl From<HeaderError> for Error {
     fn from(source: HeaderError) -> Error {
         Error::Header(Arc::new(source))
+    }
+}
+
+impl From<MergeError> for Error {
+    fn from(error: MergeError) -> Error {
+        match error {
+            MergeError::Damaged(damage) => Error::Damaged(damage),
+            MergeError::Seal(source) => Error::Seal(Arc::new(source)),
+        }
     }
 }
 

@@ -80,6 +80,9 @@ impl File {
         source: &mut dyn io::Read,
         mut each: impl FnMut(u64),
     ) -> Result<(u64, io::Result<()>), Error> {
+        if position > MAX_FILE_BYTES {
+            return Err(Error::TooLarge);
+        }
         let mut at = position;
         loop {
             let (_, positions) = self.file.folios().folio_at(at);
@@ -206,7 +209,9 @@ impl File {
     /// # Errors
     /// [`Error::Server`]: the earlier file is still there, whole.
     pub fn publish(&self) -> Result<(), Error> {
-        self.file.target.publish().map_err(Error::server)
+        self.file.target.publish().map_err(Error::server)?;
+        self.file.set_draft(false);
+        Ok(())
     }
 
     /// Syncs and lets go.

@@ -51,7 +51,7 @@ impl Job {
 /// within its stream's window, and everything else holds a buffer of a bounded pool.
 #[derive(Debug)]
 pub(crate) struct IoThreads {
-    /// One for each stream, then one for reading ahead, then one for control.
+    /// One for each stream, then one for reading ahead, one for control, one for locks.
     queues: Vec<Sender<Job>>,
     /// There until the end.
     timer: Option<Sender<(Duration, Wake)>>,
@@ -61,8 +61,8 @@ pub(crate) struct IoThreads {
 pub(crate) type Wake = Box<dyn FnOnce() + Send>;
 
 impl IoThreads {
-    /// Starts one thread for each stream, `n_readahead` for reading ahead, one for control, and the
-    /// timer.
+    /// Starts one thread for each stream, `n_readahead` for reading ahead, one for control, one for
+    /// locks, and the timer.
     pub(crate) fn start(n_streams: usize, n_readahead: usize) -> io::Result<IoThreads> {
         let mut threads = Vec::new();
         let mut queues = Vec::new();
@@ -80,6 +80,9 @@ impl IoThreads {
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
         threads.push(spawn("sealback-control", move || work(&receiver))?);
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        queues.push(sender);
+        threads.push(spawn("sealback-lock", move || work(&receiver))?);
         let (timer, receiver) = crossbeam_channel::unbounded();
         threads.push(spawn("sealback-timer", move || keep_time(&receiver))?);
         Ok(IoThreads { queues, timer: Some(timer), threads })
@@ -92,11 +95,18 @@ impl IoThreads {
 
     /// Sends work to the threads that read ahead.
     pub(crate) fn read_ahead(&self, run: impl FnOnce() + Send + 'static) {
+        self.send(self.queues.len() - 3, Job::Run(Box::new(run)));
+    }
+
+    /// Sends work that a request under way waits for: it may wait for its target, and for nobody
+    /// else's lock.
+    pub(crate) fn control(&self, run: impl FnOnce() + Send + 'static) {
         self.send(self.queues.len() - 2, Job::Run(Box::new(run)));
     }
 
-    /// Sends work that a request waits for, and that may block on its target alone.
-    pub(crate) fn control(&self, run: impl FnOnce() + Send + 'static) {
+    /// Sends work that may wait for another client to let go of a lock, as long as nothing that
+    /// this client holds waits for it.
+    pub(crate) fn lock(&self, run: impl FnOnce() + Send + 'static) {
         self.send(self.queues.len() - 1, Job::Run(Box::new(run)));
     }
 

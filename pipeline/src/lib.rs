@@ -55,6 +55,7 @@ mod engine;
 mod error;
 mod file;
 mod folio;
+mod growth;
 mod io;
 mod issuer;
 mod open_file;

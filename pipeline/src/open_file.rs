@@ -5,7 +5,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,7 @@ pub(crate) struct OpenFile {
     cache: Mutex<Option<Arc<dyn CacheFile>>>,
     header: Mutex<Header>,
     folios: Mutex<Folios>,
+    draft: AtomicBool,
     pub(crate) passes: Passes,
     pub(crate) sizes: Sizes,
     /// Held over a commit, so that commits of one client follow one another.
@@ -50,6 +54,7 @@ impl OpenFile {
             cache: Mutex::new(None),
             header: Mutex::new(header),
             folios: Mutex::new(folios),
+            draft: AtomicBool::new(false),
             passes: Passes::default(),
             sizes: Sizes::default(),
             commit: Mutex::new(()),
@@ -65,6 +70,15 @@ impl OpenFile {
         self.geometry
     }
 
+    /// Whether it is no file of its name yet: nobody else knows it.
+    pub(crate) fn is_draft(&self) -> bool {
+        self.draft.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_draft(&self, draft: bool) {
+        self.draft.store(draft, Ordering::Relaxed);
+    }
+
     /// Whether a cut was begun and not finished.
     pub(crate) fn cut_is_pending(&self) -> bool {
         self.header.lock().unwrap_or_else(PoisonError::into_inner).cut_pending()
@@ -75,7 +89,9 @@ impl OpenFile {
     }
 
     pub(crate) fn set_header(&self, header: Header) {
+        let (size, holes) = (header.size(), header.holes());
         *self.header.lock().unwrap_or_else(PoisonError::into_inner) = header;
+        self.folios().committed(size, &holes, &self.core.folios);
     }
 
     pub(crate) fn folios(&self) -> MutexGuard<'_, Folios> {
@@ -126,10 +142,18 @@ impl OpenFile {
         let sizes = self.hold_sizes_for_change()?;
         let grows = end.is_none_or(|end| end > self.folios().size());
         let growing = grows.then(|| self.hold_growth(&sizes));
-        if let Some(growing) = &growing {
-            self.fill_gap(growing, position)?;
+        if growing.is_some() {
+            self.grow_before(position);
         }
-        self.write_within(position, data)
+        let written = self.write_within(position, data);
+        if written.is_err() {
+            let mut folios = self.folios();
+            if folios.size() > folios.sent_to() {
+                let last = self.geometry.block_at(folios.size() - 1);
+                folios.leave_short(last);
+            }
+        }
+        written
     }
 
     /// Puts `memory`, whose first `len` bytes are new data for all that a folio has in the file, in

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use sealback_crypto::{Geometry, Sealed};
+use sealback_crypto::{Geometry, Nonce, Sealed};
 use sealback_stream::Expected;
 
 use crate::{
@@ -62,6 +62,15 @@ pub(crate) struct Folios {
     folios: BTreeMap<u64, Folio>,
     /// Folios in the order in which they became clean; some may be dirty again.
     clean: VecDeque<u64>,
+    /// The size that the header has.
+    committed: u64,
+    /// Positions from this one on were never sent to the server.
+    sent_to: u64,
+    /// Blocks behind the committed size that nobody has written.
+    gaps: RangeSet,
+    /// Blocks that the server has acknowledged with bytes behind the committed size: their nonces, and
+    /// the positions where they end.
+    uncommitted: BTreeMap<u64, (Nonce, u64)>,
     /// What is stored for blocks that have folios, as far as it is known.
     stored: BTreeMap<u64, Expected>,
     /// The server's own sealed bytes that the cache lacks, by first block.
@@ -97,6 +106,10 @@ impl Folios {
             folio_bytes: folio_bytes as u64,
             size,
             holes,
+            committed: size,
+            sent_to: size,
+            gaps: RangeSet::default(),
+            uncommitted: BTreeMap::new(),
             folios: BTreeMap::new(),
             clean: VecDeque::new(),
             stored: BTreeMap::new(),
@@ -147,7 +160,7 @@ impl Folios {
 
     /// Whether a writeback would find something to do.
     pub(crate) fn has_work(&self) -> bool {
-        self.dirty_bytes > 0 || !self.copies.is_empty()
+        self.dirty_bytes > 0 || !self.copies.is_empty() || self.grows()
     }
 
     /// Bytes of sealed copies that wait for the cache.
@@ -320,19 +333,124 @@ impl Folios {
         self.folios.get(&folio).is_some_and(|folio| Arc::strong_count(&folio.bytes) > 1)
     }
 
-    /// What lies between the file's end and a `position` behind it.
-    pub(crate) fn gap(&self, position: u64) -> Gap {
-        let geometry = self.geometry;
-        let size = self.size;
-        let block_end = geometry.block_start(geometry.n_blocks(size));
-        let rest = size..block_end.clamp(size.min(position), position.max(size));
-        let holes = geometry.n_blocks(size)..geometry.block_at(position);
-        let head = geometry.block_start(geometry.block_at(position)).max(rest.end)..position;
-        Gap { rest, holes, head }
+    /// Whether there is something behind the committed size.
+    pub(crate) fn grows(&self) -> bool {
+        self.size > self.committed
+    }
+
+    /// The positions that may be on the server, from the first on (exclusive end).
+    pub(crate) fn sent_to(&self) -> u64 {
+        self.sent_to
+    }
+
+    /// A header of that size, with these holes, counts now.
+    pub(crate) fn committed(&mut self, size: u64, holes: &Range<u64>, pool: &FolioPool) {
+        self.allow_holes(holes);
+        let n_blocks = self.geometry.n_blocks(size);
+        self.sent_to = self.sent_to.max(size);
+        self.grow_over(size, pool);
+        self.committed = size;
+        self.gaps.take(&(0..n_blocks));
+        self.uncommitted.retain(|_, (_, end)| *end > size);
+    }
+
+    /// Makes the file `size` long, if it is shorter, with blocks before `end` that nobody has written:
+    /// they are to be made holes before the size is committed.
+    pub(crate) fn grow(&mut self, size: u64, end: u64, pool: &FolioPool) {
+        if self.size < size {
+            let geometry = self.geometry;
+            let last = geometry.block_at(self.size);
+            // The block that it ended in stays shorter than it should be, unless it is sealed anew.
+            let is_short = last < geometry.n_blocks(self.size) && !self.is_dirty(last);
+            let first = if is_short { last } else { geometry.n_blocks(self.size) };
+            self.allow_holes(&(first..end));
+            self.gaps.insert(geometry.n_blocks(self.size)..end);
+            self.grow_over(size, pool);
+        }
+    }
+
+    /// A block that the file has grown into may stay as it is stored: short, or not there at all.
+    pub(crate) fn leave_short(&mut self, block: u64) {
+        if self.is_dirty(block) {
+            return;
+        }
+        self.allow_holes(&(block..block + 1));
+        if self.geometry.block_start(block) >= self.sent_to {
+            self.gaps.insert(block..block + 1);
+        }
+    }
+
+    fn is_dirty(&self, block: u64) -> bool {
+        let start = self.geometry.block_start(block);
+        let positions = start..start + self.geometry.block_bytes();
+        let mut mates = self.folios.range(self.block_mates(start / self.folio_bytes));
+        mates.any(|(_, folio)| folio.dirty.intersects(&positions))
+    }
+
+    /// The size is at least that now. A block that is dirty is valid as a whole: what is new of the
+    /// one that the file ended in is zeros, unless a merge finds something else there.
+    fn grow_over(&mut self, size: u64, pool: &FolioPool) {
+        if self.size >= size {
+            return;
+        }
+        let block = self.geometry.block_at(self.size);
+        let start = self.geometry.block_start(block);
+        let rest = self.size..size.min(start + self.geometry.block_bytes());
+        self.size = size;
+        let mates = self.block_mates(start / self.folio_bytes);
+        let is_dirty = self.folios.range(mates).any(|(_, folio)| !folio.is_clean());
+        let mut at = rest.start;
+        while is_dirty && at < rest.end {
+            let (_, positions) = self.folio_at(at);
+            let end = positions.end.min(rest.end);
+            let zeros = vec![0; index_of(end - at)];
+            let mut memory = Some(pool.take_over_budget());
+            self.put(at, &zeros, false, &mut memory);
+            at = end;
+        }
+    }
+
+    /// The first blocks that are to be made holes before anything behind the committed size is
+    /// written.
+    pub(crate) fn first_gap(&self) -> Option<Range<u64>> {
+        self.gaps.iter().next().cloned()
+    }
+
+    /// They are.
+    pub(crate) fn gap_closed(&mut self, blocks: &Range<u64>) {
+        self.gaps.take(blocks);
+        let end = self.geometry.block_start(blocks.end).min(self.size);
+        self.sent_to = self.sent_to.max(end);
+    }
+
+    /// The size up to which everything is on the server: all of it, or whole blocks.
+    pub(crate) fn clean_to(&self) -> u64 {
+        let from = self.committed;
+        let gap = self.first_gap().map(|gap| gap.start);
+        let dirty = self.folios.range(from / self.folio_bytes..).find_map(|(_, folio)| {
+            let sets = folio.handed_out.iter().chain([&folio.dirty]);
+            let first = |set: &RangeSet| set.first_within(&(from..u64::MAX));
+            sets.filter_map(first).map(|range| self.geometry.block_at(range.start)).min()
+        });
+        let missing = gap.into_iter().chain(dirty).min();
+        missing.map_or(self.size, |block| self.geometry.block_start(block))
+    }
+
+    /// Whether the server has acknowledged a block with bytes behind the committed size.
+    pub(crate) fn is_uncommitted(&self, block: u64) -> bool {
+        self.uncommitted.contains_key(&block)
+    }
+
+    /// Blocks that the server has acknowledged with bytes behind the committed size.
+    pub(crate) fn uncommitted(&self) -> Vec<(u64, Nonce)> {
+        self.uncommitted.iter().map(|(block, (nonce, _))| (*block, *nonce)).collect()
     }
 
     /// These blocks may be holes from now on.
     pub(crate) fn allow_holes(&mut self, blocks: &Range<u64>) {
+        if blocks.start >= blocks.end {
+            return;
+        }
         self.holes = hull(&self.holes, blocks);
     }
 
@@ -342,8 +460,16 @@ impl Folios {
         self.drop_positions(&(size..u64::MAX));
         self.drop_copies(&(self.geometry.block_at(size)..u64::MAX));
         self.stored.split_off(&n_blocks);
+        self.uncommitted.split_off(&n_blocks);
+        self.gaps.take(&(n_blocks..u64::MAX));
+        self.sent_to = self.sent_to.min(size);
         self.holes.end = self.holes.end.min(n_blocks).max(self.holes.start);
         self.size = size;
+        let last = self.geometry.block_at(size);
+        if last < n_blocks && size > self.sent_to {
+            // What was written to it may all have been cut off.
+            self.leave_short(last);
+        }
     }
 
     /// These blocks have become holes. With nothing under writeback.
@@ -378,11 +504,8 @@ impl Folios {
         }
     }
 
-    /// Makes a block, all of which is here, dirty, so that it is sealed anew; a hole stays one.
+    /// Makes a block, all of which is here, dirty, so that it is sealed anew.
     pub(crate) fn dirty_again(&mut self, block: u64) {
-        if self.stored.get(&block) == Some(&Expected::Absent) {
-            return;
-        }
         let start = self.geometry.block_start(block);
         let end = (start + self.geometry.block_bytes()).min(self.size);
         let mut at = start;
@@ -404,9 +527,16 @@ impl Folios {
     }
 
     /// These blocks are on the server now, with these nonces.
-    pub(crate) fn note_stored(&mut self, sealed: &Sealed) {
+    pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
+        // A draft is nobody else's, and may be large.
+        let committed = if draft { u64::MAX } else { self.committed };
+        let sealed_to = self.geometry.block_start(sealed.blocks().start) + sealed.plaintext_len();
         for (block, nonce) in sealed.nonces() {
             let start = self.geometry.block_start(block);
+            let end = sealed_to.min(start + self.geometry.block_bytes());
+            if end > committed {
+                self.uncommitted.insert(block, (nonce, end));
+            }
             if self.has(self.folio_at(start).0) {
                 self.stored.insert(block, Expected::Nonce(nonce));
             }
@@ -459,9 +589,21 @@ impl Folios {
         self.geometry.block_at(self.size)
     }
 
+    /// How many blocks a pass that does not grow the file may take.
+    pub(crate) fn n_blocks_without_growth(&self) -> u64 {
+        let grows = self.grows();
+        if grows {
+            self.geometry.block_at(self.committed)
+        } else {
+            self.geometry.n_blocks(self.size)
+        }
+    }
+
     /// Takes the next run of blocks that begins within `within`.
     pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> Option<DirtyRun> {
-        let end = within.end.min(self.geometry.n_blocks(self.size)).max(within.start);
+        // A gap that has opened since the pass began is closed before anything behind it is sent.
+        let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
+        let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
         let within = within.start..end;
         let dirty = self.next_dirty_blocks(within.clone(), max_blocks);
         let copy = self.copies.range(within).next().map(|(start, _)| *start);
@@ -527,6 +669,7 @@ impl Folios {
         let geometry = self.geometry;
         let end = geometry.block_start(blocks.end).min(self.size);
         let positions = geometry.block_start(blocks.start)..end;
+        self.sent_to = self.sent_to.max(end);
         let (mut slices, mut ends) = (Vec::new(), Vec::new());
         let mut dirty = RangeSet::default();
         let first = positions.start / self.folio_bytes;
@@ -646,17 +789,6 @@ impl Folios {
         let first = index / per_block * per_block;
         first..first + per_block
     }
-}
-
-/// What lies between a file's end and a position behind it, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gap {
-    /// Positions: the rest of the block that the file ends in.
-    pub(crate) rest: Range<u64>,
-    /// Whole blocks.
-    pub(crate) holes: Range<u64>,
-    /// Positions: the beginning of the block that the position is in.
-    pub(crate) head: Range<u64>,
 }
 
 fn covering_end(geometry: Geometry, dirty: &Range<u64>) -> u64 {

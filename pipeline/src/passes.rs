@@ -4,15 +4,17 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use sealback_crypto::Sealed;
+use sealback_crypto::{Header, Sealed};
 use sealback_stream::Target;
 
 use crate::{
     Error,
+    commit::seal_gen,
     driver::{Driver, Ending, Parts},
+    growth::Growth,
     open_file::OpenFile,
     reader::MAX_READS,
-    rmw::{Merge, MergeError, Merged},
+    rmw::{Merge, MergeError, MergeLimits, Merged},
     source::{DirtyRun, FolioSource, Writeback},
     trace::Observer,
 };
@@ -159,11 +161,13 @@ impl OpenFile {
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
         let header = self.header();
-        let seal_gen = u32::try_from(header.generation() + 1).unwrap_or(u32::MAX);
+        let seal_gen = seal_gen(&header);
         let cache = self.cache();
         let (file, merging) = (self.clone(), self.clone());
+        let growth = self.grows().then(Growth::default);
+        let grows = growth.is_some();
         let parts = Parts {
-            source: Arc::new(Pass { file: self.clone(), kind }),
+            source: Arc::new(Pass { file: self.clone(), kind, grows }),
             content_key: header.content_key().clone(),
             seal_gen,
             targets: vec![
@@ -172,37 +176,52 @@ impl OpenFile {
             ],
             cache,
             observer,
-            merge: Arc::new(move |merge| merging.merge(merge)),
+            merge: Arc::new(move |merge| merging.merge(merge, grows)),
+            growth: growth.clone().map(|growth| (growth, self.clone())),
             on_done: Box::new(move |ending| file.pass_ended(ending)),
         };
         let driver = self.core.start(header.geometry(), parts);
         state.running = Some(driver.clone());
         drop(state);
-        self.core.begin(&driver);
+        match growth {
+            Some(growth) => {
+                let (file, driver) = (self.clone(), driver.clone());
+                self.core.io.lock(move || growth.enter(&file, &driver));
+            }
+            None => self.core.begin(&driver),
+        }
         driver
     }
 
     /// Lays what was dirtied here over a block as it is on the server now: never the cache's copy,
     /// which may be what the change was made of.
-    fn merge(&self, merge: &Merge) -> Result<Merged, Error> {
+    fn merge(&self, merge: &Merge, grows: bool) -> Result<Merged, Error> {
         let known = self.header();
-        let seal_gen = u32::try_from(known.generation() + 1).unwrap_or(u32::MAX);
-        let behind_end = merge.block >= self.geometry().n_blocks(known.size());
+        let seal_gen = seal_gen(&known);
+        let limits = self.merge_limits(&known, merge.block, grows);
         let blocks = merge.block..merge.block + 1;
         let mut attempt = 1;
         loop {
             let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
             let stored = self.core.persist(None, read)?;
-            match merge.run(known.content_key(), seal_gen, stored, behind_end) {
+            match merge.run(known.content_key(), seal_gen, stored, &limits) {
                 Ok(merged) => return Ok(merged),
-                Err(MergeError::Seal(error)) => return Err(Error::Seal(Arc::new(error))),
-                Err(MergeError::Damaged(damage)) if attempt == MAX_READS => {
-                    return Err(Error::Damaged(damage));
-                }
                 // Somebody may be writing it.
-                Err(MergeError::Damaged(_)) => attempt += 1,
+                Err(MergeError::Damaged(_)) if attempt < MAX_READS => attempt += 1,
+                Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn merge_limits(&self, header: &Header, block: u64, grows: bool) -> MergeLimits {
+        let (geometry, size) = (self.geometry(), header.size());
+        let committed = match block < geometry.n_blocks(size) {
+            true => geometry.block_len(block, size),
+            false => 0,
+        };
+        let all = if header.cut_pending() { committed } else { geometry.block_bytes() };
+        let ours = !grows || self.folios().is_uncommitted(block);
+        MergeLimits { theirs: if ours { all } else { committed }, all }
     }
 
     fn pass_ended(self: &Arc<Self>, ending: &Ending) {
@@ -249,6 +268,8 @@ impl OpenFile {
 struct Pass {
     file: Arc<OpenFile>,
     kind: PassKind,
+    /// It may write behind the committed size.
+    grows: bool,
 }
 
 impl FolioSource for Pass {
@@ -259,11 +280,13 @@ impl FolioSource for Pass {
             PassKind::Block(block) => from.max(block)..block + 1,
             PassKind::Sync => from..u64::MAX,
         };
+        let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
+        let within = within.start..within.end.min(end).max(within.start);
         folios.next_run(within, max_blocks)
     }
 
     fn stored(&self, sealed: &Sealed) {
-        self.file.folios().note_stored(sealed);
+        self.file.folios().note_stored(sealed, self.file.is_draft());
     }
 
     fn merged(&self, block: u64, plain: &[u8]) {

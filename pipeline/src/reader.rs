@@ -105,6 +105,11 @@ impl OpenFile {
         size: u64,
     ) -> Result<Vec<Option<Nonce>>, Error> {
         let geometry = self.geometry();
+        // What was never sent there is zeros, and no reason to call a block short.
+        let size = size.min(self.folios().sent_to());
+        let n_sent = size.saturating_sub(range.start).min(to.len() as u64);
+        let (to, never_sent) = to.split_at_mut(index_of(n_sent));
+        never_sent.fill(0);
         let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
         let mut nonces = Vec::new();
         let mut first = geometry.block_at(range.start);
@@ -123,6 +128,8 @@ impl OpenFile {
                 nonces.extend(opened);
             }
         }
+        let n_blocks = geometry.n_blocks(range.end - range.start);
+        nonces.resize(index_of(n_blocks), None);
         Ok(nonces)
     }
 

@@ -46,6 +46,8 @@ use crate::{
 pub enum Event {
     /// Stop: issue nothing more, wait for what is in flight, leave the rest dirty.
     Cancel,
+    /// Stop as for [`Cancel`](Event::Cancel), for this reason.
+    Fail(Error),
     /// A block's merge has ended.
     Merged {
         /// The block, from [`Action::Merge`].
@@ -225,6 +227,7 @@ impl Request {
     pub fn handle(&mut self, event: Event, now: Duration, host: &mut impl Host) {
         match event {
             Event::Cancel => self.end_with(Error::Cancelled),
+            Event::Fail(error) => self.end_with(error),
             Event::Merged { block, result } => self.on_merged(block, result, host),
             Event::Sealed { span, result } => self.on_sealed(span, result, host),
             Event::Terminated { ticket, outcome } => self.on_terminated(ticket, outcome, now, host),

@@ -1,4 +1,4 @@
-//! Sizes and holes: growing over a gap, cutting, punching.
+//! Sizes and holes: cutting and punching, and who may do so.
 //!
 //! Whoever reads or writes blocks shares the sizes; a cut or a punch has them alone, with no pass
 //! under way. The orders are those that leave a crash nothing to lose:
@@ -8,7 +8,7 @@
 //!   the flag. Whoever finds the flag finishes the cut before he changes anything.
 //! - **Punch:** a header that allows holes there; then the holes, where the blocks are still what
 //!   they were when the punch began.
-//! - **Growth:** what lies behind the end is made a hole, then written, then committed.
+//! - **Growth:** see `growth.rs`.
 
 use std::{
     ops::Range,
@@ -83,25 +83,6 @@ impl OpenFile {
         self.sizes.growing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Grows the file over a gap, if `position` lies behind its end: whole blocks in it become
-    /// holes.
-    pub(crate) fn fill_gap(
-        self: &Arc<Self>,
-        _growing: &MutexGuard<'_, ()>,
-        position: u64,
-    ) -> Result<(), Error> {
-        if self.folios().size() >= position {
-            return Ok(());
-        }
-        let gap = self.folios().gap(position);
-        self.write_zeros(gap.rest)?;
-        if !gap.holes.is_empty() {
-            self.make_holes(&gap.holes, &[])?;
-            self.folios().allow_holes(&gap.holes);
-        }
-        self.write_zeros(gap.head)
-    }
-
     fn write_zeros(self: &Arc<Self>, range: Range<u64>) -> Result<(), Error> {
         let mut at = range.start;
         while at < range.end {
@@ -120,26 +101,15 @@ impl OpenFile {
         loop {
             let sizes = self.hold_sizes_for_change()?;
             if size >= self.folios().size() {
-                return self.extend(&sizes, size);
+                let _growing = self.hold_growth(&sizes);
+                self.grow_to(size);
+                return Ok(());
             }
             drop(sizes);
             if self.shrink(size)? {
                 return Ok(());
             }
         }
-    }
-
-    /// Grows the file by zeros: holes, and a last block that is sealed, so that the stored file
-    /// reaches up to it.
-    fn extend(self: &Arc<Self>, sizes: &SizeGuard<'_>, size: u64) -> Result<(), Error> {
-        let growing = self.hold_growth(sizes);
-        if self.folios().size() >= size {
-            return Ok(());
-        }
-        let geometry = self.geometry();
-        self.fill_gap(&growing, geometry.block_start(geometry.block_at(size - 1)))?;
-        let from = self.folios().size().max(geometry.block_start(geometry.block_at(size - 1)));
-        self.write_zeros(from..size)
     }
 
     /// Cuts the file, unless it has become shorter than that meanwhile.
@@ -158,6 +128,10 @@ impl OpenFile {
             self.finish_cut(&alone)?;
         } else {
             self.cut_folios(size);
+            if self.folios().is_uncommitted(self.geometry().block_at(size)) {
+                // It was sent with what is cut off now, which must not come back when it grows.
+                self.redirty_last_block(size)?;
+            }
         }
         Ok(true)
     }
@@ -189,6 +163,12 @@ impl OpenFile {
 
     /// Seals the last block anew, so that nothing of what was cut off is left in it.
     fn reseal_last_block(self: &Arc<Self>, alone: &Alone<'_>, size: u64) -> Result<(), Error> {
+        self.redirty_last_block(size)?;
+        self.run_pass(&alone.passes, PassKind::Block(self.geometry().block_at(size)))
+    }
+
+    /// Makes what is left of the last block dirty.
+    fn redirty_last_block(self: &Arc<Self>, size: u64) -> Result<(), Error> {
         let geometry = self.geometry();
         let block = geometry.block_at(size);
         let range = geometry.block_start(block)..size;
@@ -201,7 +181,7 @@ impl OpenFile {
                 let missing = folios.missing(&range);
                 if missing.is_empty() {
                     folios.dirty_again(block);
-                    break;
+                    return Ok(());
                 }
                 missing
             };
@@ -209,7 +189,6 @@ impl OpenFile {
                 self.fill(&missing)?;
             }
         }
-        self.run_pass(&alone.passes, PassKind::Block(block))
     }
 
     /// Makes zeros of `range`, as far as it lies within the file: holes of whole blocks.
@@ -283,13 +262,21 @@ impl OpenFile {
         Ok(blocks.clone().map(expectation).collect())
     }
 
+    /// Clears the cache's record of blocks that are about to be changed on the server: one that cannot
+    /// be cleared would bring back what was there.
+    pub(crate) fn forget_cached(&self, blocks: &Range<u64>) -> Result<(), Error> {
+        let Some(cache) = self.cache() else { return Ok(()) };
+        let forgotten = cache.forget(blocks.clone()).or_else(|_| cache.invalidate());
+        forgotten.map_err(Error::server)
+    }
+
     /// Writes holes to the server, and lets the cache forget what was there.
-    fn make_holes(&self, blocks: &Range<u64>, expectations: &[Expectation]) -> Result<(), Error> {
-        if let Some(cache) = self.cache() {
-            let forgotten = cache.forget(blocks.clone()).or_else(|_| cache.invalidate());
-            // A record that cannot be cleared would bring back what becomes a hole now.
-            forgotten.map_err(Error::server)?;
-        }
+    pub(crate) fn make_holes(
+        &self,
+        blocks: &Range<u64>,
+        expectations: &[Expectation],
+    ) -> Result<(), Error> {
+        self.forget_cached(blocks)?;
         let geometry = self.geometry();
         let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
         let mut rest = blocks.clone();

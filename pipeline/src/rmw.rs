@@ -7,10 +7,10 @@
 use std::{collections::VecDeque, error, fmt, ops::Range};
 
 use sealback_crypto::{
-    BlockDamage, Buffer, ContentKey, FileView, Geometry, SealError, Sealed, Stored, Verdict,
+    BlockDamage, Buffer, ContentKey, FileView, Geometry, Nonce, SealError, Sealed, Stored, Verdict,
 };
 use sealback_stream::Expected;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::ranges::index_of;
 
@@ -23,6 +23,15 @@ pub struct Merge {
     pub ours: Sealed,
     /// The positions in the file that were dirty here, ascending.
     pub dirty: Vec<Range<u64>>,
+}
+
+/// How much of a block counts, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeLimits {
+    /// Of what is stored: what lies behind the committed size is nobody's, for who has the size lock.
+    pub theirs: u64,
+    /// Of both: what lies behind is being cut off.
+    pub all: u64,
 }
 
 /// Both changes in one block.
@@ -58,8 +67,7 @@ impl fmt::Display for MergeError {
 impl error::Error for MergeError {}
 
 impl Merge {
-    /// Lays the dirty bytes over what is stored now. Blocks that do not open count as holes where
-    /// `may_be_lost`: behind the committed size, where nobody was promised anything.
+    /// Lays the dirty bytes over what is stored now, as far as `limits` let it count.
     ///
     /// # Errors
     /// What is stored does not open, or sealing failed.
@@ -68,26 +76,26 @@ impl Merge {
         key: &ContentKey,
         seal_gen: u32,
         stored: Stored,
-        may_be_lost: bool,
+        limits: &MergeLimits,
     ) -> Result<Merged, MergeError> {
         let geometry = key.geometry();
         let start = geometry.block_start(self.block);
         let nonce = stored.nonce(geometry, 0);
-        let (mut plain, their_len) = match open(key, self.block, stored) {
-            Ok(opened) => opened,
-            Err(_) if may_be_lost => (Zeroizing::new(vec![0; block_len(geometry)]), 0),
-            Err(damage) => return Err(MergeError::Damaged(damage)),
+        let (mut plain, their_len) = match limits.theirs {
+            0 => (Zeroizing::new(vec![0; block_len(geometry)]), 0),
+            _ => open(key, self.block, stored).map_err(MergeError::Damaged)?,
         };
+        let their_len = their_len.min(index_of(limits.theirs));
+        plain[their_len..].zeroize();
         let (ours, our_len) = open(key, self.block, self.stored()).map_err(MergeError::Damaged)?;
         for dirty in &self.dirty {
             let range = index_of(dirty.start - start)..index_of(dirty.end - start);
             plain[range.clone()].copy_from_slice(&ours[range]);
         }
-        plain.truncate(their_len.max(our_len));
-        let buffer = Buffer::unpooled(index_of(geometry.span_bytes(plain.len() as u64)));
-        let sealed = key.seal(self.block, seal_gen, &[&plain], buffer).map_err(MergeError::Seal)?;
-        let expected = nonce.map_or(Expected::Absent, Expected::Nonce);
-        Ok(Merged { sealed, expected, plain })
+        let len = their_len.max(our_len).min(index_of(limits.all));
+        plain[len..].zeroize();
+        plain.truncate(len);
+        seal(key, seal_gen, self.block, nonce, plain)
     }
 
     /// What was sealed here, as if it had been read.
@@ -97,6 +105,42 @@ impl Merge {
         buffer.copy_from_slice(bytes);
         Stored { len: bytes.len(), buffer }
     }
+}
+
+/// Seals a block anew that holds more than `len` bytes, without what is behind them; `None` if it
+/// holds no more.
+///
+/// # Errors
+/// What is stored does not open, or sealing failed.
+pub(crate) fn trim(
+    key: &ContentKey,
+    seal_gen: u32,
+    block: u64,
+    stored: Stored,
+    len: usize,
+) -> Result<Option<Merged>, MergeError> {
+    let nonce = stored.nonce(key.geometry(), 0);
+    let (mut plain, stored_len) = open(key, block, stored).map_err(MergeError::Damaged)?;
+    if stored_len <= len {
+        return Ok(None);
+    }
+    plain[len..].zeroize();
+    plain.truncate(len);
+    seal(key, seal_gen, block, nonce, plain).map(Some)
+}
+
+/// Seals one block, and says what it was made of.
+fn seal(
+    key: &ContentKey,
+    seal_gen: u32,
+    block: u64,
+    nonce: Option<Nonce>,
+    plain: Zeroizing<Vec<u8>>,
+) -> Result<Merged, MergeError> {
+    let buffer = Buffer::unpooled(index_of(key.geometry().span_bytes(plain.len() as u64)));
+    let sealed = key.seal(block, seal_gen, &[&plain], buffer).map_err(MergeError::Seal)?;
+    let expected = nonce.map_or(Expected::Absent, Expected::Nonce);
+    Ok(Merged { sealed, expected, plain })
 }
 
 /// Opens one block, whatever its length: a block of plaintext with zeros behind, and its length.

@@ -60,11 +60,19 @@ impl PageCache {
         self.folios.set_stored(block, expected);
     }
 
-    /// What lies between the end and `position`: the rest of the last block (positions), whole
-    /// blocks, the head of the block that `position` is in (positions).
-    pub fn gap(&self, position: u64) -> [Range<u64>; 3] {
-        let gap = self.folios.gap(position);
-        [gap.rest, gap.holes, gap.head]
+    /// Makes the file `size` long, if it is shorter.
+    pub fn grow(&mut self, size: u64, geometry: Geometry) {
+        self.folios.grow(size, geometry.n_blocks(size), &self.pool);
+    }
+
+    /// Takes the blocks that are to be made holes.
+    pub fn take_gaps(&mut self) -> Vec<Range<u64>> {
+        let gaps = std::iter::from_fn(|| {
+            let gap = self.folios.first_gap()?;
+            self.folios.gap_closed(&gap);
+            Some(gap)
+        });
+        gaps.collect()
     }
 
     /// The file ends at `size` now. Nothing may be under writeback.
@@ -90,7 +98,7 @@ impl PageCache {
 
     /// As [`FolioSource::stored`](crate::source::FolioSource::stored).
     pub fn stored(&mut self, sealed: &Sealed) {
-        self.folios.note_stored(sealed);
+        self.folios.note_stored(sealed, true);
     }
 
     /// As [`FolioSource::merged`](crate::source::FolioSource::merged).

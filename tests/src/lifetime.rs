@@ -16,7 +16,7 @@ use fastrand::Rng;
 use sealback::{
     RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
-    rmw::Merge,
+    rmw::{Merge, MergeLimits},
     source::{DirtyRun, PlainSlice, Writeback},
     testkit::PageCache,
     trace::TraceEvent,
@@ -116,7 +116,9 @@ struct Life {
     faults: u32,
     /// Somebody else is at work, too.
     others: bool,
-    /// Something has failed: what is stored may not be what is expected.
+    /// A cut is being finished.
+    cutting: bool,
+    /// Something has failed, or was cut: what is stored may not be what is expected.
     failed: bool,
     now: Duration,
     key: ContentKey,
@@ -164,6 +166,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
     let mut life = Life {
         faults: 0,
         others: false,
+        cutting: false,
         failed: false,
         now: Duration::ZERO,
         key: header.content_key().clone(),
@@ -243,7 +246,8 @@ impl Life {
         }
         let size = self.model.len() as u64;
         let (server, _) = self.open(0..self.geometry.n_blocks(size));
-        assert!(server == self.model, "the server has something else than was written");
+        let differs = server.iter().zip(&self.model).position(|(a, b)| a != b);
+        assert!(server == self.model, "the server has something else at {differs:?} of {size}");
         assert_eq!(self.pool.n_free(), self.pool.n_buffers(), "every buffer is home");
     }
 
@@ -254,6 +258,9 @@ impl Life {
     }
 
     fn begin_pass(&mut self) {
+        for gap in self.pages.take_gaps() {
+            self.make_holes(&gap);
+        }
         let retry = RetryLimits { max_attempts: 4, ..RetryLimits::default() };
         let limits = RequestLimits { span_blocks: self.span_blocks, retry };
         let mut setup = |role| StreamSetup { role, window: self.rng.usize(1..4), active: true };
@@ -334,11 +341,8 @@ impl Life {
         if self.model.len() >= at {
             return;
         }
-        let [rest, holes, head] = self.pages.gap(at as u64);
-        self.put(index(rest.start), &vec![0; index(rest.end - rest.start)]);
-        self.make_holes(&holes);
-        self.model.resize(index(head.start), 0);
-        self.put(index(head.start), &vec![0; index(head.end - head.start)]);
+        self.pages.grow(at as u64, self.geometry);
+        self.model.resize(at, 0);
     }
 
     fn put(&mut self, at: usize, data: &[u8]) {
@@ -385,12 +389,13 @@ impl Life {
         let size = self.position();
         self.note(format!("set_len {} to {size}", self.model.len()));
         if size > self.model.len() {
-            // The last block is written, so that the stored file reaches up to it.
-            let last = (size - 1) / index(BLOCK) * index(BLOCK);
-            self.grow_to(last);
-            return self.put(self.model.len(), &vec![0; size - self.model.len()]);
+            return self.grow_to(size);
         }
         self.lived.cuts += 1;
+        if self.failed {
+            // The library knows what it committed; here it is what is known to be stored.
+            self.flush();
+        }
         self.model.truncate(size);
         self.pages.cut(size as u64);
         let n_blocks = self.geometry.n_blocks(size as u64);
@@ -408,14 +413,25 @@ impl Life {
         }
         self.server.split_off(&n_blocks);
         self.forget(n_blocks..LAST_BLOCK);
+        // What is stored for a block that was wholly dirty need not be known: a guess may conflict.
+        (self.failed, self.cutting) = (true, true);
+        self.flush();
+        self.cutting = false;
+    }
+
+    /// Writes everything back, with nothing failing.
+    fn flush(&mut self) {
+        let faults = std::mem::replace(&mut self.faults, 0);
+        self.begin_pass();
+        self.finish_pass();
+        self.faults = faults;
     }
 
     fn punch(&mut self) {
         // As the library does, on what is written back.
-        self.begin_pass();
-        self.finish_pass();
+        self.flush();
         let n_full = self.geometry.block_at(self.model.len() as u64);
-        if n_full == 0 || self.pages.dirty_bytes() > 0 {
+        if n_full == 0 {
             return;
         }
         let start = self.rng.u64(..n_full);
@@ -493,7 +509,11 @@ impl Life {
                 let mut buffer = Buffer::unpooled(stored.len());
                 buffer.copy_from_slice(stored);
                 let stored = StoredBytes { len: stored.len(), buffer };
-                let merged = merge.run(&self.key, 2, stored, false).expect("it opens");
+                let size = self.model.len() as u64;
+                let all =
+                    if self.cutting { self.geometry.block_len(merge.block, size) } else { BLOCK };
+                let limits = MergeLimits { theirs: all, all };
+                let merged = merge.run(&self.key, 2, stored, &limits).expect("it opens");
                 self.lived.merges += 1;
                 let block = merge.block;
                 self.hand(Event::Merged { block, result: Ok(merged) });

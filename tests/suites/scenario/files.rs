@@ -94,7 +94,7 @@ fn a_gap_reads_as_zeros_and_so_does_the_rest_of_the_old_last_block() {
     expected[50_000..].copy_from_slice(b"tail");
     let file = open(&engine, &server, None);
     assert_eq!(read_all(&file), expected);
-    assert_eq!(file.info().holes, 1..12);
+    assert_eq!(file.info().holes, 0..12, "the first block is short");
     let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap();
     assert_eq!(read.plaintext, expected);
 }

@@ -107,7 +107,7 @@ impl<S: Server> Subject<S> {
     fn close(&mut self) -> FileId {
         let file = self.file.take().unwrap();
         let file_id = file.file_id();
-        file.close().unwrap();
+        file.close().map_err(|unclosed| unclosed.error).unwrap();
         file_id
     }
 

@@ -1,0 +1,174 @@
+//! Growth: what lies behind the committed size belongs to whoever holds the size lock.
+//!
+//! A pass that writes there takes the lock, reads the header as it is now, makes holes of the gaps,
+//! writes, and commits the size up to which everything is there; then it lets go. So nobody's
+//! acknowledged bytes lie behind the committed size while somebody else works there, and what does lie
+//! there is left from a crash. A draft is nobody else's: it needs no lock, and is committed when it is
+//! synced.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, Write};
+
+use crate::{
+    Error,
+    commit::seal_gen,
+    control::write_now,
+    driver::{Driver, Ending},
+    open_file::OpenFile,
+    ranges::index_of,
+    request::Event,
+    rmw::{Merged, trim},
+};
+
+/// How far a pass that grows the file has come.
+#[derive(Debug, Default)]
+enum Section {
+    #[default]
+    NotEntered,
+    Entered(Option<SizeLock>),
+    Left,
+}
+
+/// One pass's time behind the committed size.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Growth(Arc<Mutex<Section>>);
+
+impl Growth {
+    /// Enters, and then begins the pass, or ends it with what kept it out.
+    pub(crate) fn enter(self, file: &OpenFile, driver: &Arc<Driver>) {
+        match file.enter_growth() {
+            Ok(lock) => {
+                let mut section = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if matches!(*section, Section::NotEntered) {
+                    *section = Section::Entered(lock);
+                    drop(section);
+                    file.core.begin(driver);
+                }
+            }
+            Err(error) => driver.post(Event::Fail(error)),
+        }
+    }
+
+    /// Commits what the pass has brought about, and lets go.
+    pub(crate) fn leave(&self, file: &OpenFile, ending: &mut Ending) {
+        let section = {
+            let mut section = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *section, Section::Left)
+        };
+        if let Section::Entered(_lock) = section
+            && let Err(error) = file.commit_what_is_there()
+            && ending.result.is_ok()
+        {
+            ending.result = Err(error);
+        }
+    }
+}
+
+impl OpenFile {
+    /// Whether a pass would write behind the committed size.
+    pub(crate) fn grows(&self) -> bool {
+        self.folios().grows()
+    }
+
+    fn enter_growth(&self) -> Result<Option<SizeLock>, Error> {
+        let mut lock = None;
+        if !self.is_draft() {
+            lock = self.lock_size()?;
+            self.catch_up()?;
+        }
+        if self.grows() {
+            self.trim_last_block()?;
+            self.close_gaps()?;
+        }
+        Ok(lock)
+    }
+
+    /// Seals the last committed block anew if it holds bytes behind the committed size: they are left
+    /// from a crash, and would show.
+    fn trim_last_block(&self) -> Result<(), Error> {
+        let (header, geometry) = (self.header(), self.geometry());
+        let block = geometry.block_at(header.size());
+        let len = index_of(header.size() - geometry.block_start(block));
+        if len == 0 || self.folios().is_uncommitted(block) {
+            return Ok(());
+        }
+        let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
+        let stored = self.core.persist(None, read)?;
+        let seal_gen = seal_gen(&header);
+        let trimmed = trim(header.content_key(), seal_gen, block, stored, len);
+        let Some(Merged { sealed, expected, .. }) = trimmed.map_err(Error::from)? else {
+            return Ok(());
+        };
+        self.forget_cached(&(block..block + 1))?;
+        let write = Write {
+            expectations: vec![Expectation { block, expected }],
+            segments: vec![Segment::Sealed(sealed)],
+        };
+        let answer = self.core.persist(None, || write_now(&*self.target, write.clone()))?;
+        answer.map(drop).map_err(|blocks| Error::Conflict { blocks })
+    }
+
+    /// Goes on from the header that is there now. What this client has behind the committed size must
+    /// still be there.
+    fn catch_up(&self) -> Result<(), Error> {
+        let known = self.header();
+        let now = self.reread_header(&known)?;
+        if now.cuts() != known.cuts() {
+            return Err(Error::Conflict { blocks: Vec::new() });
+        }
+        if now.generation() > known.generation() {
+            self.check_uncommitted()?;
+            self.adopt(now);
+        }
+        Ok(())
+    }
+
+    /// Looks whether blocks that were written and never committed were written by others, too.
+    fn check_uncommitted(&self) -> Result<(), Error> {
+        let mut blocks = Vec::new();
+        for (block, nonce) in self.folios().uncommitted() {
+            let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
+            let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
+            if stored != Some(nonce) {
+                blocks.push(BlockConflict { block, stored });
+            }
+        }
+        if blocks.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks }) }
+    }
+
+    /// Makes holes of the gaps behind the committed size.
+    fn close_gaps(&self) -> Result<(), Error> {
+        loop {
+            let Some(gap) = self.folios().first_gap() else { return Ok(()) };
+            self.make_holes(&gap, &[])?;
+            self.folios().gap_closed(&gap);
+        }
+    }
+
+    /// Commits the size up to which everything is on the server.
+    fn commit_what_is_there(&self) -> Result<(), Error> {
+        if self.is_draft() {
+            return Ok(());
+        }
+        let (size, holes) = {
+            let folios = self.folios();
+            (folios.clean_to(), folios.holes())
+        };
+        let _one_at_a_time = self.commits();
+        if size > self.header().size() {
+            self.commit_size(size, &holes)?;
+        }
+        Ok(())
+    }
+
+    /// Grows the file to `size`, by zeros.
+    pub(crate) fn grow_to(&self, size: u64) {
+        self.folios().grow(size, self.geometry().n_blocks(size), &self.core.folios);
+    }
+
+    /// Grows the file up to a position that is written next.
+    pub(crate) fn grow_before(&self, position: u64) {
+        self.folios().grow(position, self.geometry().block_at(position), &self.core.folios);
+    }
+}
