@@ -213,6 +213,16 @@ fn nonce_at(flat: &dyn Flat, geometry: Geometry, block: u64) -> io::Result<Optio
     }))
 }
 
+/// Whether every block of `sealed` is stored with the nonce that it has.
+pub(crate) fn is_stored(flat: &dyn Flat, sealed: &Sealed) -> io::Result<bool> {
+    for (block, nonce) in sealed.nonces() {
+        if nonce_at(flat, sealed.geometry(), block)? != Some(nonce) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Compares a write's expectations, then writes it. To be called exclusively.
 fn carry_out(flat: &mut dyn Flat, write: &Write) -> Result<u64, Failure> {
     let Some(geometry) = write.segments.first().map(geometry_of) else { return Ok(0) };

@@ -6,6 +6,7 @@
 
 mod cache;
 mod disk;
+mod eviction;
 mod file;
 mod lock;
 mod options;

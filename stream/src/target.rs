@@ -25,8 +25,8 @@ use crate::{Completion, Name, Prepared, ReadCompletion, TargetError};
 /// 4. **Compare-and-write.** A write's expectations are all compared first. If one does not hold,
 ///    nothing is written and every block that differs is named. Comparing and writing are one
 ///    atomic step against every other write, conditional or not, of any process. An
-///    expectation also holds where the very nonce being written is already stored: a resend
-///    after an unknown outcome is then done, not in conflict.
+///    expectation also holds where what is being written, a nonce or a hole, is already stored: a
+///    resend after an unknown outcome is then done, not in conflict.
 /// 5. **Headers.** `write_slot` compares the prologue and the MAC and writes the slot in one atomic
 ///    step. `cut` does the same before it cuts.
 /// 6. **Read what was written.** A read that starts after a write terminated sees it, or what was
@@ -287,10 +287,10 @@ pub enum Expected {
 }
 
 impl Expectation {
-    /// Whether it holds where `stored` is found and `writing` is about to be written: the
-    /// expected, or our own nonce from an earlier attempt.
+    /// Whether it holds where `stored` is found and `writing` is about to be written (`None` for a
+    /// hole, both): the expected, or what an earlier attempt of ours has left.
     pub fn holds(&self, stored: Option<Nonce>, writing: Option<Nonce>) -> bool {
-        if stored.is_some() && stored == writing {
+        if stored == writing {
             return true;
         }
         match self.expected {

@@ -6,16 +6,24 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::Waker,
 };
 
-use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, PREFIX_BYTES, Sealed};
 
-use super::{LocalOptions, disk, record::Record, root::Root};
+use super::{
+    LocalOptions, disk,
+    eviction::{self, Limit},
+    record::Record,
+    root::Root,
+};
 use crate::{
     Cache, CacheFile, Prepared, TargetError,
-    flat::{Flat, Place, first_cut, overwrite, shorten},
+    flat::{Flat, Place, first_cut, is_stored, overwrite, shorten},
 };
 
 /// Copies of sealed files in a directory: `DIR/<file id>.sealed`, sparse, with the server's bytes
@@ -28,7 +36,10 @@ use crate::{
 /// Under [`Durability::PowerCut`](super::Durability::PowerCut) the record is written in such an
 /// order that it counts after a loss of power; otherwise it counts until the machine starts anew.
 #[derive(Clone, Debug)]
-pub struct LocalCache(Arc<Root>);
+pub struct LocalCache {
+    root: Arc<Root>,
+    limit: Option<Arc<Limit>>,
+}
 
 impl LocalCache {
     /// Opens a directory.
@@ -38,12 +49,31 @@ impl LocalCache {
     /// [`TargetErrorKind::Unsupported`](crate::TargetErrorKind::Unsupported) if it is no directory,
     /// and others.
     pub fn open(root: impl AsRef<Path>, options: LocalOptions) -> Result<LocalCache, TargetError> {
-        Ok(LocalCache(Arc::new(Root::open(root.as_ref(), options)?)))
+        let root = Arc::new(Root::open(root.as_ref(), options)?);
+        Ok(LocalCache { root, limit: None })
+    }
+
+    /// The same, with at most so many bytes on the disk: beyond that, copies that were not opened for
+    /// longest are dropped, and parts of those that are open. A sixteenth of it, and what is being
+    /// written, may be over it. Counts for copies that are opened from now on.
+    #[must_use]
+    pub fn with_limit(mut self, max_bytes: u64) -> LocalCache {
+        self.limit = Some(Arc::new(Limit::new(max_bytes)));
+        self
+    }
+
+    /// What the copies in the directory take on the disk, in bytes.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the directory cannot be read.
+    pub fn disk_bytes(&self) -> Result<u64, TargetError> {
+        eviction::disk_bytes(self.root.dir())
+            .map_err(|error| TargetError::from_io("measuring a cache", error))
     }
 
     /// Where the copy of a file is, whether it is there or not.
     pub fn path_of(&self, file_id: FileId) -> PathBuf {
-        self.0.dir().join(format!("{file_id}.sealed"))
+        self.root.dir().join(format!("{file_id}.sealed"))
     }
 }
 
@@ -61,9 +91,16 @@ impl Cache for LocalCache {
             open = CLOSED.wait(open).unwrap_or_else(PoisonError::into_inner);
         }
         let Some(copy) = kept else {
-            let opened = LocalCopy::open(&path, file_id, geometry, self.0.options);
-            let copy = Arc::new(opened.map_err(|error| unopened(file_id, error))?);
+            let opened = LocalCopy::open(&path, file_id, geometry, self.root.options);
+            let mut copy = opened.map_err(|error| unopened(file_id, error))?;
+            copy.limit = self.limit.clone();
+            copy.checks |= self.limit.is_some();
+            let copy = Arc::new(copy);
             open.insert(path, Arc::downgrade(&copy));
+            drop(open);
+            if let Some(limit) = &self.limit {
+                limit.keep(self.root.dir(), &open_in(self.root.dir()));
+            }
             return Ok(copy);
         };
         // Before `copy`, which may be the last, and closes then.
@@ -86,17 +123,30 @@ fn open_copies() -> MutexGuard<'static, BTreeMap<PathBuf, Weak<LocalCopy>>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The copies in a directory that this process has open.
+fn open_in(dir: &Path) -> Vec<Arc<LocalCopy>> {
+    let open = open_copies();
+    let here = open.iter().filter(|(path, _)| path.parent() == Some(dir));
+    here.filter_map(|(_, copy)| copy.upgrade()).collect()
+}
+
 fn unopened(file_id: FileId, error: io::Error) -> TargetError {
     TargetError::from_io(format!("opening the cache's copy of {file_id}"), error)
 }
 
 /// One file's copy and its record.
 #[derive(Debug)]
-struct LocalCopy {
+pub(super) struct LocalCopy {
     path: PathBuf,
     file: File,
     geometry: Geometry,
     options: LocalOptions,
+    limit: Option<Arc<Limit>>,
+    /// Whether blocks that were written may be gone when they are confirmed: evicted, or cut off.
+    checks: bool,
+    was_cut: AtomicBool,
+    /// The block from which on the next ones are evicted.
+    hand: AtomicU64,
     /// Held while the copy changes. Taken after the record's, where both are.
     writing: Mutex<()>,
     record: Mutex<Record>,
@@ -110,16 +160,51 @@ impl LocalCopy {
         options: LocalOptions,
     ) -> io::Result<LocalCopy> {
         let durable = options.survives_power_cut();
-        let record = Record::open(&path.with_extension("record"), file_id, geometry, durable)?;
+        let mut record = Record::open(&path.with_extension("record"), file_id, geometry, durable)?;
         let mut open = OpenOptions::new();
         let file = open.read(true).write(true).create(true).truncate(false).open(path)?;
         if record.is_empty() {
             // Nothing of it counts: its room goes back.
             file.set_len(0)?;
         }
-        let (writing, record) = (Mutex::new(()), Mutex::new(record));
-        let path = path.to_owned();
-        Ok(LocalCopy { path, file, geometry, options, writing, record })
+        // A record may be left without its copy, or with less of it.
+        let len = file.metadata()?.len();
+        let last = first_cut(geometry, len);
+        let has_last = len >= geometry.stored_start(last) + PREFIX_BYTES as u64;
+        record.forget(last + u64::from(has_last)..u64::MAX)?;
+        Ok(LocalCopy {
+            path: path.to_owned(),
+            file,
+            geometry,
+            options,
+            limit: None,
+            checks: false,
+            was_cut: AtomicBool::new(false),
+            hand: AtomicU64::new(0),
+            writing: Mutex::new(()),
+            record: Mutex::new(record),
+        })
+    }
+
+    /// Drops the next group of blocks that count. Returns how many bytes that frees.
+    pub(super) fn shed(&self) -> io::Result<u64> {
+        let mut record = self.record();
+        let hand = self.hand.load(Ordering::Relaxed);
+        let next = match record.next_present(hand)? {
+            Some(next) => Some(next),
+            None => record.next_present(0)?,
+        };
+        let Some(blocks) = next else { return Ok(0) };
+        record.forget(blocks.clone())?;
+        self.hand.store(blocks.end, Ordering::Relaxed);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self.file.metadata()?.len();
+        let stored = self.geometry.stored_start(blocks.start)
+            ..self.geometry.stored_start(blocks.end).min(len);
+        if !stored.is_empty() {
+            (&mut &self.file).punch(stored.clone())?;
+        }
+        Ok(stored.end.saturating_sub(stored.start).max(1))
     }
 
     /// A panic half-way leaves no more than an error half-way does: blocks that count as absent.
@@ -175,13 +260,21 @@ impl CacheFile for LocalCopy {
         // The record may not reach the disk before what it speaks of.
         self.make_durable()?;
         let unset = |error| TargetError::from_io("setting a cache's record", error);
-        let end = sealed.stored_start() + sealed.bytes().len() as u64;
-        if self.file.metadata().map_err(unset)?.len() < end {
-            // The copy was cut since the blocks were written.
-            return Err(unset(io::Error::other("the blocks are no longer there")));
+        if self.checks || self.was_cut.load(Ordering::Relaxed) {
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_stored(&&self.file, sealed).map_err(unset)? {
+                return Err(unset(io::Error::other("the blocks are no longer there")));
+            }
         }
         let nonces = sealed.nonces().map(|(_, nonce)| nonce);
-        record.confirm(sealed.blocks().start, nonces).map_err(unset)
+        record.confirm(sealed.blocks().start, nonces).map_err(unset)?;
+        drop(record);
+        if let (Some(limit), Some(dir)) = (&self.limit, self.path.parent())
+            && limit.is_due(sealed.bytes().len() as u64)
+        {
+            limit.keep(dir, &open_in(dir));
+        }
+        Ok(())
     }
 
     fn invalidate(&self) -> Result<(), TargetError> {
@@ -201,6 +294,7 @@ impl CacheFile for LocalCopy {
         if self.file.metadata().map_err(kept)?.len() > stored_bytes {
             // What is cut away, in whole or in part, does not count any more.
             let first = first_cut(self.geometry, stored_bytes);
+            self.was_cut.store(true, Ordering::Relaxed);
             record.forget(first..u64::MAX).map_err(kept)?;
         }
         self.exclusively(|flat| {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::{Errno, pwritev},
 };
 
@@ -20,6 +20,17 @@ pub(super) fn identity(file: &File) -> u128 {
     match file.metadata() {
         Ok(metadata) => (u128::from(metadata.dev()) << 64) | u128::from(metadata.ino()),
         Err(_) => std::ptr::from_ref(file).addr() as u128,
+    }
+}
+
+/// Where the next bytes that are not a hole begin, from `at` on; `None` if there are none. Where
+/// the system cannot say, at once.
+pub(super) fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -159,7 +159,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn lock(file: &File) -> io::Result<()> {
+pub(super) fn lock(file: &File) -> io::Result<()> {
     loop {
         match file.lock() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

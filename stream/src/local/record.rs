@@ -30,7 +30,7 @@ use std::{
 
 use sealback_crypto::{FileId, Geometry, Nonce};
 
-use super::lock;
+use super::{disk::next_data, lock};
 use crate::flat::{Flat, overwrite};
 
 /// An open record, held against other processes.
@@ -67,6 +67,8 @@ impl Record {
         let header = header(file_id, geometry, run);
         let mut stored = [0; HEADER_LEN];
         (&file).read_at(0, &mut stored)?;
+        // What was not opened for longest is evicted first; where it cannot be set, by writes alone.
+        let _ = file.set_modified(SystemTime::now());
         let entry_bytes = file.metadata()?.len().saturating_sub(HEADER_BYTES);
         let carried_groups = entry_bytes.div_ceil(ENTRY_BYTES).div_ceil(GROUP_BLOCKS);
         let groups = BTreeSet::new();
@@ -101,21 +103,45 @@ impl Record {
 
     /// Clears the entries of `blocks`.
     pub(super) fn forget(&mut self, blocks: Range<u64>) -> io::Result<()> {
-        let groups = group_of(blocks.start)..blocks.end.div_ceil(GROUP_BLOCKS);
-        let newer = groups.start.max(self.carried_groups)..groups.end;
-        let mut suspects: Vec<u64> = (groups.start..groups.end.min(self.carried_groups)).collect();
-        if !newer.is_empty() {
-            suspects.extend(self.groups.range(newer));
-        }
+        let end = blocks.end.div_ceil(GROUP_BLOCKS);
         let mut cleared = false;
-        for group in suspects {
+        let mut from = group_of(blocks.start);
+        while let Some(group) = self.next_suspect(from, end)? {
             let (start, end) = (group * GROUP_BLOCKS, (group + 1) * GROUP_BLOCKS);
             cleared |= self.forget_part(&(start.max(blocks.start)..end.min(blocks.end)))?;
             if blocks.start <= start && end <= blocks.end {
                 self.groups.remove(&group);
             }
+            from = group + 1;
         }
         if cleared { self.sync() } else { Ok(()) }
+    }
+
+    /// The next group, from one on and before another, in which entries may stand.
+    fn next_suspect(&self, from: u64, end: u64) -> io::Result<Option<u64>> {
+        let carried = match from < end.min(self.carried_groups) {
+            true => next_data(&self.file, entry_at(from * GROUP_BLOCKS))?.map(group_at),
+            false => None,
+        };
+        let carried =
+            carried.map(|group| group.max(from)).filter(|group| *group < self.carried_groups);
+        let set = if from < end { self.groups.range(from..end).next().copied() } else { None };
+        Ok(carried.into_iter().chain(set).min().filter(|group| *group < end))
+    }
+
+    /// The next block that is present, from one on, with all present blocks of its group.
+    pub(super) fn next_present(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let mut group = group_of(from);
+        while let Some(suspect) = self.next_suspect(group, u64::MAX / GROUP_BLOCKS)? {
+            let blocks = suspect * GROUP_BLOCKS..(suspect + 1) * GROUP_BLOCKS;
+            let nonces = self.present(blocks.clone());
+            let present = |index: &usize| nonces[*index].is_some();
+            if let Some(first) = (0..nonces.len()).find(present) {
+                return Ok(Some(blocks.start + first as u64..blocks.end));
+            }
+            group = suspect + 1;
+        }
+        Ok(None)
     }
 
     /// Sets the entries of consecutive blocks from `first` on.
@@ -201,6 +227,11 @@ fn by_group(blocks: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 
 fn group_of(block: u64) -> u64 {
     block / GROUP_BLOCKS
+}
+
+/// The group that has an entry at a place of the record.
+fn group_at(place: u64) -> u64 {
+    group_of(place.saturating_sub(HEADER_BYTES) / ENTRY_BYTES)
 }
 
 fn entry_at(block: u64) -> u64 {

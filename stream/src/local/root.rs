@@ -71,11 +71,12 @@ impl Root {
             lock::make_dir(&self.dir.join(BESIDE))?;
             remove_abandoned(&path)?;
             // Goes round only when someone opened the server in the moment before the file was
-            // held, and took it for abandoned.
+            // held, and takes it for abandoned: then it is gone once he lets go of it.
             loop {
                 let file =
                     OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-                if lock::try_lock(&file)? && !lock::is_unlinked(&file)? {
+                lock::lock(&file)?;
+                if !lock::is_unlinked(&file)? {
                     return Ok(file);
                 }
             }

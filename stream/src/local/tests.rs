@@ -9,6 +9,7 @@ use crate::{
     Durability, LocalCache, LocalOptions, LocalServer, Name, Server, TargetErrorKind, conformance,
 };
 
+mod copies;
 mod disk_full;
 mod processes;
 mod records;

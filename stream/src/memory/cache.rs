@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Cache, CacheFile, TargetError,
-    flat::{Operation, Place, first_cut, overwrite, shorten},
+    flat::{Operation, Place, first_cut, is_stored, overwrite, shorten},
 };
 
 /// Copies of sealed files in memory, with their records. Clones are the same cache.
@@ -120,8 +120,14 @@ impl CacheFile for MemoryCopy {
     }
 
     fn confirm(&self, sealed: &Sealed) -> Result<(), TargetError> {
-        self.more.nonces().extend(sealed.nonces());
-        Ok(())
+        let unset = |error| TargetError::from_io("setting a cache's record", error);
+        self.exclusively(|flat| {
+            if !is_stored(flat, sealed).map_err(unset)? {
+                return Err(unset(io::Error::other("the blocks are no longer there")));
+            }
+            self.more.nonces().extend(sealed.nonces());
+            Ok(())
+        })?
     }
 
     fn invalidate(&self) -> Result<(), TargetError> {

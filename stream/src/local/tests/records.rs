@@ -73,6 +73,7 @@ fn a_record_that_is_damaged_anywhere_never_gives_a_false_block() {
     }
     for len in 0..record.len() {
         fs::write(kept.record(), &record[..len]).unwrap();
+        fs::write(kept.cache().path_of(kept.file_id()), &copy).unwrap();
         let n_whole = len.saturating_sub(128) / 32;
         let found = kept.open().present(0..4);
         for block in 0..4 {
