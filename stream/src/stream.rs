@@ -90,7 +90,7 @@ struct Outstanding {
 enum Progress {
     /// With the target; the credit goes back when it has terminated.
     InFlight {
-        _credit: Credit,
+        credit: Credit,
     },
     Passed,
     Unfinished {
@@ -111,6 +111,8 @@ pub struct Stream {
     stalled: StalledQueue,
     outstanding: VecDeque<Outstanding>,
     in_flight: usize,
+    /// What the target still had when the stream was switched off.
+    abandoned: Vec<(u64, Credit)>,
     collected_to: u64,
     last_id: u64,
 }
@@ -129,6 +131,7 @@ impl Stream {
             stalled: StalledQueue::new(),
             outstanding: VecDeque::new(),
             in_flight: 0,
+            abandoned: Vec::new(),
             collected_to: 0,
             last_id: 0,
         }
@@ -207,7 +210,7 @@ impl Stream {
             boundary,
             attempts,
             bytes,
-            progress: Progress::InFlight { _credit: credit },
+            progress: Progress::InFlight { credit },
         };
         let at = self.outstanding.partition_point(|other| other.blocks.start < blocks.start);
         self.outstanding.insert(at, entry);
@@ -221,6 +224,7 @@ impl Stream {
     /// If it has terminated already: a completion is used once.
     pub fn terminated(&mut self, id: u64, outcome: Result<u64, Failure>) -> Collected {
         let Some(entry) = self.outstanding.iter_mut().find(|entry| entry.id == id) else {
+            self.abandoned.retain(|(abandoned, _credit)| *abandoned != id);
             return Collected::Ignored;
         };
         assert!(
@@ -324,14 +328,20 @@ impl Stream {
         moved
     }
 
-    /// Takes the stream out of the request. What is in flight is no longer waited for.
+    /// Takes the stream out of the request. What is in flight is no longer waited for; its credit
+    /// still goes back when it terminates.
     pub fn switch_off(&mut self, failure: Option<Failure>) {
         self.state = StreamState::Off(failure);
         self.wanted.clear();
         self.again.clear();
         self.grant = None;
         self.stalled.clear();
-        self.outstanding.clear();
+        self.abandoned.extend(self.outstanding.drain(..).filter_map(
+            |entry| match entry.progress {
+                Progress::InFlight { credit } => Some((entry.id, credit)),
+                Progress::Passed | Progress::Unfinished { .. } => None,
+            },
+        ));
         self.in_flight = 0;
     }
 
@@ -420,9 +430,15 @@ fn short_write(written: u64, asked: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::CreditSource;
 
     const BLOCK: u64 = 4096 + 48;
 
@@ -507,6 +523,28 @@ mod tests {
         let again = stream.issue(all_sealed).unwrap();
         assert_eq!((again.blocks, again.attempts), (0..3, 1));
         assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+    }
+
+    #[test]
+    fn a_stream_that_is_switched_off_gives_credit_back_when_the_target_has_answered() {
+        #[derive(Debug)]
+        struct Stock(AtomicU32);
+        impl CreditSource for Stock {
+            fn give_back(&self, n: u32) {
+                self.0.fetch_add(n, Ordering::SeqCst);
+            }
+        }
+        let stock = Arc::new(Stock(AtomicU32::new(0)));
+        let mut stream = stream(4);
+        stream.want(0..2);
+        let grant = || Grant::unlimited().with_credit(Credit::new(stock.clone(), 1));
+        stream.build(Duration::ZERO, true, |_| Prepared::Granted(grant()), |_| ());
+        let id = stream.issue(all_sealed).unwrap().id;
+        stream.switch_off(None);
+        assert!(stream.is_finished());
+        assert_eq!(stock.0.load(Ordering::SeqCst), 0, "the target has not answered yet");
+        assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Ignored));
+        assert_eq!(stock.0.load(Ordering::SeqCst), 1);
     }
 
     #[test]

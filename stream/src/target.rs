@@ -311,3 +311,25 @@ pub struct Read {
     /// `blocks × stride` long.
     pub buffer: Buffer,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expectation_holds_for_what_is_expected_and_for_what_is_being_written() {
+        let [old, new, other] = [1, 2, 3].map(|byte| Some(Nonce::from_bytes([byte; 24])));
+        let holds = |expected: Option<Nonce>, stored, writing| {
+            let expected = expected.map_or(Expected::Absent, Expected::Nonce);
+            Expectation { block: 0, expected }.holds(stored, writing)
+        };
+        for writing in [new, None] {
+            for expected in [old, None] {
+                for stored in [old, new, other, None] {
+                    let right = stored == expected || stored == writing;
+                    assert_eq!(holds(expected, stored, writing), right);
+                }
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ pub(super) const CHECKS: ServerChecks = &[
     ("where one does not hold, nothing is written and every block that differs is named", differ),
     ("a block's own nonce counts as met", own_nonce),
     ("a hole counts as absent", hole_is_absent),
+    ("a hole that is sent again counts as met, whatever it expected", hole_again),
     ("comparing and writing are one step, through whatever handles", race),
 ];
 
@@ -88,6 +89,31 @@ fn hole_is_absent(server: &dyn Server) -> Verdict {
     ensure_conflict(&*target, hole(), vec![absent(3)], &[(3, Some(&first))])?;
     write_if(&*target, hole(), vec![same(&first, 3)])?;
     sample.ensure_stored(&*target, &second)
+}
+
+fn hole_again(server: &dyn Server) -> Verdict {
+    let sample = Sample::new()?;
+    let target = sample.create(server, &name("a")?)?;
+    let (first, other) = (sample.seal(0..4, 1)?, sample.seal(0..9, 2)?);
+    put(&*target, &first)?;
+    let expectations = || vec![same(&first, 1), same(&first, 2)];
+    for _attempt in 0..2 {
+        write_if(&*target, vec![sample.hole(1..3)], expectations())?;
+    }
+    // Partly done before, and beside what is not.
+    put(&*target, &first.slice(2..3))?;
+    write_if(&*target, vec![sample.hole(1..3)], expectations())?;
+    put(&*target, &other.slice(2..3))?;
+    let named = [(2, Some(&other))];
+    ensure_conflict(&*target, vec![sample.hole(1..3)], expectations(), &named)?;
+    // Where the file ends before it, a hole is made all the same.
+    write_if(&*target, vec![sample.hole(7..9)], vec![same(&other, 8)])?;
+    let last = super::sample::read(&*target, sample.geometry(), 8..9)?;
+    ensure!(last == vec![0; last.len()] && last.len() >= 48, "{} bytes of it", last.len());
+    for (sealed, blocks) in [(&first, 0..1), (&other, 2..3), (&first, 3..4)] {
+        sample.ensure_stored(&*target, &sealed.slice(blocks))?;
+    }
+    Ok(())
 }
 
 fn race(server: &dyn Server) -> Verdict {

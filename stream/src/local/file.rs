@@ -55,6 +55,17 @@ impl LocalFile {
         LocalFile { root, file, refusal: None, lock, stem, draft: Mutex::new(Some(draft)) }
     }
 
+    /// Whether the file has a name: what is acknowledged of one that has none, nobody would find.
+    fn check_is_there(&self) -> Result<(), TargetError> {
+        let looking =
+            |error| TargetError::from_io("looking whether the file is still there", error);
+        if !lock::is_unlinked(&self.file).map_err(looking)? {
+            return Ok(());
+        }
+        let context = "the file was replaced or removed since it was opened";
+        Err(TargetError::new(TargetErrorKind::NotFound, context))
+    }
+
     /// Puts a draft in its place by `place`, which is given where it is and where it is to go.
     /// Does nothing for a file that is no draft.
     pub(super) fn place(
@@ -87,7 +98,10 @@ impl Place for LocalFile {
         if let Some(kind) = self.refusal {
             return Err(TargetError::new(kind, "the file could be opened for reading only"));
         }
+        // Before, so that no lock is made for a file that is gone, and under the lock.
+        self.check_is_there()?;
         let _held = self.lock.hold()?;
+        self.check_is_there()?;
         Ok(step(&mut &self.file))
     }
 
@@ -101,7 +115,11 @@ impl Place for LocalFile {
 
     fn put_in_place(&self) -> Result<(), TargetError> {
         self.place(|Draft { path, name }| {
-            fs::rename(path, self.root.file(name))
+            let there = self.root.file(name);
+            // Nobody is in the middle of a write to the file that is replaced: he would hear that
+            // it went well.
+            let _held = self.root.lock_of(&there)?;
+            fs::rename(path, there)
                 .map_err(|error| TargetError::from_io(format!("publishing '{name}'"), error))
         })
     }

@@ -16,8 +16,8 @@ use std::{
 
 use sealback_crypto::FileId;
 
-use super::{LocalOptions, lock};
-use crate::{Name, TargetError, TargetErrorKind};
+use super::{LocalOptions, file::LOCK, lock};
+use crate::{Name, TargetError, TargetErrorKind, flat::Flat};
 
 /// A directory that sealed files are kept in.
 #[derive(Debug)]
@@ -87,6 +87,13 @@ impl Root {
         Ok((path, file))
     }
 
+    /// Takes the lock under which the sealed file at a path changes; `None` if there is none.
+    pub(super) fn lock_of(&self, path: &Path) -> Result<Option<File>, TargetError> {
+        let Ok(file) = File::open(path) else { return Ok(None) };
+        let Ok(stem) = stem(&file) else { return Ok(None) };
+        lock::take(&self.beside(&stem, LOCK)).map(Some)
+    }
+
     /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
     pub(super) fn sweep(&self) {
         let Ok(entries) = fs::read_dir(self.dir.join(BESIDE)) else { return };
@@ -123,3 +130,22 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
 
 const BESIDE: &str = ".sealback";
 const DRAFT: &str = "draft";
+
+/// What a file's locks are called: its file id, or, where it is too short to have one, where the
+/// system keeps it.
+pub(super) fn stem(file: &File) -> io::Result<String> {
+    let mut header = [0; 48];
+    let flat = &file;
+    if flat.read_at(0, &mut header)? < header.len() {
+        let there = file.metadata()?;
+        return Ok(format!("{:x}-{:x}", there.dev(), there.ino()));
+    }
+    Ok(stem_of(&header))
+}
+
+/// The file id in a header, whose first 48 bytes must be there, as hex digits.
+pub(super) fn stem_of(header: &[u8]) -> String {
+    let mut id = [0; 32];
+    id.copy_from_slice(&header[16..48]);
+    FileId::from_bytes(id).to_string()
+}

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
@@ -14,11 +13,11 @@ use super::{
     LocalOptions,
     file::{Draft, LOCK, LocalFile, SIZE},
     lock,
-    root::Root,
+    root::{Root, stem, stem_of},
 };
 use crate::{
     Name, Server, Target, TargetError, TargetErrorKind,
-    flat::{Flat, Place, overwrite},
+    flat::{Place, overwrite},
 };
 
 /// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
@@ -167,23 +166,4 @@ fn open(path: &Path) -> io::Result<(File, Option<TargetErrorKind>)> {
         Ok(file) => return Ok((file, None)),
     };
     Ok((File::open(path)?, Some(refusal)))
-}
-
-/// What a file's locks are called: its file id, or, where it is too short to have one, where the
-/// system keeps it.
-fn stem(file: &File) -> io::Result<String> {
-    let mut header = [0; 48];
-    let flat = &file;
-    if flat.read_at(0, &mut header)? < header.len() {
-        let there = file.metadata()?;
-        return Ok(format!("{:x}-{:x}", there.dev(), there.ino()));
-    }
-    Ok(stem_of(&header))
-}
-
-/// The file id in a header, whose first 48 bytes must be there, as hex digits.
-fn stem_of(header: &[u8]) -> String {
-    let mut id = [0; 32];
-    id.copy_from_slice(&header[16..48]);
-    FileId::from_bytes(id).to_string()
 }

@@ -2,13 +2,13 @@
 
 use std::{fs, sync::atomic::Ordering};
 
-use sealback_crypto::{Buffer, NewHeader, Sealed};
+use sealback_crypto::{Buffer, HeaderChange, NewHeader, Sealed};
 use tempfile::TempDir;
 
 use super::{name, open, processes::write, sample};
 use crate::{
     Cache, CacheFile, Expectation, Expected, LocalCache, LocalOptions, MemoryCache, MemoryOptions,
-    Server,
+    Server, TargetErrorKind,
 };
 
 fn seal(new: &NewHeader, first: u64, n: usize) -> Sealed {
@@ -179,4 +179,19 @@ fn creating_beside_those_who_open_the_server_always_succeeds() {
         }
         done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn nothing_is_acknowledged_by_a_file_that_was_replaced_or_removed() {
+    let dir = TempDir::new().unwrap();
+    let server = open(dir.path());
+    let (old, new) = (sample(), sample());
+    let target = server.create(&name("a"), old.header.file_id(), &old.bytes).unwrap();
+    let change = HeaderChange { size: 4096, holes: 0..0, cuts: 0, cut_pending: false };
+    let commit = old.header.commit(&change).unwrap();
+    server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap().publish().unwrap();
+    assert!(write(&*target, &seal(&old, 0, 1), Expected::Absent).is_err());
+    let refused = target.write_slot(&commit.write).unwrap_err();
+    assert_eq!(refused.kind(), TargetErrorKind::NotFound);
+    assert_eq!(target.read_header().unwrap(), old.bytes[..], "who reads it goes on");
 }
