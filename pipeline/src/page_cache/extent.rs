@@ -1,0 +1,201 @@
+//! How far a file reaches: its size, what of it is committed, sent, and a gap; cutting and punching.
+
+use std::ops::Range;
+
+use sealback_crypto::Nonce;
+
+use super::Folios;
+use crate::{
+    folio::FolioPool,
+    ranges::{RangeSet, hull, index_of},
+};
+
+impl Folios {
+    /// Whether there is something behind the committed size.
+    pub(crate) fn grows(&self) -> bool {
+        self.size > self.committed
+    }
+
+    /// The positions that may be on the server, from the first on (exclusive end).
+    pub(crate) fn sent_to(&self) -> u64 {
+        self.sent_to
+    }
+
+    /// A header of that size, with these holes, counts now.
+    pub(crate) fn committed(&mut self, size: u64, holes: &Range<u64>, pool: &FolioPool) {
+        self.allow_holes(holes);
+        let n_blocks = self.geometry.n_blocks(size);
+        self.sent_to = self.sent_to.max(size);
+        self.grow_over(size, pool);
+        self.committed = size;
+        self.gaps.take(&(0..n_blocks));
+        self.uncommitted.retain(|_, (_, end)| *end > size);
+    }
+
+    /// Makes the file `size` long, if it is shorter, with blocks before `end` that nobody has written:
+    /// they are to be made holes before the size is committed.
+    pub(crate) fn grow(&mut self, size: u64, end: u64, pool: &FolioPool) {
+        if self.size < size {
+            let geometry = self.geometry;
+            let last = geometry.block_at(self.size);
+            // The block that it ended in stays shorter than it should be, unless it is sealed anew.
+            let is_short = last < geometry.n_blocks(self.size) && !self.is_dirty(last);
+            let first = if is_short { last } else { geometry.n_blocks(self.size) };
+            self.allow_holes(&(first..end));
+            self.gaps.insert(geometry.n_blocks(self.size)..end);
+            self.grow_over(size, pool);
+        }
+    }
+
+    /// A block that the file has grown into may stay as it is stored: short, or not there at all.
+    pub(crate) fn leave_short(&mut self, block: u64) {
+        if self.is_dirty(block) {
+            return;
+        }
+        self.allow_holes(&(block..block + 1));
+        if self.geometry.block_start(block) >= self.sent_to {
+            self.gaps.insert(block..block + 1);
+        }
+    }
+
+    fn is_dirty(&self, block: u64) -> bool {
+        let start = self.geometry.block_start(block);
+        let positions = start..start + self.geometry.block_bytes();
+        let mut mates = self.folios.range(self.block_mates(start / self.folio_bytes));
+        mates.any(|(_, folio)| folio.dirty.intersects(&positions))
+    }
+
+    /// The size is at least that now. A block that is dirty is valid as a whole: what is new of the
+    /// one that the file ended in is zeros, unless a merge finds something else there.
+    fn grow_over(&mut self, size: u64, pool: &FolioPool) {
+        if self.size >= size {
+            return;
+        }
+        let block = self.geometry.block_at(self.size);
+        let start = self.geometry.block_start(block);
+        let rest = self.size..size.min(start + self.geometry.block_bytes());
+        self.size = size;
+        let mates = self.block_mates(start / self.folio_bytes);
+        let is_dirty = self.folios.range(mates).any(|(_, folio)| !folio.is_clean());
+        let mut at = rest.start;
+        while is_dirty && at < rest.end {
+            let (_, positions) = self.folio_at(at);
+            let end = positions.end.min(rest.end);
+            let zeros = vec![0; index_of(end - at)];
+            let mut memory = Some(pool.take_over_budget());
+            self.put(at, &zeros, false, &mut memory);
+            at = end;
+        }
+    }
+
+    /// The first blocks that are to be made holes before anything behind the committed size is
+    /// written.
+    pub(crate) fn first_gap(&self) -> Option<Range<u64>> {
+        self.gaps.iter().next().cloned()
+    }
+
+    /// They are.
+    pub(crate) fn gap_closed(&mut self, blocks: &Range<u64>) {
+        self.gaps.take(blocks);
+        let end = self.geometry.block_start(blocks.end).min(self.size);
+        self.sent_to = self.sent_to.max(end);
+    }
+
+    /// The size up to which everything is on the server: all of it, or whole blocks.
+    pub(crate) fn clean_to(&self) -> u64 {
+        let from = self.committed;
+        let gap = self.first_gap().map(|gap| gap.start);
+        let dirty = self.folios.range(from / self.folio_bytes..).find_map(|(_, folio)| {
+            let sets = folio.handed_out.iter().chain([&folio.dirty]);
+            let first = |set: &RangeSet| set.first_within(&(from..u64::MAX));
+            sets.filter_map(first).map(|range| self.geometry.block_at(range.start)).min()
+        });
+        let missing = gap.into_iter().chain(dirty).min();
+        missing.map_or(self.size, |block| self.geometry.block_start(block))
+    }
+
+    /// Whether the server has acknowledged a block with bytes behind the committed size.
+    pub(crate) fn is_uncommitted(&self, block: u64) -> bool {
+        self.uncommitted.contains_key(&block)
+    }
+
+    /// Blocks that the server has acknowledged with bytes behind the committed size.
+    pub(crate) fn uncommitted(&self) -> Vec<(u64, Nonce)> {
+        self.uncommitted.iter().map(|(block, (nonce, _))| (*block, *nonce)).collect()
+    }
+
+    /// These blocks may be holes from now on.
+    pub(crate) fn allow_holes(&mut self, blocks: &Range<u64>) {
+        if blocks.start >= blocks.end {
+            return;
+        }
+        self.holes = hull(&self.holes, blocks);
+    }
+
+    /// The file ends at `size` now. With nothing under writeback.
+    pub(crate) fn cut(&mut self, size: u64) {
+        let n_blocks = self.geometry.n_blocks(size);
+        self.drop_positions(&(size..u64::MAX));
+        self.drop_copies(&(self.geometry.block_at(size)..u64::MAX));
+        self.stored.split_off(&n_blocks);
+        self.uncommitted.split_off(&n_blocks);
+        self.gaps.take(&(n_blocks..u64::MAX));
+        self.sent_to = self.sent_to.min(size);
+        self.holes.end = self.holes.end.min(n_blocks).max(self.holes.start);
+        self.size = size;
+        let last = self.geometry.block_at(size);
+        if last < n_blocks && size > self.sent_to {
+            // What was written to it may all have been cut off.
+            self.leave_short(last);
+        }
+    }
+
+    /// These blocks have become holes. With nothing under writeback.
+    pub(crate) fn punched(&mut self, blocks: &Range<u64>) {
+        let geometry = self.geometry;
+        self.drop_positions(
+            &(geometry.block_start(blocks.start)..geometry.block_start(blocks.end)),
+        );
+        self.drop_copies(blocks);
+        self.stored.retain(|block, _| !blocks.contains(block));
+    }
+
+    /// Forgets what folios hold of a range, dirty or not.
+    fn drop_positions(&mut self, range: &Range<u64>) {
+        self.writes += 1;
+        self.outdate_fetches(&self.geometry.blocks_covering(range.clone()));
+        let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
+        let mut emptied = Vec::new();
+        for (index, folio) in self.folios.range_mut(touched) {
+            debug_assert!(folio.handed_out.is_empty(), "nothing is under writeback");
+            folio.valid.take(range);
+            let was_clean = folio.is_clean();
+            self.dirty_bytes -= folio.dirty.take(range).len();
+            if folio.valid.is_empty() {
+                emptied.push(*index);
+            } else if folio.is_clean() && !was_clean {
+                self.clean.push_back(*index);
+            }
+        }
+        for index in emptied {
+            self.folios.remove(&index);
+        }
+    }
+
+    /// Makes a block, all of which is here, dirty, so that it is sealed anew.
+    pub(crate) fn dirty_again(&mut self, block: u64) {
+        let start = self.geometry.block_start(block);
+        let end = (start + self.geometry.block_bytes()).min(self.size);
+        let mut at = start;
+        while at < end {
+            let (index, positions) = self.folio_at(at);
+            let part = at..positions.end.min(end);
+            at = part.end;
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            let before = folio.dirty.len();
+            folio.dirty.insert(part);
+            self.dirty_bytes += folio.dirty.len() - before;
+        }
+        self.dirtied(&(start..end));
+    }
+}

@@ -1,0 +1,230 @@
+//! What a pass takes: runs of dirty blocks, and sealed copies for the cache; and how it comes back.
+
+use std::ops::Range;
+
+use sealback_crypto::{Geometry, Sealed};
+use sealback_stream::Expected;
+
+use super::Folios;
+use crate::{
+    folio::FolioPool,
+    ranges::{RangeSet, index_of},
+    source::{Destinations, DirtyRun, FolioEnd, PartialBlock, PlainSlice, RunContent},
+};
+
+impl Folios {
+    /// Keeps sealed bytes that came from the server for the cache, unless something was written
+    /// since `writes` was read.
+    pub(crate) fn keep_copy(&mut self, sealed: Sealed, writes: u64) {
+        if writes == self.writes && !self.overlaps_copy(&sealed.blocks()) {
+            self.copied_bytes += sealed.bytes().len() as u64;
+            self.copies.insert(sealed.blocks().start, sealed);
+        }
+    }
+
+    /// Whether no folio holds anything of these blocks.
+    pub(crate) fn holds_nothing_of(&self, blocks: &Range<u64>) -> bool {
+        let first = self.geometry.block_start(blocks.start) / self.folio_bytes;
+        let last = self.geometry.block_start(blocks.end).saturating_sub(1) / self.folio_bytes;
+        self.folios.range(first..=last).next().is_none()
+    }
+
+    fn overlaps_copy(&self, blocks: &Range<u64>) -> bool {
+        let before = self.copies.range(..blocks.end).next_back();
+        before.is_some_and(|(_, copy)| copy.blocks().end > blocks.start)
+    }
+
+    /// Forgets what was read from the server: it may be older than what is there.
+    pub(crate) fn forget_copies(&mut self) {
+        self.writes += 1;
+        self.drop_copies(&(0..u64::MAX));
+    }
+
+    pub(super) fn drop_copies(&mut self, blocks: &Range<u64>) {
+        while self.overlaps_copy(blocks) {
+            let (start, _) = self.copies.range(..blocks.end).next_back().expect("one overlaps");
+            let start = *start;
+            self.take_copy(start);
+        }
+    }
+
+    fn take_copy(&mut self, start: u64) -> Option<Sealed> {
+        let copy = self.copies.remove(&start)?;
+        self.copied_bytes -= copy.bytes().len() as u64;
+        Some(copy)
+    }
+
+    /// How many blocks the file has that its end does not cut short.
+    pub(crate) fn n_full_blocks(&self) -> u64 {
+        self.geometry.block_at(self.size)
+    }
+
+    /// How many blocks a pass that does not grow the file may take.
+    pub(crate) fn n_blocks_without_growth(&self) -> u64 {
+        let grows = self.grows();
+        if grows {
+            self.geometry.block_at(self.committed)
+        } else {
+            self.geometry.n_blocks(self.size)
+        }
+    }
+
+    /// Takes the next run of blocks that begins within `within`.
+    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> Option<DirtyRun> {
+        // A gap that has opened since the pass began is closed before anything behind it is sent.
+        let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
+        let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
+        let within = within.start..end;
+        let dirty = self.next_dirty_blocks(within.clone(), max_blocks);
+        let copy = self.copies.range(within).next().map(|(start, _)| *start);
+        match (dirty, copy) {
+            (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
+                Some(self.take_dirty(blocks))
+            }
+            (_, Some(start)) => {
+                let sealed = self.take_copy(start)?;
+                let blocks = sealed.blocks();
+                let sealed = match blocks.start + max_blocks {
+                    limit if limit < blocks.end => {
+                        let rest = sealed.slice(limit..blocks.end);
+                        self.copied_bytes += rest.bytes().len() as u64;
+                        self.copies.insert(limit, rest);
+                        sealed.slice(blocks.start..limit)
+                    }
+                    _ => sealed,
+                };
+                Some(DirtyRun {
+                    blocks: sealed.blocks(),
+                    content: RunContent::Sealed(sealed),
+                    destinations: Destinations::CACHE,
+                    partial: Vec::new(),
+                    folios: Vec::new(),
+                })
+            }
+            (_, None) => None,
+        }
+    }
+
+    /// The first run of blocks with dirty bytes within `within`, that go the same way.
+    fn next_dirty_blocks(&self, within: Range<u64>, max_blocks: u64) -> Option<Range<u64>> {
+        let geometry = self.geometry;
+        let from = geometry.block_start(within.start);
+        let mut run: Option<Range<u64>> = None;
+        'folios: for (_, folio) in self.folios.range(from / self.folio_bytes..) {
+            for dirty in folio.dirty.iter().filter(|dirty| dirty.end > from) {
+                let covering = geometry.blocks_covering(dirty.start.max(from)..dirty.end);
+                match &mut run {
+                    None => run = Some(covering),
+                    Some(run) if covering.start <= run.end => run.end = run.end.max(covering.end),
+                    Some(_) => break 'folios,
+                }
+                let run = run.as_mut().expect("set above");
+                run.end = run.end.min(within.end).min(run.start.saturating_add(max_blocks));
+                if run.end < covering_end(geometry, dirty) || run.end - run.start == max_blocks {
+                    break 'folios;
+                }
+            }
+        }
+        let mut run = run.filter(|run| run.start < run.end)?;
+        let positions = geometry.block_start(run.start)..geometry.block_start(run.end);
+        if let Some(uncached) = self.uncached.first_within(&positions) {
+            let border =
+                if uncached.start <= positions.start { uncached.end } else { uncached.start };
+            run.end = run.end.min(geometry.block_at(border).max(run.start + 1));
+        }
+        Some(run)
+    }
+
+    fn take_dirty(&mut self, blocks: Range<u64>) -> DirtyRun {
+        let geometry = self.geometry;
+        let end = geometry.block_start(blocks.end).min(self.size);
+        let positions = geometry.block_start(blocks.start)..end;
+        self.sent_to = self.sent_to.max(end);
+        let (mut slices, mut ends) = (Vec::new(), Vec::new());
+        let mut dirty = RangeSet::default();
+        let first = positions.start / self.folio_bytes;
+        let last = (positions.end - 1) / self.folio_bytes;
+        for index in first..=last {
+            let base = index * self.folio_bytes;
+            let part = base.max(positions.start)..(base + self.folio_bytes).min(positions.end);
+            let folio = self.folios.get_mut(&index).expect("a dirty block is valid as a whole");
+            assert!(folio.valid.covers(&part), "a dirty block is valid as a whole: {part:?}");
+            let slice = index_of(part.start - base)..index_of(part.end - base);
+            slices.push(PlainSlice::new(folio.bytes.clone(), slice));
+            let taken = folio.dirty.take(&part);
+            if !taken.is_empty() {
+                self.dirty_bytes -= taken.len();
+                dirty.extend(&taken);
+                folio.handed_out.push_back(taken);
+                let end = geometry.blocks_covering(part).end.min(blocks.end);
+                ends.push(FolioEnd { folio: index, end });
+            }
+        }
+        let uncached = self.uncached.intersects(&positions);
+        let destinations = if uncached { Destinations::UPLOAD } else { Destinations::ALL };
+        let content = RunContent::Plain(slices);
+        let partial = self.partial(&blocks, &dirty);
+        DirtyRun { blocks, content, destinations, partial, folios: ends }
+    }
+
+    /// The blocks that are not dirty from end to end, and what is expected to be stored there.
+    fn partial(&self, blocks: &Range<u64>, dirty: &RangeSet) -> Vec<PartialBlock> {
+        let geometry = self.geometry;
+        let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
+        let mut partial: Vec<PartialBlock> = Vec::new();
+        for gap in dirty.missing(&positions) {
+            for block in geometry.blocks_covering(gap) {
+                if partial.last().is_none_or(|last| last.block < block) {
+                    let start = geometry.block_start(block);
+                    let dirty = dirty.within(&(start..start + geometry.block_bytes()));
+                    // Known since it was first dirtied; a wrong guess would be a conflict, no more.
+                    let expected = self.stored.get(&block).copied().unwrap_or(Expected::Absent);
+                    partial.push(PartialBlock { block, expected, dirty });
+                }
+            }
+        }
+        partial
+    }
+
+    /// A block is stored with somebody else's changes in it, too: what is not dirty of it here
+    /// becomes that. `pool` gives the memory to copy a folio that is being sealed.
+    pub(crate) fn merged(&mut self, block: u64, plain: &[u8], pool: &FolioPool) {
+        let start = self.geometry.block_start(block);
+        let range = start..(start + plain.len() as u64).min(self.size).max(start);
+        let mut at = range.start;
+        while at < range.end {
+            let (index, positions) = self.folio_at(at);
+            let part = at..positions.end.min(range.end);
+            at = part.end;
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            let stale = folio.dirty.missing(&part);
+            let bytes = folio.bytes_mut(|| pool.take_over_budget());
+            for stale in &stale {
+                let into = index_of(stale.start - positions.start);
+                let from = index_of(stale.start - start)..index_of(stale.end - start);
+                bytes[into..into + from.len()].copy_from_slice(&plain[from]);
+            }
+            stale.into_iter().for_each(|stale| folio.valid.insert(stale));
+        }
+    }
+
+    /// A folio's oldest hand-out has ended. Returns whether the folio is clean now.
+    pub(crate) fn end_writeback(&mut self, index: u64, clean: bool) -> bool {
+        let Some(folio) = self.folios.get_mut(&index) else { return false };
+        let handed_out = folio.handed_out.pop_front().expect("a folio ends as often as it began");
+        if !clean {
+            let before = folio.dirty.len();
+            folio.dirty.extend(&handed_out);
+            self.dirty_bytes += folio.dirty.len() - before;
+        }
+        let is_clean = folio.is_clean();
+        if is_clean {
+            self.clean.push_back(index);
+        }
+        is_clean
+    }
+}
+
+fn covering_end(geometry: Geometry, dirty: &Range<u64>) -> u64 {
+    geometry.blocks_covering(dirty.clone()).end
+}

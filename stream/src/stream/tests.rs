@@ -1,0 +1,175 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::CreditSource;
+
+const BLOCK: u64 = 4096 + 48;
+
+fn stream(window: usize) -> Stream {
+    Stream::new(Role::Must, Geometry::new(4096).unwrap(), window)
+}
+
+fn grant(blocks: u64) -> impl FnMut(u64) -> Prepared {
+    move |_| Prepared::Granted(Grant::unlimited().with_max_bytes(blocks * BLOCK))
+}
+
+fn all_sealed(blocks: &Range<u64>) -> Option<u64> {
+    Some((blocks.end - blocks.start) * BLOCK)
+}
+
+fn retry() -> Failure {
+    Failure::Retry(TargetError::new(TargetErrorKind::Io, "injected"))
+}
+
+#[test]
+fn a_gap_is_passed_over_and_an_idle_stream_adopts_the_issuers_position() {
+    let mut stream = stream(4);
+    stream.want(10..12);
+    stream.build(Duration::ZERO, true, grant(8), |_| ());
+    stream.collect(12);
+    assert_eq!(stream.collected_to(), 10);
+    let id = stream.issue(all_sealed).unwrap().id;
+    assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Passed));
+    assert!(stream.collect(12));
+    assert_eq!(stream.collected_to(), 12);
+    stream.collect(40);
+    assert_eq!(stream.collected_to(), 40);
+    assert!(stream.is_finished());
+}
+
+#[test]
+fn terminations_out_of_order_are_collected_in_order() {
+    let mut stream = stream(4);
+    stream.want(0..6);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let ids: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).map(|i| i.id).collect();
+    stream.terminated(ids[2], Ok(2 * BLOCK));
+    stream.terminated(ids[1], Ok(2 * BLOCK));
+    stream.collect(6);
+    assert_eq!(stream.collected_to(), 0);
+    stream.terminated(ids[0], Ok(2 * BLOCK));
+    stream.collect(6);
+    assert_eq!(stream.collected_to(), 6);
+}
+
+#[test]
+fn a_short_write_counts_whole_blocks_and_the_torn_block_is_sent_again() {
+    let mut stream = stream(4);
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(8), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    let Collected::Unfinished { blocks, attempts, .. } = stream.terminated(id, Ok(2 * BLOCK + 100))
+    else {
+        panic!("a short write is unfinished")
+    };
+    assert_eq!((blocks, attempts), (2..4, 0));
+    stream.collect(4);
+    assert_eq!(stream.collected_to(), 2);
+    assert_eq!(stream.retile(|_| u64::MAX, &[]), 1);
+    stream.build(Duration::ZERO, false, grant(1), |_| ());
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..3);
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+}
+
+#[test]
+fn retries_are_split_and_merged_by_the_new_grant_and_go_first() {
+    let mut stream = stream(2);
+    stream.want(0..6);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let first = stream.issue(all_sealed).unwrap().id;
+    let second = stream.issue(all_sealed).unwrap().id;
+    stream.terminated(second, Err(retry()));
+    stream.terminated(first, Err(retry()));
+    assert_eq!(stream.retile(|_| u64::MAX, &[]), 2);
+    stream.build(Duration::ZERO, false, grant(3), |_| ());
+    let again = stream.issue(all_sealed).unwrap();
+    assert_eq!((again.blocks, again.attempts), (0..3, 1));
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+}
+
+#[test]
+fn a_stream_that_is_switched_off_gives_credit_back_when_the_target_has_answered() {
+    #[derive(Debug)]
+    struct Stock(AtomicU32);
+    impl CreditSource for Stock {
+        fn give_back(&self, n: u32) {
+            self.0.fetch_add(n, Ordering::SeqCst);
+        }
+    }
+    let stock = Arc::new(Stock(AtomicU32::new(0)));
+    let mut stream = stream(4);
+    stream.want(0..2);
+    let grant = || Grant::unlimited().with_credit(Credit::new(stock.clone(), 1));
+    stream.build(Duration::ZERO, true, |_| Prepared::Granted(grant()), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    stream.switch_off(None);
+    assert!(stream.is_finished());
+    assert_eq!(stock.0.load(Ordering::SeqCst), 0, "the target has not answered yet");
+    assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Ignored));
+    assert_eq!(stock.0.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn nothing_fresh_overtakes_a_retry_that_waits_for_credit() {
+    let mut stream = stream(4);
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    stream.terminated(id, Err(retry()));
+    stream.retile(|_| u64::MAX, &[]);
+    stream.build(Duration::ZERO, false, |_| Prepared::Later, |_| ());
+    assert_eq!(stream.issue(all_sealed), None);
+    stream.build(Duration::ZERO, false, grant(2), |_| ());
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 0..2);
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+}
+
+proptest! {
+    #[test]
+    fn whatever_fails_all_that_is_wanted_goes_through_once(
+        runs in prop::collection::vec((0u64..3, 1u64..6), 1..20),
+        faults in prop::collection::vec((0u64..4, 1u64..6), 60),
+    ) {
+        let mut stream = stream(3);
+        let (mut at, mut wanted, mut through) = (0, Vec::new(), Vec::new());
+        for (gap, len) in runs {
+            let blocks = at + gap..at + gap + len;
+            at = blocks.end;
+            wanted.extend(blocks.clone());
+            stream.want(blocks);
+        }
+        let mut faults = faults.into_iter().chain(std::iter::repeat((3, 4)));
+        while !stream.is_finished() {
+            let (_, granted) = faults.next().unwrap();
+            stream.build(Duration::ZERO, true, grant(granted), |_| ());
+            let issued: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).collect();
+            for Issued { id, blocks, .. } in issued.into_iter().rev() {
+                let (fault, part) = faults.next().unwrap();
+                let n_blocks = blocks.end - blocks.start;
+                let done = match fault {
+                    0 => 0,
+                    1 => part.min(n_blocks),
+                    _ => n_blocks,
+                };
+                through.extend(blocks.start..blocks.start + done);
+                let outcome = if fault == 0 { Err(retry()) } else { Ok(done * BLOCK) };
+                stream.terminated(id, outcome);
+                let before = stream.collected_to();
+                stream.collect(at);
+                prop_assert!(stream.collected_to() >= before);
+                let to = stream.collected_to();
+                prop_assert!(wanted.iter().filter(|b| **b < to).all(|b| through.contains(b)));
+            }
+            stream.retile(|_| u64::MAX, &[]);
+        }
+        stream.collect(at);
+        prop_assert_eq!(stream.collected_to(), at);
+        through.sort_unstable();
+        prop_assert_eq!(through, wanted);
+    }
+}
