@@ -209,6 +209,10 @@ pub(crate) struct With {
     /// The cache: a directory, made if it is missing
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// What the cache's directory may take on the disk: beyond that, what was not opened for longest
+    /// is dropped
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "cache")]
+    pub(crate) cache_size: Option<u64>,
     /// What seals and opens: auto, aes-gcm or aws-lc
     #[arg(long, default_value = "auto", value_parser = crypto::Engine::from_str)]
     pub(crate) engine: crypto::Engine,

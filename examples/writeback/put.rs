@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     let name = args.name()?;
     let mut source = Source::open(&args.src)?;
-    let stores = Stores::open(&args.at, args.with.cache.as_deref())?;
+    let stores = Stores::open_with(&args.at, &args.with)?;
     let engine = stores::engine(&args.with)?;
     let started = Instant::now();
     let options = CreateOptions { block_bytes: args.block_size, replace: true };

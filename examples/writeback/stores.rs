@@ -44,6 +44,15 @@ impl Stores {
         Ok(Stores { server, cache, root })
     }
 
+    /// Opens what the command names, with what it says of the cache.
+    pub(crate) fn open_with(at: &At, with: &With) -> Result<Stores, Failure> {
+        let mut stores = Stores::open(at, with.cache.as_deref())?;
+        if let Some(max_bytes) = with.cache_size {
+            stores.cache = stores.cache.map(|cache| cache.with_limit(max_bytes));
+        }
+        Ok(stores)
+    }
+
     pub(crate) fn place(&self) -> Place<'_> {
         let cache = self.cache.as_ref().map(|cache| cache as &dyn Cache);
         Place { server: &self.server, cache, root: &self.root }

@@ -29,7 +29,7 @@ use sealback_stream::{
     Write,
 };
 
-use crate::{auditor, simulator::BLOCK};
+use crate::{auditor::Nonces, simulator::BLOCK};
 
 mod client;
 mod lived;
@@ -86,6 +86,7 @@ struct Life {
     span_blocks: u64,
     under_way: Vec<UnderWay>,
     starved: bool,
+    nonces: Nonces,
     lived: Lived,
     log: Log,
 }
@@ -134,6 +135,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         span_blocks,
         under_way: Vec::new(),
         starved: false,
+        nonces: Nonces::default(),
         lived: Lived::default(),
         log: Log { seed, lines: Vec::new() },
         rng,
@@ -314,7 +316,7 @@ impl Life {
     }
 
     fn store(&mut self, stream: usize, write: &Write, n_blocks: u64) {
-        auditor::audit(write);
+        self.nonces.note(write).expect("no nonce is used twice");
         let blocks = if stream == 0 { &mut self.server } else { &mut self.copy.blocks };
         let mut left = n_blocks;
         for segment in &write.segments {

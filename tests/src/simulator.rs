@@ -31,7 +31,10 @@ use sealback_stream::{
     TargetErrorKind, Ticket, Write,
 };
 
-use crate::oracle::{Oracle, Stored};
+use crate::{
+    auditor::Nonces,
+    oracle::{Oracle, Stored},
+};
 
 /// The simulated block size.
 pub const BLOCK: u64 = 4096;
@@ -157,6 +160,7 @@ struct World {
     dirty: Vec<Dirty>,
     under_way: Vec<UnderWay>,
     oracle: Oracle,
+    nonces: Nonces,
     met: Met,
     wants_credit: bool,
     starved: bool,
@@ -189,6 +193,7 @@ pub fn run(seed: u64, engine: Engine) -> Met {
         now: Duration::ZERO,
         under_way: vec![UnderWay::Wake],
         oracle: Oracle::new(seed, plan.windows, cached),
+        nonces: Nonces::default(),
         met: Met::default(),
         wants_credit: false,
         starved: false,
@@ -338,6 +343,7 @@ impl World {
             }
             Action::Issue { ticket, write } => {
                 self.oracle.on_issue(ticket, &write);
+                self.nonces.note(&write).expect("no nonce is used twice");
                 self.under_way.push(UnderWay::Write { ticket, write });
             }
             Action::Release { folio, outcome } => {

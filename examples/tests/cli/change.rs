@@ -216,3 +216,19 @@ fn patches_by_two_programs_at_once_both_go_through() {
     }
     assert!(world.get_bytes("file", &[]) == [bytes(1, half), bytes(2, half)].concat());
 }
+
+#[test]
+fn a_cache_stays_within_the_size_that_is_given() {
+    let world = World::new();
+    let limit = ["--cache", "cache", "--cache-size", "1MiB"];
+    for name in ["first", "second", "third"] {
+        world.put_bytes(&bytes(50, 600_000), name, &limit);
+    }
+    let copies = fs::read_dir(world.path("cache")).unwrap();
+    let kept: u64 = copies.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(kept < 1 << 20, "{kept} bytes");
+    for name in ["first", "second", "third"] {
+        assert!(world.get_bytes(name, &limit) == bytes(50, 600_000));
+    }
+    world.on(&["get", "first", "--cache-size", "1MiB", "--out", "x"]).misuses("--cache <DIR>");
+}

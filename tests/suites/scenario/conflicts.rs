@@ -8,7 +8,7 @@ use sealback_stream::{
 };
 use sealback_tests::reader::read_sealed;
 
-use crate::support::{ROOT, config, create, engine, memory, name, open, read_all, sample};
+use crate::support::{ROOT, audited, config, create, engine, memory, name, open, read_all, sample};
 
 #[test]
 fn what_two_clients_change_in_one_block_is_all_there() {
@@ -124,7 +124,7 @@ fn two_clients_lose_nothing_of_each_other_in_memory() {
 #[test]
 fn two_clients_lose_nothing_of_each_other_on_disk() {
     let dirs = [0; 3].map(|_| tempfile::tempdir().unwrap());
-    let server = LocalServer::open(dirs[0].path(), LocalOptions::default()).unwrap();
+    let server = audited(LocalServer::open(dirs[0].path(), LocalOptions::default()).unwrap());
     let cache =
         |dir: &tempfile::TempDir| LocalCache::open(dir.path(), LocalOptions::default()).unwrap();
     let caches = [cache(&dirs[1]), cache(&dirs[2])];

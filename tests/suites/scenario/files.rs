@@ -13,7 +13,9 @@ use sealback_tests::{
     reader::{read_sealed, read_sealed_file, repeated_nonces},
 };
 
-use crate::support::{ROOT, config, create, engine, memory, name, open, read_all, root, sample};
+use crate::support::{
+    ROOT, audited, config, create, engine, memory, name, open, read_all, root, sample,
+};
 
 #[test]
 fn every_size_about_a_block_comes_back_from_server_cache_and_independent_reader() {
@@ -227,7 +229,7 @@ fn a_damaged_block_is_named_and_the_others_are_read() {
 #[test]
 fn a_replaced_file_is_whole_until_the_new_one_is_published() {
     let dir = tempfile::tempdir().unwrap();
-    let server = LocalServer::open(dir.path(), LocalOptions::default()).unwrap();
+    let server = audited(LocalServer::open(dir.path(), LocalOptions::default()).unwrap());
     let engine = engine();
     let (old, new) = (sample(50_000), sample(60_000));
     let file = create(&engine, &server, None, 4096);
@@ -308,7 +310,7 @@ fn what_a_partial_write_expects_is_asked_of_the_server_and_not_of_the_cache() {
 fn an_independent_reader_opens_what_a_put_leaves_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let cached = tempfile::tempdir().unwrap();
-    let server = LocalServer::open(dir.path(), LocalOptions::default()).unwrap();
+    let server = audited(LocalServer::open(dir.path(), LocalOptions::default()).unwrap());
     let cache = LocalCache::open(cached.path(), LocalOptions::default()).unwrap();
     let engine = engine();
     for len in [0, 1, 16383, 16384, 16385, 3_000_001] {

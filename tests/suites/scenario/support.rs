@@ -21,7 +21,12 @@ pub(crate) fn memory() -> InterposedServer<MemoryServer, Auditor> {
 }
 
 pub(crate) fn memory_with(options: MemoryOptions) -> InterposedServer<MemoryServer, Auditor> {
-    InterposedServer::new(MemoryServer::new(options), Auditor)
+    audited(MemoryServer::new(options))
+}
+
+/// A server whose nonces are audited.
+pub(crate) fn audited<S: Server>(server: S) -> InterposedServer<S, Auditor> {
+    InterposedServer::new(server, Auditor)
 }
 
 /// A small engine: little memory, so that the bounds are met.
