@@ -2,7 +2,10 @@
 //!
 //! A background pass lets a sync go first, and gives way to whoever holds passes back.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use sealback_crypto::{Header, Sealed};
 use sealback_stream::Target;
@@ -34,6 +37,10 @@ struct State {
     /// Syncs that wait to run a pass of their own; background passes let them go first.
     syncs_waiting: usize,
     errors: ErrorSeq,
+    /// Passes that have failed, one after the other.
+    failures: u32,
+    /// Before that, on the engine's clock, no pass begins that nobody asked for.
+    not_before: Duration,
 }
 
 /// The last error and its number: each handle reports each number once.
@@ -122,7 +129,9 @@ impl OpenFile {
 
     /// Starts a writeback, unless one is running or nothing is dirty.
     pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
-        if self.folios().has_work() {
+        // A server that failed is left alone for a growing time, but for those who ask.
+        let waits = self.core.now() < self.passes.state().not_before;
+        if !waits && self.folios().has_work() {
             self.start_pass(kind, None);
         }
     }
@@ -230,9 +239,15 @@ impl OpenFile {
         }
         let mut state = self.passes.state();
         state.running = None;
-        if let Err(error) = &ending.result {
-            state.errors.push(error);
-            self.core.errors().push(error);
+        match &ending.result {
+            Ok(()) => state.failures = 0,
+            Err(error) => {
+                state.errors.push(error);
+                self.core.errors().push(error);
+                state.failures = state.failures.saturating_add(1);
+                let delay = self.core.config.retry.delay(state.failures + 1, fastrand::u64(..));
+                state.not_before = self.core.now() + delay;
+            }
         }
         drop(state);
         self.passes.ended.notify_all();

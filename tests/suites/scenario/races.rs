@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sealback::{Config, CreateOptions, Engine, File, Place};
+use sealback::{Config, CreateOptions, Engine, File, Place, RetryLimits};
 use sealback_stream::{
     Cache, Completion, Failure, MemoryCache, MemoryOptions, Name, Read, ReadCompletion, Server,
     Target, TargetError, TargetErrorKind, Write,
@@ -45,6 +45,7 @@ struct Tap {
     before_write: Option<Listener>,
     /// Writes of this block fail for good.
     refused: Mutex<Option<u64>>,
+    n_refused: AtomicUsize,
 }
 
 impl std::fmt::Debug for Tap {
@@ -56,6 +57,7 @@ impl std::fmt::Debug for Tap {
 impl Hook for Tap {
     fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
         if self.refused.lock().unwrap().is_some_and(|block| write.blocks().contains(&block)) {
+            self.n_refused.fetch_add(1, Ordering::SeqCst);
             let full = TargetError::new(TargetErrorKind::NoSpace, "injected");
             return done.failed(Failure::Fatal(full));
         }
@@ -266,4 +268,28 @@ fn what_was_written_before_a_failure_is_what_the_next_write_expects() {
     *server.hook.refused.lock().unwrap() = None;
     file.write_at(5, b"x").unwrap();
     file.sync().unwrap();
+}
+
+#[test]
+fn a_server_that_failed_is_left_alone_for_a_while_but_for_those_who_ask() {
+    let hour = Duration::from_secs(3600);
+    let retry = RetryLimits { first_delay: hour, max_delay: hour, ..RetryLimits::default() };
+    let server = InterposedServer::new(memory(), Tap::default());
+    *server.hook.refused.lock().unwrap() = Some(0);
+    let file = create(&Engine::new(Config { retry, ..config() }).unwrap(), &server, None, 4096);
+    // More than a quarter of the folios' memory, and twice.
+    file.write_at(0, &vec![1; 1_500_000]).unwrap();
+    file.writeback().wait().unwrap_err();
+    let n_refused = || server.hook.n_refused.load(Ordering::SeqCst);
+    let before = n_refused();
+    assert!(before > 0);
+    for at in [1_500_000, 1_600_000] {
+        file.write_at(at, &vec![2; 100_000]).unwrap();
+    }
+    assert_eq!(n_refused(), before, "nobody asked");
+    file.sync().unwrap_err();
+    assert!(n_refused() > before, "somebody asked");
+    *server.hook.refused.lock().unwrap() = None;
+    while file.sync().is_err() {}
+    assert_eq!(file.dirty_bytes(), 0);
 }
