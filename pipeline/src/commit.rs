@@ -11,7 +11,9 @@ use std::{
 use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, RootKey};
 use sealback_stream::{CacheFile, SizeLock, TargetError, TargetErrorKind};
 
-use crate::{Error, open_file::OpenFile, ranges::hull, resize::SizeGuard, trace::Observer};
+use crate::{
+    Error, engine::CACHE, open_file::OpenFile, ranges::hull, resize::SizeGuard, trace::Observer,
+};
 
 /// A commit that loses against another client's is tried again so often.
 const MAX_COMMITS: u32 = 16;
@@ -146,7 +148,9 @@ impl OpenFile {
 
     /// Lets the cache's copy have the header that the server has.
     pub(crate) fn tell_cache(&self) {
+        // One that answers nothing keeps an older header: whoever opens it then empties it.
         if let Some(cache) = self.cache()
+            && !self.core.io.is_stuck(CACHE)
             && give_header(&*cache, &self.header()).is_err()
         {
             self.drop_cache();

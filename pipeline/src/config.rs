@@ -1,6 +1,6 @@
 //! What an engine may use, and how much of it: every bound of the system in one place.
 
-use std::{num::NonZero, thread};
+use std::{num::NonZero, thread, time::Duration};
 
 use sealback_crypto::{Engine as Cipher, PREFIX_BYTES};
 
@@ -33,6 +33,9 @@ pub struct Config {
     pub cache_window: usize,
     /// How often and how long a server is asked again.
     pub retry: RetryLimits,
+    /// How long a cache may answer nothing before a writeback goes on without it;
+    /// [`Duration::MAX`]: for ever.
+    pub cache_patience: Duration,
     /// Sequential reads are read ahead this far; 0 turns it off.
     pub readahead_bytes: usize,
 }
@@ -48,6 +51,7 @@ impl Default for Config {
             upload_window: 4,
             cache_window: 4,
             retry: RetryLimits::default(),
+            cache_patience: Duration::from_secs(30),
             readahead_bytes: 4 * MIB,
         }
     }

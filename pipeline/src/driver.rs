@@ -17,11 +17,13 @@ use std::{
 
 use crossbeam_queue::SegQueue;
 use sealback_crypto::{Buffer, ContentKey};
-use sealback_stream::{CacheFile, Completion, CompletionSink, Failure, Prepared, Target, Ticket};
+use sealback_stream::{
+    CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetErrorKind, Ticket,
+};
 
 use crate::{
     Error, RequestStats,
-    engine::Core,
+    engine::{CACHE, Core},
     growth::Growth,
     io::Job,
     open_file::OpenFile,
@@ -165,7 +167,7 @@ impl Driver {
             match action {
                 Action::Cached { sealed } => {
                     if let Some(cache) = parts.cache.clone() {
-                        self.core.io.send(crate::engine::CACHE, Job::Confirm { cache, sealed });
+                        self.core.io.send(CACHE, Job::Confirm { cache, sealed });
                     }
                 }
                 Action::Done(done) => result = Some(done),
@@ -189,7 +191,12 @@ impl Driver {
                     self.seal(parts, span, first_block, plain, buffer);
                 }
                 Action::Stored { sealed } => parts.source.stored(&sealed),
-                Action::StreamOff { .. } => *cache_failed = true,
+                Action::StreamOff { stream, failure } => match failure {
+                    Failure::Fatal(error) if error.kind() == TargetErrorKind::TimedOut => {
+                        self.core.io.mark_stuck(stream);
+                    }
+                    _ => *cache_failed = true,
+                },
                 Action::WakeAt(at) => {
                     let driver = self.clone();
                     let wake = Box::new(move || driver.post(Event::Wake));
@@ -227,7 +234,7 @@ impl Driver {
     fn end(self: &Arc<Self>, mut parts: Parts, mut ending: Ending) {
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
-        let (confirming, growth) = (parts.cache.is_some(), parts.growth.take());
+        let (confirming, growth) = (parts.targets[CACHE].is_some(), parts.growth.take());
         let core = self.core.clone();
         let growing = growth.is_some();
         let finish = move || {
@@ -238,9 +245,10 @@ impl Driver {
             *driver.ending() = Some(ending);
             driver.ended.notify_all();
         };
+        let confirming = confirming && !self.core.io.is_stuck(CACHE);
         let then = move || if growing { core.io.control(finish) } else { finish() };
         if confirming {
-            self.core.io.send(crate::engine::CACHE, Job::Run(Box::new(then)));
+            self.core.io.send(CACHE, Job::Run(Box::new(then)));
         } else {
             then();
         }
@@ -279,6 +287,7 @@ impl Driver {
 
 impl CompletionSink for Driver {
     fn terminated(&self, ticket: Ticket, outcome: Result<u64, Failure>) {
+        self.core.io.heard(ticket.stream);
         let driver = self.me.upgrade().expect("a completion holds its driver");
         driver.post(Event::Terminated { ticket, outcome });
     }

@@ -282,7 +282,11 @@ impl Core {
     pub(crate) fn start(self: &Arc<Self>, geometry: Geometry, parts: Parts) -> Arc<Driver> {
         let config = &self.config;
         let span_blocks = (config.span_bytes as u64 / geometry.block_bytes()).max(1);
-        let limits = RequestLimits { span_blocks, retry: config.retry };
+        let limits = RequestLimits {
+            span_blocks,
+            retry: config.retry,
+            cache_patience: config.cache_patience,
+        };
         let active = |stream: usize| parts.targets.get(stream).is_some_and(Option::is_some);
         let setup = [
             StreamSetup { role: Role::Must, window: config.upload_window, active: active(UPLOAD) },

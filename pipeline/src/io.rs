@@ -3,7 +3,15 @@
 //! One thread for each kind of work, so that a cache that hangs holds up no upload. Jobs of one
 //! thread run in the order in which they were sent.
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use sealback_crypto::Sealed;
@@ -53,6 +61,8 @@ impl Job {
 pub(crate) struct IoThreads {
     /// One for each stream, then one for reading ahead, one for control, one for locks.
     queues: Vec<Sender<Job>>,
+    /// Whether a stream's thread is waiting for a target that does not answer.
+    stuck: Vec<Arc<AtomicBool>>,
     /// There until the end.
     timer: Option<Sender<(Duration, Wake)>>,
     threads: Vec<JoinHandle<()>>,
@@ -66,31 +76,54 @@ impl IoThreads {
     pub(crate) fn start(n_streams: usize, n_readahead: usize) -> io::Result<IoThreads> {
         let mut threads = Vec::new();
         let mut queues = Vec::new();
-        for index in 0..n_streams {
+        let stuck: Vec<_> = (0..n_streams).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        for (index, stuck) in stuck.iter().cloned().enumerate() {
             let (sender, receiver) = crossbeam_channel::unbounded();
             queues.push(sender);
-            threads.push(spawn(&format!("sealback-io-{index}"), move || work(&receiver))?);
+            let run = move || {
+                // Each job that ends says that the thread is not stuck, or no longer.
+                work(&receiver, || stuck.store(false, Ordering::Relaxed));
+            };
+            threads.push(spawn(&format!("sealback-io-{index}"), run)?);
         }
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
         for index in 0..n_readahead {
             let receiver = receiver.clone();
-            threads.push(spawn(&format!("sealback-ahead-{index}"), move || work(&receiver))?);
+            threads
+                .push(spawn(&format!("sealback-ahead-{index}"), move || work(&receiver, || ()))?);
         }
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
-        threads.push(spawn("sealback-control", move || work(&receiver))?);
+        threads.push(spawn("sealback-control", move || work(&receiver, || ()))?);
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
-        threads.push(spawn("sealback-lock", move || work(&receiver))?);
+        threads.push(spawn("sealback-lock", move || work(&receiver, || ()))?);
         let (timer, receiver) = crossbeam_channel::unbounded();
         threads.push(spawn("sealback-timer", move || keep_time(&receiver))?);
-        Ok(IoThreads { queues, timer: Some(timer), threads })
+        Ok(IoThreads { queues, stuck, timer: Some(timer), threads })
     }
 
     /// Sends a job to a stream's thread.
     pub(crate) fn send(&self, stream: usize, job: Job) {
         self.queues[stream].send(job).expect("the threads live as long as their queues");
+    }
+
+    /// Notes that a stream's target answers nothing.
+    pub(crate) fn mark_stuck(&self, stream: usize) {
+        self.stuck[stream].store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that it has answered.
+    pub(crate) fn heard(&self, stream: usize) {
+        if self.is_stuck(stream) {
+            self.stuck[stream].store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a stream's thread waits for a target that answers nothing.
+    pub(crate) fn is_stuck(&self, stream: usize) -> bool {
+        self.stuck[stream].load(Ordering::Relaxed)
     }
 
     /// Sends work to the threads that read ahead.
@@ -117,13 +150,15 @@ impl IoThreads {
     }
 }
 
-/// Ends the queues and waits for the threads, but for the one that this may run on.
+/// Ends the queues and waits for the threads, but for the one that this may run on, and those whose
+/// target does not answer.
 impl Drop for IoThreads {
     fn drop(&mut self) {
         self.queues.clear();
         self.timer = None;
-        for thread in self.threads.drain(..) {
-            if thread.thread().id() != std::thread::current().id() {
+        for (index, thread) in self.threads.drain(..).enumerate() {
+            let stuck = self.stuck.get(index).is_some_and(|stuck| stuck.load(Ordering::Relaxed));
+            if thread.thread().id() != std::thread::current().id() && !stuck {
                 // A panic in a target has failed its subrequest already, when its completion fell.
                 let _ = thread.join();
             }
@@ -135,11 +170,12 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-fn work(jobs: &Receiver<Job>) {
+fn work(jobs: &Receiver<Job>, ended: impl Fn()) {
     for job in jobs {
         // A target that panics drops its completion, which fails the subrequest; the thread goes
         // on for the others.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
+        ended();
     }
 }
 

@@ -61,6 +61,7 @@ mod issuer;
 mod open_file;
 mod page_cache;
 mod passes;
+mod patience;
 mod ranges;
 mod readahead;
 mod reader;

@@ -14,6 +14,7 @@ use crate::{
     Error,
     commit::seal_gen,
     driver::{Driver, Ending, Parts},
+    engine::CACHE,
     growth::Growth,
     open_file::OpenFile,
     reader::MAX_READS,
@@ -171,7 +172,7 @@ impl OpenFile {
     ) -> Arc<Driver> {
         let header = self.header();
         let seal_gen = seal_gen(&header);
-        let cache = self.cache();
+        let (cache, stuck) = (self.cache(), self.core.io.is_stuck(CACHE));
         let (file, merging) = (self.clone(), self.clone());
         let growth = self.grows().then(Growth::default);
         let grows = growth.is_some();
@@ -181,7 +182,8 @@ impl OpenFile {
             seal_gen,
             targets: vec![
                 Some(self.target.clone()),
-                cache.clone().map(|cache| cache as Arc<dyn Target>),
+                // One that answers nothing is not written to; but it forgets what is overwritten.
+                cache.clone().filter(|_| !stuck).map(|cache| cache as Arc<dyn Target>),
             ],
             cache,
             observer,

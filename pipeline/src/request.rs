@@ -31,6 +31,7 @@ use zeroize::Zeroizing;
 use crate::{
     Error,
     issuer::{Downstream, Issuer, IssuerState},
+    patience::{Patience, Wait},
     releaser::Releaser,
     retryer::{LastFailure, RetryLimits, RetryStep, Retryer},
     rmw::{Merge, Merged, Merger},
@@ -172,6 +173,8 @@ pub struct RequestLimits {
     pub span_blocks: u64,
     /// The bounds of retrying.
     pub retry: RetryLimits,
+    /// How long a stream that may fail may answer nothing before it is switched off.
+    pub cache_patience: Duration,
 }
 
 #[derive(Debug)]
@@ -193,6 +196,8 @@ pub struct Request {
     releaser: Releaser,
     retryer: Retryer,
     merger: Merger,
+    /// One for each stream; those that must succeed are waited for.
+    patience: Vec<Patience>,
     actions: Vec<Action>,
     stalls: Vec<StallClock>,
     stats: RequestStats,
@@ -217,6 +222,7 @@ impl Request {
             releaser: Releaser::default(),
             retryer: Retryer::new(limits.retry),
             merger: Merger::default(),
+            patience: vec![Patience::new(limits.cache_patience); setup.len()],
             actions: Vec::new(),
             stalls: vec![StallClock::default(); setup.len()],
             stats: RequestStats::new(setup.len()),
@@ -295,6 +301,7 @@ impl Request {
             let outcome = outcome.as_ref().map(|n| *n).map_err(Failure::to_string);
             host.trace(TraceEvent::Terminated { stream: index, id, outcome });
         }
+        self.patience[index].heard(now);
         let written = outcome.as_ref().map_or(0, |bytes| *bytes);
         let collected = self.streams[index].terminated(id, outcome);
         if !matches!(collected, Collected::Ignored) {
@@ -385,6 +392,7 @@ impl Request {
     }
 
     fn advance(&mut self, now: Duration, host: &mut impl Host) {
+        self.lose_patience(now, host);
         match self.phase {
             Phase::Running => self.advance_running(now, host),
             Phase::Ending(_) => {
@@ -392,6 +400,26 @@ impl Request {
                 self.advance_ending(host);
             }
             Phase::Done => {}
+        }
+        self.lose_patience(now, host);
+    }
+
+    /// Switches off streams that may fail and have answered nothing for too long.
+    fn lose_patience(&mut self, now: Duration, host: &mut impl Host) {
+        for index in 0..self.streams.len() {
+            let stream = &self.streams[index];
+            if stream.role() == Role::Must || stream.in_flight() == 0 || self.is_done() {
+                continue;
+            }
+            match self.patience[index].look(now) {
+                Wait::On => {}
+                Wait::Until(time) => self.actions.push(Action::WakeAt(time)),
+                Wait::Over => {
+                    let error =
+                        TargetError::new(TargetErrorKind::TimedOut, "no answer for too long");
+                    self.switch_off(index, Failure::Fatal(error), host);
+                }
+            }
         }
     }
 
@@ -512,6 +540,9 @@ impl Request {
                         blocks: issued.blocks.clone(),
                         attempts: issued.attempts,
                     });
+                }
+                if stream.in_flight() == 1 {
+                    self.patience[index].heard(now);
                 }
                 let ticket = Ticket { stream: index, id: issued.id };
                 self.actions.push(Action::Issue { ticket, write });

@@ -218,7 +218,8 @@ impl Life {
             self.make_holes(&gap);
         }
         let retry = RetryLimits { max_attempts: 4, ..RetryLimits::default() };
-        let limits = RequestLimits { span_blocks: self.span_blocks, retry };
+        let limits =
+            RequestLimits { span_blocks: self.span_blocks, retry, cache_patience: Duration::MAX };
         let mut setup = |role| StreamSetup { role, window: self.rng.usize(1..4), active: true };
         let setup = [setup(Role::Must), setup(Role::May)];
         self.request = Some(Request::new(self.geometry, &limits, &setup));

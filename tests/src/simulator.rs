@@ -90,6 +90,7 @@ struct Plan {
     credits: Option<i64>,
     boundary: Option<u64>,
     retry: RetryLimits,
+    cache_patience: Duration,
     /// Chances in a thousand, for the upload and the cache stream.
     transient: [u32; 2],
     short: [u32; 2],
@@ -114,6 +115,7 @@ impl Plan {
             credits: rng.bool().then(|| rng.i64(2..6)),
             boundary: rng.bool().then(|| rng.u64(1..12)),
             retry,
+            cache_patience: [Duration::MAX, Duration::from_millis(2)][rng.usize(..2)],
             transient: [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50])],
             short: [chance(rng, &[0, 0, 50, 300]), chance(rng, &[0, 0, 0, 50])],
             fatal: [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20])],
@@ -176,7 +178,11 @@ pub fn run(seed: u64, engine: Engine) -> Met {
     let geometry = Geometry::new(BLOCK).expect("4 KiB is a block size");
     let root = RootKey::from_bytes(&[3; 32]);
     let header = Header::create(&root, geometry, plan.engine).expect("random bytes").header;
-    let limits = RequestLimits { span_blocks: plan.span_blocks, retry: plan.retry };
+    let limits = RequestLimits {
+        span_blocks: plan.span_blocks,
+        retry: plan.retry,
+        cache_patience: plan.cache_patience,
+    };
     let cached = rng.u32(..8) > 0;
     let setup = [
         StreamSetup { role: Role::Must, window: plan.windows[0], active: true },

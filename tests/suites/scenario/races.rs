@@ -11,14 +11,17 @@ use std::{
     time::Duration,
 };
 
-use sealback::{Config, CreateOptions, Engine, File, Place, RetryLimits};
+use sealback::{CacheReport, Config, CreateOptions, Engine, File, Place, RetryLimits};
 use sealback_stream::{
     Cache, Completion, Failure, MemoryCache, MemoryOptions, Name, Read, ReadCompletion, Server,
     Target, TargetError, TargetErrorKind, Write,
 };
-use sealback_tests::interpose::{Hook, InterposedServer};
+use sealback_tests::{
+    gate::Gate,
+    interpose::{Hook, InterposedCache, InterposedServer},
+};
 
-use crate::support::{config, create, engine, memory, memory_with, open, root};
+use crate::support::{config, create, engine, memory, memory_with, open, read_all, root, sample};
 
 /// A test that waits this long has failed: it is no measure of speed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -292,4 +295,32 @@ fn a_server_that_failed_is_left_alone_for_a_while_but_for_those_who_ask() {
     *server.hook.refused.lock().unwrap() = None;
     while file.sync().is_err() {}
     assert_eq!(file.dirty_bytes(), 0);
+}
+
+#[test]
+fn a_cache_that_never_answers_holds_up_nothing_and_is_used_again_when_it_does() {
+    let cache_patience = Duration::from_millis(50);
+    let engine = Engine::new(Config { cache_patience, ..config() }).unwrap();
+    let server = memory();
+    let copies = MemoryCache::new(MemoryOptions::default());
+    let gate = Gate::default();
+    let cache = InterposedCache::new(copies, gate.clone());
+    let file = create(&engine, &server, Some(&cache), 4096);
+    let data = sample(1_000_000);
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap();
+    assert!(!gate.waiting().is_empty(), "the cache has answered nothing");
+    assert!(read_all(&open(&engine, &server, None)) == data);
+    file.write_at(500_000, b"changed").unwrap();
+    file.sync().unwrap();
+    gate.open();
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap();
+    let mut same = 0;
+    file.verify_cache(|block, report| {
+        assert_ne!(report, CacheReport::Differs, "block {block}");
+        same += u32::from(report == CacheReport::Same);
+    })
+    .unwrap();
+    assert!(same > 200, "{same} blocks");
 }

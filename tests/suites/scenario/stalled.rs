@@ -82,7 +82,11 @@ impl Bench {
     fn new(window: usize) -> Bench {
         let geometry = Geometry::new(BLOCK).unwrap();
         let setup = [Role::Must, Role::May].map(|role| StreamSetup { role, window, active: true });
-        let limits = RequestLimits { span_blocks: 4, retry: RetryLimits::default() };
+        let limits = RequestLimits {
+            span_blocks: 4,
+            retry: RetryLimits::default(),
+            cache_patience: Duration::MAX,
+        };
         let pool = BufferPool::new(32, 4 * 4144 + 64);
         let header = Header::create(&root(), geometry, Cipher::Fake).unwrap().header;
         let mut bench = Bench {
