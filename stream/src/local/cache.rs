@@ -186,6 +186,15 @@ impl LocalCopy {
         })
     }
 
+    /// Whether the copy has what was written to it: by its length, and by the nonces if blocks can
+    /// have gone since.
+    fn has(&self, sealed: &Sealed) -> io::Result<bool> {
+        let end = sealed.stored_start() + sealed.bytes().len() as u64;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let checks = self.checks || self.was_cut.load(Ordering::Relaxed);
+        Ok(self.file.metadata()?.len() >= end && (!checks || is_stored(&&self.file, sealed)?))
+    }
+
     /// Drops the next group of blocks that count. Returns how many bytes that frees.
     pub(super) fn shed(&self) -> io::Result<u64> {
         let mut record = self.record();
@@ -260,11 +269,8 @@ impl CacheFile for LocalCopy {
         // The record may not reach the disk before what it speaks of.
         self.make_durable()?;
         let unset = |error| TargetError::from_io("setting a cache's record", error);
-        if self.checks || self.was_cut.load(Ordering::Relaxed) {
-            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if !is_stored(&&self.file, sealed).map_err(unset)? {
-                return Err(unset(io::Error::other("the blocks are no longer there")));
-            }
+        if !self.has(sealed).map_err(unset)? {
+            return Err(unset(io::Error::other("the blocks are no longer there")));
         }
         let nonces = sealed.nonces().map(|(_, nonce)| nonce);
         record.confirm(sealed.blocks().start, nonces).map_err(unset)?;
