@@ -231,17 +231,20 @@ impl Driver {
 
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
     /// set, that is for the thread to do, behind them.
-    fn end(self: &Arc<Self>, mut parts: Parts, mut ending: Ending) {
+    fn end(self: &Arc<Self>, parts: Parts, mut ending: Ending) {
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
-        let (confirming, growth) = (parts.targets[CACHE].is_some(), parts.growth.take());
         let core = self.core.clone();
-        let growing = growth.is_some();
+        let Parts { targets, growth, on_done, source, merge, .. } = parts;
+        let (confirming, growing) = (targets[CACHE].is_some(), growth.is_some());
+        // When those who wait go on, nothing here holds on to the file: who closes it and opens it
+        // again finds it on the server.
+        drop((source, merge));
         let finish = move || {
             if let Some((growth, file)) = growth {
                 growth.leave(&file, &mut ending);
             }
-            (parts.on_done)(&ending);
+            on_done(&ending);
             *driver.ending() = Some(ending);
             driver.ended.notify_all();
         };

@@ -36,14 +36,17 @@ pub(crate) struct Growth(Arc<Mutex<Section>>);
 
 impl Growth {
     /// Enters, and then begins the pass, or ends it with what kept it out.
-    pub(crate) fn enter(self, file: &OpenFile, driver: &Arc<Driver>) {
-        match file.enter_growth() {
+    pub(crate) fn enter(self, file: Arc<OpenFile>, driver: &Arc<Driver>) {
+        let (entered, core) = (file.enter_growth(), file.core.clone());
+        // The pass may end in here, and then nothing holds on to the file.
+        drop(file);
+        match entered {
             Ok(lock) => {
                 let mut section = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if matches!(*section, Section::NotEntered) {
                     *section = Section::Entered(lock);
                     drop(section);
-                    file.core.begin(driver);
+                    core.begin(driver);
                 }
             }
             Err(error) => driver.post(Event::Fail(error)),

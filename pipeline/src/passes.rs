@@ -197,7 +197,7 @@ impl OpenFile {
         match growth {
             Some(growth) => {
                 let (file, driver) = (self.clone(), driver.clone());
-                self.core.io.lock(move || growth.enter(&file, &driver));
+                self.core.io.lock(move || growth.enter(file, &driver));
             }
             None => self.core.begin(&driver),
         }

@@ -324,3 +324,26 @@ fn a_cache_that_never_answers_holds_up_nothing_and_is_used_again_when_it_does() 
     .unwrap();
     assert!(same > 200, "{same} blocks");
 }
+
+#[test]
+fn a_closed_file_is_read_from_the_server_when_it_is_opened_again() {
+    let inner = memory();
+    let n_reads = Arc::new(AtomicUsize::new(0));
+    let counted = n_reads.clone();
+    let count: Listener = Box::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let tap = Tap { before_read: Some(count), ..Tap::default() };
+    let server = InterposedServer::new(inner, tap);
+    let engine = Engine::new(Config { readahead_bytes: 0, ..config() }).unwrap();
+    create(&engine, &server, None, 4096).close().unwrap();
+    for round in 1..=200 {
+        let file = open(&engine, &server, None);
+        // It grows: a pass that has to lock the size has more hands on the file.
+        file.write_at((round as u64 - 1) * 4096, &[1; 4096]).unwrap();
+        file.close().unwrap();
+        let file = open(&engine, &server, None);
+        file.read_at(0, &mut [0; 4096]).unwrap();
+        assert_eq!(n_reads.load(Ordering::SeqCst), round, "it still had what was closed");
+    }
+}
