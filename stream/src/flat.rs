@@ -67,6 +67,9 @@ pub(crate) trait Place: fmt::Debug + Send + Sync + 'static {
     /// As [`Target::prepare`].
     fn grant(&self, block: u64, waker: &Waker) -> Prepared;
 
+    /// Makes room for a write that is to come, where there is a limit.
+    fn make_room(&self, _write: &Write) {}
+
     /// Runs a step that nobody else's step can come between, of any thread or process.
     fn exclusively<R>(&self, step: impl FnOnce(&mut dyn Flat) -> R) -> Result<R, TargetError>;
 
@@ -109,6 +112,7 @@ impl<P: Place> Target for P {
 
     fn write(&self, write: Write, done: Completion) {
         self.note(Operation::Write);
+        self.make_room(&write);
         let outcome = self.exclusively(|flat| carry_out(flat, &write));
         // The sealed buffers go home before anyone hears of the end.
         drop(write);
@@ -155,7 +159,8 @@ impl<P: Place> Target for P {
     ) -> Result<(), TargetError> {
         self.exclusively(|flat| {
             check_header(flat, expect)?;
-            shorten(flat, stored_bytes)
+            cut_before(flat, stored_bytes)
+                .map_err(|error| TargetError::from_io("cutting the stored file", error))
         })?
     }
 
@@ -186,12 +191,8 @@ pub(crate) fn overwrite(flat: &mut dyn Flat, at: u64, bytes: &[u8]) -> io::Resul
 }
 
 /// Cuts the file if it is longer than that.
-pub(crate) fn shorten(flat: &mut dyn Flat, stored_bytes: u64) -> Result<(), TargetError> {
-    let cut = |flat: &mut dyn Flat| match flat.len()? > stored_bytes {
-        true => flat.set_len(stored_bytes),
-        false => Ok(()),
-    };
-    cut(flat).map_err(|error| TargetError::from_io("cutting the stored file", error))
+pub(crate) fn cut_before(flat: &mut dyn Flat, stored_bytes: u64) -> io::Result<()> {
+    if flat.len()? > stored_bytes { flat.set_len(stored_bytes) } else { Ok(()) }
 }
 
 /// The first block of which a cut to `stored_bytes` can take something.
@@ -213,14 +214,23 @@ fn nonce_at(flat: &dyn Flat, geometry: Geometry, block: u64) -> io::Result<Optio
     }))
 }
 
-/// Whether every block of `sealed` is stored with the nonce that it has.
-pub(crate) fn is_stored(flat: &dyn Flat, sealed: &Sealed) -> io::Result<bool> {
-    for (block, nonce) in sealed.nonces() {
-        if nonce_at(flat, sealed.geometry(), block)? != Some(nonce) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// The nonce of each block of `sealed` that is stored with it; `None` where something else is.
+pub(crate) fn stored_of(flat: &dyn Flat, sealed: &Sealed) -> io::Result<Vec<Option<Nonce>>> {
+    let stored = |(block, nonce)| {
+        Ok(nonce_at(flat, sealed.geometry(), block)?.filter(|stored| *stored == nonce))
+    };
+    sealed.nonces().map(stored).collect()
+}
+
+/// How many blocks, from the first on, the file is long enough for, by what their prefixes say.
+pub(crate) fn whole_blocks(flat: &dyn Flat, geometry: Geometry) -> io::Result<u64> {
+    let len = flat.len()?;
+    let last = first_cut(geometry, len);
+    let mut prefix = [0; PREFIX_BYTES];
+    flat.read_at(geometry.stored_start(last), &mut prefix)?;
+    let sealed = u32::from_le_bytes([prefix[40], prefix[41], prefix[42], prefix[43]]);
+    let end = geometry.stored_start(last) + (PREFIX_BYTES as u64 + u64::from(sealed));
+    Ok(if end <= len { last + 1 } else { last })
 }
 
 /// Compares a write's expectations, then writes it. To be called exclusively.

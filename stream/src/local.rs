@@ -5,10 +5,12 @@
 //! for each file id. Every call blocks until the system has answered.
 
 mod cache;
+mod copy;
 mod disk;
 mod eviction;
 mod file;
 mod lock;
+mod open_copies;
 mod options;
 mod record;
 mod root;

@@ -178,10 +178,11 @@ pub trait CacheFile: Target {
     /// blocks before [`invalidate`](CacheFile::invalidate) went through.
     fn forget(&self, blocks: Range<u64>) -> Result<(), TargetError>;
 
-    /// Sets the record of every block of `sealed` to its nonce.
+    /// Sets the record of every block of `sealed` to its nonce, but for those whose bytes the copy
+    /// no longer has: cut away, or evicted, since they were written.
     ///
     /// # Errors
-    /// [`TargetError`]: the blocks count as absent.
+    /// [`TargetError`]: some of the blocks, or all, count as absent.
     fn confirm(&self, sealed: &Sealed) -> Result<(), TargetError>;
 
     /// Drops everything: all records are clear when this returns.
@@ -190,7 +191,8 @@ pub trait CacheFile: Target {
     /// [`TargetError`]: the copy must not be read any more.
     fn invalidate(&self) -> Result<(), TargetError>;
 
-    /// Keeps a copy of the file's header, and cuts the copy to `stored_bytes` if it is longer.
+    /// Keeps a copy of the file's header. A copy that is longer than `stored_bytes` is cut to it:
+    /// the record of the block that the cut goes through, and of those behind, is cleared.
     ///
     /// # Errors
     /// [`TargetError`]: the next open drops the copy, because its header is not the server's.

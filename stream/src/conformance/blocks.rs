@@ -16,6 +16,8 @@ pub(super) const CHECKS: ServerChecks = &[
     ("a gap reads as zeros", gap_of_zeros),
     ("a hole's prefixes read as zeros, and its neighbours stay", holes),
     ("a hole at the end reaches the end of its last prefix", hole_at_the_end),
+    ("a hole far beyond the end makes the file longer, by zeros", hole_beyond_the_end),
+    ("a short last block is written anew, longer and shorter", short_block_anew),
     ("a read gives its buffer back", buffer_back),
 ];
 
@@ -130,6 +132,39 @@ fn hole_at_the_end(server: &dyn Server) -> Verdict {
         ensure!(stored[..PREFIX_BYTES] == [0; PREFIX_BYTES], "the last hole has a prefix");
     }
     sample.ensure_stored(&*target, &sealed.slice(0..1))
+}
+
+fn hole_beyond_the_end(server: &dyn Server) -> Verdict {
+    let sample = Sample::new()?;
+    let target = sample.create(server, &name("a")?)?;
+    let sealed = sample.seal_bytes(0, 4096 + 17, 1)?;
+    put(&*target, &sealed)?;
+    write(&*target, vec![sample.hole(20..22)])?;
+    let stored = read(&*target, sample.geometry(), 0..22)?;
+    let least = 21 * 4144 + PREFIX_BYTES;
+    ensure!(stored.len() >= least, "{} bytes are there, where {least} must be", stored.len());
+    let (old, new) = stored.split_at(sealed.bytes().len());
+    ensure!(old == sealed.bytes(), "what was there is no longer");
+    ensure!(new.iter().all(|byte| *byte == 0), "there is something in what is new");
+    Ok(())
+}
+
+fn short_block_anew(server: &dyn Server) -> Verdict {
+    let sample = Sample::new()?;
+    let target = sample.create(server, &name("a")?)?;
+    let before = sample.seal(0..2, 1)?;
+    put(&*target, &before)?;
+    let mut longest = 0;
+    for bytes in [100, 4000, 4096, 1, 2000] {
+        let last = sample.seal_bytes(2, bytes, 2)?;
+        put(&*target, &last)?;
+        longest = longest.max(last.bytes().len());
+        let stored = read(&*target, sample.geometry(), 2..4)?;
+        // What was longer before may stand behind it.
+        ensure!(stored.starts_with(last.bytes()), "{bytes} bytes do not read back");
+        ensure!(stored.len() <= longest, "{} bytes are there, of {longest}", stored.len());
+    }
+    sample.ensure_stored(&*target, &before)
 }
 
 fn buffer_back(server: &dyn Server) -> Verdict {

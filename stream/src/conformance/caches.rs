@@ -20,6 +20,9 @@ pub(super) const CHECKS: CacheChecks = &[
     ("what was written to a copy reads back", round_trips),
     ("what a write to a copy expects is compared", compared),
     ("a copy keeps the header, and is cut", header_kept),
+    ("what a header cuts is forgotten, a block that it goes through, too", cut_is_forgotten),
+    ("what was cut away since it was written is not confirmed", cut_not_confirmed),
+    ("forgetting what was never confirmed does nothing to what comes then", forgotten_before),
     ("a copy takes barriers, and publishing does nothing", barrier),
 ];
 
@@ -149,6 +152,59 @@ fn header_kept(cache: &dyn Cache) -> Verdict {
         ensure!(nonce.is_none(), "a block that was cut away is present");
     }
     Ok(())
+}
+
+fn cut_is_forgotten(cache: &dyn Cache) -> Verdict {
+    let sample = Sample::new()?;
+    let copy = open(cache, &sample)?;
+    let sealed = keep(&sample, &*copy, 0..8)?;
+    let far = keep(&sample, &*copy, 1500..1501)?;
+    for (size, n_whole) in [(2000 * 4096, 8), (5 * 4096 + 100, 5), (3 * 4096, 3), (1, 0)] {
+        copy.set_header(&sample.new.bytes, sample.geometry().stored_bytes(size))?;
+        let mut runs = vec![sealed.slice(0..n_whole)];
+        runs.extend((n_whole == 8).then(|| far.clone()));
+        ensure_present(&*copy, 0..2000, &runs)?;
+        sample.ensure_stored(&*copy, &runs[0])?;
+    }
+    Ok(())
+}
+
+fn cut_not_confirmed(cache: &dyn Cache) -> Verdict {
+    let sample = Sample::new()?;
+    let copy = open(cache, &sample)?;
+    let sealed = sample.seal(0..6, 1)?;
+    put(&*copy, &sealed)?;
+    copy.set_header(&sample.new.bytes, sample.geometry().stored_bytes(2 * 4096 + 100))?;
+    // The copy has grown again when the server's answer comes.
+    keep(&sample, &*copy, 9..10)?;
+    // It may say so; what it must not do is to claim them.
+    drop(copy.confirm(&sealed));
+    for nonce in copy.present(2..6) {
+        ensure!(nonce.is_none(), "a block that was cut away is present");
+    }
+    put(&*copy, &sealed)?;
+    copy.confirm(&sealed)?;
+    ensure_present(&*copy, 0..9, std::slice::from_ref(&sealed))?;
+    sample.ensure_stored(&*copy, &sealed)
+}
+
+fn forgotten_before(cache: &dyn Cache) -> Verdict {
+    let sample = Sample::new()?;
+    let copy = open(cache, &sample)?;
+    let sealed = sample.seal(1020..1030, 1)?;
+    put(&*copy, &sealed)?;
+    for blocks in [0..1, 1022..1026, 5000..5001, 0..1 << 40] {
+        copy.forget(blocks)?;
+    }
+    copy.confirm(&sealed)?;
+    let runs = std::slice::from_ref(&sealed);
+    ensure_present(&*copy, 0..3000, runs)?;
+    // Beside it, and none at all.
+    for blocks in [0..1020, 1030..1 << 40, 1025..1025] {
+        copy.forget(blocks)?;
+        ensure_present(&*copy, 0..3000, runs)?;
+    }
+    sample.ensure_stored(&*copy, &sealed)
 }
 
 fn barrier(cache: &dyn Cache) -> Verdict {

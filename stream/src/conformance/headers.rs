@@ -17,6 +17,7 @@ pub(super) const CHECKS: ServerChecks = &[
     ("a slot is not written under another prologue than what was read", other_prologue),
     ("of several who write a slot at once, one goes through", slot_race),
     ("a cut leaves the last block, and nothing behind it", cut),
+    ("what was cut away is zeros when the file grows over it", cut_and_grown),
     ("a file is not cut where the header is no longer what was read", stale_cut),
     ("a barrier returns", barrier),
     ("who holds the size excludes others until it is dropped", size_held),
@@ -117,6 +118,22 @@ fn cut(server: &dyn Server) -> Verdict {
         sample.ensure_stored(&*target, &sealed.slice(0..size / 4096))?;
         ensure_header(&*target, &sample.new.header)?;
     }
+    Ok(())
+}
+
+fn cut_and_grown(server: &dyn Server) -> Verdict {
+    let sample = Sample::new()?;
+    let target = sample.create(server, &name("a")?)?;
+    let sealed = sample.seal(0..10, 1)?;
+    put(&*target, &sealed)?;
+    let stored_bytes = sample.geometry().stored_bytes(3 * 4096);
+    target.cut(3, stored_bytes, &sample.unchanged(&sample.new.header)?)?;
+    put(&*target, &sample.seal(8..9, 2)?)?;
+    let stored = read(&*target, sample.geometry(), 0..8)?;
+    let (kept, grown) = stored.split_at(sealed.slice(0..3).bytes().len());
+    ensure!(kept == sealed.slice(0..3).bytes(), "what was not cut away is no longer there");
+    ensure!(grown.len() == 5 * 4144, "{} bytes of the gap are there", grown.len());
+    ensure!(grown.iter().all(|byte| *byte == 0), "what was cut away is there again");
     Ok(())
 }
 

@@ -34,6 +34,40 @@ pub(super) fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
     }
 }
 
+/// What a file takes on the disk, in bytes; nothing, if it cannot be asked.
+pub(super) fn taken_bytes(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+/// Makes zeros of a range of a file and gives its room back; `false` if this cannot be done here.
+///
+/// Room goes back by whole pages. One that the range shares with others goes, too, if all that the
+/// others have in it is zeros: else what was dropped run by run would leave a page at each seam.
+pub(super) fn give_back(flat: &mut dyn Flat, stored: Range<u64>) -> io::Result<bool> {
+    let mut pages = stored.clone();
+    let before = stored.start - stored.start % PAGE_BYTES..stored.start;
+    if are_zeros(flat, &before)? {
+        pages.start = before.start;
+    }
+    let behind = stored.end..stored.end.next_multiple_of(PAGE_BYTES);
+    if are_zeros(flat, &behind)? {
+        pages.end = behind.end;
+    }
+    if pages.is_empty() { Ok(true) } else { flat.punch(pages) }
+}
+
+/// Whether part of a page is zeros, or behind the end.
+fn are_zeros(flat: &dyn Flat, part: &Range<u64>) -> io::Result<bool> {
+    let mut page = [0; PAGE_LEN];
+    let n_bytes = usize::try_from(part.end - part.start).unwrap_or(PAGE_LEN);
+    flat.read_at(part.start, &mut page[..n_bytes])?;
+    Ok(page.iter().all(|byte| *byte == 0))
+}
+
+/// What most file systems give room in.
+pub(super) const PAGE_BYTES: u64 = PAGE_LEN as u64;
+const PAGE_LEN: usize = 4096;
+
 impl Flat for &File {
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())

@@ -30,7 +30,7 @@ use std::{
 
 use sealback_crypto::{FileId, Geometry, Nonce};
 
-use super::{disk::next_data, lock};
+use super::{disk, lock};
 use crate::flat::{Flat, overwrite};
 
 /// An open record, held against other processes.
@@ -45,6 +45,8 @@ pub(super) struct Record {
     carried_groups: u64,
     /// Groups in which entries were set since.
     groups: BTreeSet<u64>,
+    /// Whether an attempt to clear something failed: it may stand, or come back after a crash.
+    uncleared: bool,
 }
 
 impl Record {
@@ -57,25 +59,23 @@ impl Record {
         geometry: Geometry,
         durable: bool,
     ) -> io::Result<Record> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        if !lock::try_lock(&file)? {
+        let Some(file) = claim(path)? else {
             let context = "another process has the copy open";
             return Err(io::Error::new(io::ErrorKind::WouldBlock, context));
-        }
+        };
         let run = if durable { [0; 16] } else { run_id() };
         let header = header(file_id, geometry, run);
         let mut stored = [0; HEADER_LEN];
         (&file).read_at(0, &mut stored)?;
-        // What was not opened for longest is evicted first; where it cannot be set, by writes alone.
-        let _ = file.set_modified(SystemTime::now());
         let entry_bytes = file.metadata()?.len().saturating_sub(HEADER_BYTES);
         let carried_groups = entry_bytes.div_ceil(ENTRY_BYTES).div_ceil(GROUP_BLOCKS);
-        let groups = BTreeSet::new();
-        let mut record = Record { file, file_id, header, durable, carried_groups, groups };
+        let (groups, uncleared) = (BTreeSet::new(), false);
+        let mut record =
+            Record { file, file_id, header, durable, carried_groups, groups, uncleared };
         if stored != header {
             record.clear()?;
         }
+        record.touch();
         Ok(record)
     }
 
@@ -101,8 +101,12 @@ impl Record {
         nonces
     }
 
-    /// Clears the entries of `blocks`.
+    /// Clears the entries of `blocks`; all, where an earlier attempt failed: it is not known how
+    /// far that one got, and a disk that failed once to take something does not say so again.
     pub(super) fn forget(&mut self, blocks: Range<u64>) -> io::Result<()> {
+        if self.uncleared {
+            return self.clear();
+        }
         let end = blocks.end.div_ceil(GROUP_BLOCKS);
         let mut cleared = false;
         let mut from = group_of(blocks.start);
@@ -114,13 +118,13 @@ impl Record {
             }
             from = group + 1;
         }
-        if cleared { self.sync() } else { Ok(()) }
+        if cleared { self.cleared() } else { Ok(()) }
     }
 
     /// The next group, from one on and before another, in which entries may stand.
     fn next_suspect(&self, from: u64, end: u64) -> io::Result<Option<u64>> {
         let carried = match from < end.min(self.carried_groups) {
-            true => next_data(&self.file, entry_at(from * GROUP_BLOCKS))?.map(group_at),
+            true => disk::next_data(&self.file, entry_at(from * GROUP_BLOCKS))?.map(group_at),
             false => None,
         };
         let carried =
@@ -129,52 +133,45 @@ impl Record {
         Ok(carried.into_iter().chain(set).min().filter(|group| *group < end))
     }
 
-    /// The next block that is present, from one on, with all present blocks of its group.
-    pub(super) fn next_present(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        let mut group = group_of(from);
-        while let Some(suspect) = self.next_suspect(group, u64::MAX / GROUP_BLOCKS)? {
-            let blocks = suspect * GROUP_BLOCKS..(suspect + 1) * GROUP_BLOCKS;
-            let nonces = self.present(blocks.clone());
-            let present = |index: &usize| nonces[*index].is_some();
-            if let Some(first) = (0..nonces.len()).find(present) {
-                return Ok(Some(blocks.start + first as u64..blocks.end));
-            }
-            group = suspect + 1;
-        }
-        Ok(None)
-    }
-
     /// Sets the entries of consecutive blocks from `first` on.
-    pub(super) fn confirm(
-        &mut self,
-        first: u64,
-        nonces: impl Iterator<Item = Nonce>,
-    ) -> io::Result<()> {
-        let mut entries = Vec::new();
-        let mut end = first;
-        for nonce in nonces {
+    pub(super) fn confirm(&mut self, first: u64, nonces: &[Nonce]) -> io::Result<()> {
+        let blocks = first..first + nonces.len() as u64;
+        let mut entries = Vec::with_capacity(nonces.len() * ENTRY_LEN);
+        for (block, nonce) in blocks.clone().zip(nonces) {
             entries.extend_from_slice(nonce.as_bytes());
-            entries.extend_from_slice(&checksum(self.file_id, end, &nonce));
-            end += 1;
+            entries.extend_from_slice(&checksum(self.file_id, block, nonce));
         }
         // Before the entries can be there, so that an error half-way leaves none unknown.
-        self.groups.extend(by_group(first..end).map(|part| group_of(part.start)));
+        self.groups.extend(by_group(blocks).map(|part| group_of(part.start)));
         overwrite(&mut &self.file, entry_at(first), &entries)
     }
 
     /// Clears everything.
     pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.uncleared = true;
         // Emptied first: a crash in between leaves a record that does not check.
         self.file.set_len(0)?;
         overwrite(&mut &self.file, 0, &self.header)?;
-        self.sync()?;
+        self.cleared()?;
         self.carried_groups = 0;
         self.groups.clear();
         Ok(())
     }
 
+    /// Gives the room of entries back that were cleared, where the file system can do that.
+    pub(super) fn give_back(&mut self, blocks: &Range<u64>) -> io::Result<()> {
+        let entries = entry_at(blocks.start)..entry_at(blocks.end);
+        disk::give_back(&mut &self.file, entries).map(drop)
+    }
+
+    /// What it takes on the disk. What cannot be asked counts as nothing.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        disk::taken_bytes(&self.file)
+    }
+
     /// Lets other processes open it, before it is closed.
     pub(super) fn release(&self) {
+        self.touch();
         // Closing the file would do it, too.
         drop(self.file.unlock());
     }
@@ -192,6 +189,7 @@ impl Record {
             part.clone().zip(set).filter(|(_, set)| *set).map(|(block, _)| block).collect();
         let (Some(first), Some(last)) = (set.first(), set.last()) else { return Ok(false) };
         let n_entries = usize::try_from(last - first + 1).unwrap_or(GROUP_LEN);
+        self.uncleared = true;
         overwrite(&mut &self.file, entry_at(*first), &vec![0; n_entries * ENTRY_LEN])?;
         Ok(true)
     }
@@ -210,8 +208,36 @@ impl Record {
         (sum == checksum(self.file_id, block, &nonce)).then_some(nonce)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        if self.durable { self.file.sync_data() } else { Ok(()) }
+    /// Ends a clearing that has gone through: from here on a crash cannot bring it back.
+    fn cleared(&mut self) -> io::Result<()> {
+        if self.durable {
+            self.file.sync_data()?;
+        }
+        self.uncleared = false;
+        Ok(())
+    }
+
+    /// Notes the time: what was opened and closed longest ago is evicted first. Where it cannot be
+    /// noted, the last change stands for it.
+    fn touch(&self) {
+        drop(self.file.set_modified(SystemTime::now()));
+    }
+}
+
+/// Opens, or makes, the file of a record and takes its lock; `None` if somebody has it.
+pub(super) fn claim(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    // Goes round only when the copy was evicted in between. Whoever went on with a record that no
+    // name leads to would share the copy with the next one, who makes a new record.
+    loop {
+        let file = options.open(path)?;
+        if !lock::try_lock(&file)? {
+            return Ok(None);
+        }
+        if !lock::is_unlinked(&file)? {
+            return Ok(Some(file));
+        }
     }
 }
 
@@ -219,7 +245,7 @@ impl Record {
 fn by_group(blocks: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let mut start = blocks.start;
     std::iter::from_fn(move || {
-        let part = start..blocks.end.min((group_of(start) + 1) * GROUP_BLOCKS);
+        let part = start..blocks.end.min((group_of(start) + 1).saturating_mul(GROUP_BLOCKS));
         start = part.end.max(start);
         (!part.is_empty()).then_some(part)
     })
@@ -276,3 +302,28 @@ const ENTRY_BYTES: u64 = ENTRY_LEN as u64;
 /// Blocks whose entries are looked after together: 32 KiB of record.
 const GROUP_BLOCKS: u64 = 1024;
 const GROUP_LEN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_cleared_once_is_cleared_for_certain_before_anything_else_is() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("record");
+        let (file_id, geometry) =
+            (FileId::from_bytes([1; 32]), Geometry::new(4096).expect("a block size"));
+        let nonces = [2, 3, 4].map(|byte| Nonce::from_bytes([byte; 24]));
+        let mut record = Record::open(&path, file_id, geometry, false).unwrap();
+        record.confirm(0, &nonces).unwrap();
+        let writable = std::mem::replace(&mut record.file, File::open(&path).unwrap());
+        record.forget(1..2).unwrap_err();
+        record.file = writable;
+        // Nobody knows how much of that went through, or will be there after a crash.
+        record.forget(0..1).unwrap();
+        assert_eq!(record.present(0..3), [None; 3]);
+        record.confirm(0, &nonces).unwrap();
+        record.forget(1..2).unwrap();
+        assert_eq!(record.present(0..3), [Some(nonces[0]), None, Some(nonces[2])]);
+    }
+}

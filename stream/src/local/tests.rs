@@ -10,7 +10,10 @@ use crate::{
 };
 
 mod copies;
+mod damage;
 mod disk_full;
+mod limit;
+mod model;
 mod processes;
 mod records;
 
@@ -45,7 +48,10 @@ fn a_local_cache_keeps_the_contract() {
 }
 
 fn sample() -> NewHeader {
-    let geometry = Geometry::new(4096).unwrap();
+    sample_of(Geometry::new(4096).unwrap())
+}
+
+fn sample_of(geometry: Geometry) -> NewHeader {
     Header::create(&RootKey::generate().unwrap(), geometry, Engine::fastest()).unwrap()
 }
 

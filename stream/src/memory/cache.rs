@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed};
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     Cache, CacheFile, TargetError,
-    flat::{Operation, Place, first_cut, is_stored, overwrite, shorten},
+    flat::{Operation, Place, cut_before, first_cut, overwrite, stored_of},
 };
 
 /// Copies of sealed files in memory, with their records. Clones are the same cache.
@@ -26,23 +29,40 @@ pub struct MemoryCache(Arc<Shared>);
 struct Shared {
     copies: Mutex<BTreeMap<FileId, Arc<MemoryCopy>>>,
     meter: Arc<Meter>,
+    // Numbers only: they publish nothing.
+    max_bytes: AtomicU64,
+    n_opened: AtomicU64,
 }
 
 impl MemoryCache {
     /// A cache without copies.
     pub fn new(options: MemoryOptions) -> MemoryCache {
-        let meter = Meter::new(options);
-        MemoryCache(Arc::new(Shared { copies: Mutex::default(), meter }))
+        MemoryCache(Arc::new(Shared {
+            copies: Mutex::default(),
+            meter: Meter::new(options),
+            max_bytes: AtomicU64::new(u64::MAX),
+            n_opened: AtomicU64::new(0),
+        }))
+    }
+
+    /// The same, with at most so many bytes in all copies, gaps included, whenever blocks have been
+    /// confirmed: copies that nobody has open go first, those that were opened longest ago before
+    /// others, then the blocks of the largest.
+    #[must_use]
+    pub fn with_limit(self, max_bytes: u64) -> MemoryCache {
+        self.0.max_bytes.store(max_bytes, Ordering::Relaxed);
+        self.0.keep();
+        self
     }
 
     /// The whole of a copy: header and blocks.
     pub fn stored(&self, file_id: FileId) -> Option<Vec<u8>> {
-        Some(self.copies().get(&file_id)?.inode.bytes().clone())
+        Some(self.0.copies().get(&file_id)?.inode.bytes().clone())
     }
 
     /// Tampers: changes the bytes of a copy, if there is one, and leaves its record.
     pub fn set_stored(&self, file_id: FileId, bytes: Vec<u8>) {
-        if let Some(copy) = self.copies().get(&file_id) {
+        if let Some(copy) = self.0.copies().get(&file_id) {
             *copy.inode.bytes() = bytes;
         }
     }
@@ -61,21 +81,52 @@ impl MemoryCache {
     pub fn n_writes(&self) -> u64 {
         self.0.meter.count(Operation::Write)
     }
+}
 
+impl Shared {
     fn copies(&self) -> MutexGuard<'_, BTreeMap<FileId, Arc<MemoryCopy>>> {
-        self.0.copies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops copies and blocks until all are within the limit, or nothing but headers is left.
+    fn keep(&self) {
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        if max_bytes == u64::MAX {
+            return;
+        }
+        let mut copies = self.copies();
+        let stored = |copies: &BTreeMap<FileId, Arc<MemoryCopy>>| -> u64 {
+            copies.values().map(|copy| copy.stored_bytes()).sum()
+        };
+        while stored(&copies) > max_bytes {
+            // Whoever opens one must have the list.
+            let closed = copies.iter().filter(|(_, copy)| Arc::strong_count(copy) == 1);
+            let oldest = closed.min_by_key(|(_, copy)| copy.more.opened.load(Ordering::Relaxed));
+            if let Some(file_id) = oldest.map(|(file_id, _)| *file_id) {
+                copies.remove(&file_id);
+                continue;
+            }
+            match copies.values().max_by_key(|copy| copy.stored_bytes()) {
+                Some(largest) if largest.stored_bytes() > HEADER_BYTES as u64 => largest.empty(),
+                _ => return,
+            }
+        }
     }
 }
 
 impl Cache for MemoryCache {
     fn open(&self, file_id: FileId, geometry: Geometry) -> Result<Arc<dyn CacheFile>, TargetError> {
-        let mut copies = self.copies();
+        let mut copies = self.0.copies();
+        let opened = self.0.n_opened.fetch_add(1, Ordering::Relaxed);
         if let Some(copy) = copies.get(&file_id)
             && copy.more.geometry.block_shift() == geometry.block_shift()
         {
+            copy.more.opened.store(opened, Ordering::Relaxed);
             return Ok(copy.clone());
         }
-        let more = Record { geometry, nonces: Mutex::default() };
+        let opened = AtomicU64::new(opened);
+        let cache = Arc::downgrade(&self.0);
+        let more = Record { cache, geometry, nonces: Mutex::default(), opened };
         let meter = self.0.meter.clone();
         let copy = Arc::new(MemoryFile { inode: Arc::default(), meter, more });
         copies.insert(file_id, copy.clone());
@@ -95,8 +146,25 @@ type MemoryCopy = MemoryFile<Record>;
 /// What of the copy counts.
 #[derive(Debug)]
 struct Record {
+    cache: Weak<Shared>,
     geometry: Geometry,
     nonces: Mutex<BTreeMap<u64, Nonce>>,
+    /// The number of its last opening.
+    opened: AtomicU64,
+}
+
+impl MemoryCopy {
+    fn stored_bytes(&self) -> u64 {
+        self.inode.bytes().len() as u64
+    }
+
+    /// Drops all its blocks.
+    fn empty(&self) {
+        let mut bytes = self.inode.bytes();
+        self.more.nonces().clear();
+        bytes.truncate(HEADER_BYTES);
+        bytes.shrink_to_fit();
+    }
 }
 
 impl Record {
@@ -121,13 +189,20 @@ impl CacheFile for MemoryCopy {
 
     fn confirm(&self, sealed: &Sealed) -> Result<(), TargetError> {
         let unset = |error| TargetError::from_io("setting a cache's record", error);
-        self.exclusively(|flat| {
-            if !is_stored(flat, sealed).map_err(unset)? {
-                return Err(unset(io::Error::other("the blocks are no longer there")));
-            }
-            self.more.nonces().extend(sealed.nonces());
-            Ok(())
-        })?
+        // Blocks may have been evicted or cut off since they were written.
+        let stored = self.exclusively(|flat| {
+            let stored = stored_of(flat, sealed).map_err(unset)?;
+            let there = sealed.nonces().zip(&stored).filter(|(_, stored)| stored.is_some());
+            self.more.nonces().extend(there.map(|(entry, _)| entry));
+            Ok(stored)
+        })??;
+        if let Some(cache) = self.more.cache.upgrade() {
+            cache.keep();
+        }
+        if stored.contains(&None) {
+            return Err(unset(io::Error::other("the blocks are no longer there")));
+        }
+        Ok(())
     }
 
     fn invalidate(&self) -> Result<(), TargetError> {
@@ -142,11 +217,17 @@ impl CacheFile for MemoryCopy {
     ) -> Result<(), TargetError> {
         let kept = |error| TargetError::from_io("keeping a copy of the header", error);
         self.exclusively(|flat| {
-            if flat.len().map_err(kept)? > stored_bytes {
-                self.more.nonces().split_off(&first_cut(self.more.geometry, stored_bytes));
+            let geometry = self.more.geometry;
+            let first = first_cut(geometry, stored_bytes);
+            let cuts = flat.len()? > stored_bytes;
+            overwrite(flat, 0, header)?;
+            if cuts {
+                // What is cut away, in whole or in part, does not count any more.
+                self.more.nonces().split_off(&first);
+                cut_before(flat, geometry.stored_start(first).min(stored_bytes))?;
             }
-            overwrite(flat, 0, header).map_err(kept)?;
-            shorten(flat, stored_bytes)
+            Ok(())
         })?
+        .map_err(kept)
     }
 }

@@ -1,6 +1,6 @@
 //! What a full disk does.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use sealback_crypto::Buffer;
 use tempfile::TempDir;
@@ -9,15 +9,23 @@ use super::{name, open, processes::write, sample};
 use crate::{Expected, Failure, Server, TargetErrorKind};
 
 /// A small file system of its own; unmounted when dropped.
-struct Small(TempDir);
+pub(super) struct Small(TempDir);
 
 impl Small {
-    /// `None` where mounting is not allowed.
-    fn mount() -> Option<Small> {
+    /// `None` where mounting is not allowed, which is said on the standard error.
+    pub(super) fn mount() -> Option<Small> {
         let dir = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=256k", "sealback-test"]).arg(dir.path());
-        mount.output().is_ok_and(|output| output.status.success()).then(|| Small(dir))
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: mounting is not allowed here");
+        }
+        mounted.then(|| Small(dir))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
@@ -29,11 +37,8 @@ impl Drop for Small {
 
 #[test]
 fn a_full_disk_takes_whole_blocks_as_long_as_there_is_room_and_then_says_so() {
-    let Some(small) = Small::mount() else {
-        eprintln!("skipped: mounting is not allowed here");
-        return;
-    };
-    let (server, new) = (open(small.0.path()), sample());
+    let Some(small) = Small::mount() else { return };
+    let (server, new) = (open(small.path()), sample());
     let target = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
     let plain = vec![1; 100 * 4096];
     let buffer = Buffer::unpooled(100 * 4144);
