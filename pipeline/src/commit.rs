@@ -80,7 +80,7 @@ impl OpenFile {
 
     /// Makes the header that counts the one that `next` makes of it.
     ///
-    /// A cut by somebody else ends it in a conflict: what is open here does not fit any more.
+    /// A cut by somebody else ends it: what is open here does not fit any more.
     pub(crate) fn commit_with(
         &self,
         next: impl Fn(&Header) -> Result<HeaderCommit, HeaderError>,
@@ -106,7 +106,7 @@ impl OpenFile {
             // else may have committed the very same.
             let ours = attempts > 1 && now.mac() == commit.header.mac();
             if !ours && now.cuts() != header.cuts() {
-                break;
+                return Err(Error::Cut { size: now.size() });
             }
             self.adopt(now);
             if ours {

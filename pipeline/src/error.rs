@@ -22,6 +22,12 @@ pub enum Error {
         /// The first of the blocks and what is stored there now.
         blocks: Vec<BlockConflict>,
     },
+    /// Somebody else has made the file shorter. In a sync's answer: what this client had sent behind
+    /// the new end, and not committed, is gone with it.
+    Cut {
+        /// How long the file was made, in bytes.
+        size: u64,
+    },
     /// A block could not be read: it is not what was written.
     Damaged(BlockDamage),
     /// The engine has been shut down.
@@ -84,6 +90,9 @@ impl fmt::Display for Error {
                 ),
                 None => f.write_str("conflict: the header was changed by someone else"),
             },
+            Error::Cut { size } => {
+                write!(f, "someone else has cut the file to {size} bytes, with what was sent here")
+            }
             Error::Damaged(damage) => damage.fmt(f),
             Error::Header(source) => source.fmt(f),
             Error::Name(source) => source.fmt(f),

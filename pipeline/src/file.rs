@@ -7,6 +7,7 @@ use std::{
 };
 
 use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
+use sealback_stream::BlockConflict;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     ranges::index_of,
     readahead::Readahead,
     request::Event,
+    resolve::Resolution,
     trace::Observer,
 };
 
@@ -65,7 +67,7 @@ impl File {
     /// [`Error::TooLarge`] beyond 2^60; errors of reading a block that is changed in part; and, if
     /// the memory is full, the error that keeps writeback from making room.
     pub fn write_at(&self, position: u64, data: &[u8]) -> Result<(), Error> {
-        self.file.write(position, data)
+        self.file.following_cuts(|| self.file.write(position, data))
     }
 
     /// Reads from `source` straight into folios, from `position` on, until it ends; for whole
@@ -97,11 +99,14 @@ impl File {
             if end > MAX_FILE_BYTES {
                 return Err(Error::TooLarge);
             }
-            if let Some(unused) = self.file.replace_folio(at, memory, len)? {
+            let mut memory = Some(memory);
+            let mut replace = || self.file.replace_folio(at, &mut memory, len);
+            self.file.following_cuts(&mut replace)?;
+            if let Some(unused) = memory {
                 let data = Zeroizing::new(unused.as_ref()[..len].to_vec());
                 // Who waits for memory holds none that others wait for.
                 drop(unused);
-                self.file.write(at, &data)?;
+                self.write_at(at, &data)?;
             }
             at = end;
             each(at - position);
@@ -117,12 +122,11 @@ impl File {
     /// of the new one.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] over 2^60; errors of reading and writing the block that the file ends in;
-    /// [`Error::Conflict`] if somebody else has cut the file since it was opened. After an error the
-    /// file has the old size, or the new one with the stored file not cut yet: whoever changes the
+    /// [`Error::TooLarge`] over 2^60; errors of reading and writing the block that the file ends in.
+    /// After an error the file has the old size, or the new one with the stored file not cut yet: whoever changes the
     /// file next does that first.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
-        self.file.set_len(size)
+        self.file.following_cuts(|| self.file.set_len(size))
     }
 
     /// Makes zeros of the positions `range` (exclusive end) that are in the file; its size stays.
@@ -133,7 +137,7 @@ impl File {
     /// As for [`sync`](File::sync); [`Error::Conflict`] if others keep writing to these blocks. After
     /// an error some blocks are holes and others are as they were.
     pub fn punch(&self, range: Range<u64>) -> Result<(), Error> {
-        self.file.punch(&range)
+        self.file.following_cuts(|| self.file.punch(&range))
     }
 
     /// Wraps the file's key anew, for `new_root`: from now on the file opens with that, and not with
@@ -144,8 +148,10 @@ impl File {
     /// [`Error::Server`] if a header could not be written: the file opens with the old key, or with
     /// the new one; to be done again.
     pub fn rekey(&self, new_root: &RootKey) -> Result<(), Error> {
-        let sizes = self.file.hold_sizes_for_change()?;
-        self.file.rekey(&sizes, new_root)
+        self.file.following_cuts(|| {
+            let sizes = self.file.hold_sizes_for_change()?;
+            self.file.rekey(&sizes, new_root)
+        })
     }
 
     /// Reads at `position` into `to`; returns how many bytes there were, fewer than asked only at
@@ -155,13 +161,41 @@ impl File {
     /// [`Error::Damaged`] names a block that is not what was written, and no byte of it is in
     /// `to`; [`Error::Server`] if the server does not answer.
     pub fn read_at(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
-        let rest = self.size().saturating_sub(position);
-        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(to.len());
-        if len == 0 {
-            return Ok(0);
-        }
         let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
-        readahead.read(&self.file, position, &mut to[..len])
+        self.file.following_cuts(|| {
+            let rest = self.size().saturating_sub(position);
+            let len = usize::try_from(rest).unwrap_or(usize::MAX).min(to.len());
+            match len {
+                0 => Ok(0),
+                _ => readahead.read(&self.file, position, &mut to[..len]),
+            }
+        })
+    }
+
+    /// Whether a sync tells, with [`Error::Conflict`], of whole blocks that were overwritten here and
+    /// that somebody else has changed since they were last seen here: it leaves them as they are, and
+    /// goes on telling until [`resolve`](File::resolve) says what is to become of them. Else, and
+    /// from the start, whoever writes a whole block last has written it. Blocks that are changed in
+    /// part are merged either way, byte by byte.
+    ///
+    /// For all handles of the file, and for what is written from now on. A block was last seen here
+    /// when it was read or written, as long as it is in memory; else it is read before it is
+    /// overwritten, which is what this costs.
+    pub fn tell_lost_updates(&self, tells: bool) {
+        self.file.folios().tell_lost_updates(tells);
+    }
+
+    /// Says what is to become of blocks that a sync has told to be in conflict: the next one does it.
+    /// What changes once more before that is told of again.
+    ///
+    /// # Errors
+    /// Errors of reading a block that is to become theirs.
+    pub fn resolve(
+        &self,
+        conflicts: &[BlockConflict],
+        resolution: Resolution,
+    ) -> Result<(), Error> {
+        self.file.following_cuts(|| self.file.resolve(conflicts, resolution))
     }
 
     /// Keeps positions that are written from now on out of the cache.
@@ -192,8 +226,10 @@ impl File {
     /// `sync`; each error is told once to each handle. The data is still dirty, and the next
     /// `sync` tries again.
     pub fn sync(&self) -> Result<(), Error> {
-        let sizes = self.file.hold_sizes_for_change();
-        let result = sizes.and_then(|sizes| self.file.sync(&sizes, None));
+        let result = self.file.following_cuts(|| {
+            let sizes = self.file.hold_sizes_for_change()?;
+            self.file.sync(&sizes, None)
+        });
         let errors = self.file.errors();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);

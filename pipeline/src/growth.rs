@@ -21,6 +21,9 @@ use crate::{
     rmw::{Merged, trim},
 };
 
+/// A last block that others keep changing is read again so often.
+const MAX_TRIMS: u32 = 16;
+
 /// How far a pass that grows the file has come.
 #[derive(Debug, Default)]
 enum Section {
@@ -90,6 +93,18 @@ impl OpenFile {
     /// Seals the last committed block anew if it holds bytes behind the committed size: they are left
     /// from a crash, and would show.
     fn trim_last_block(&self) -> Result<(), Error> {
+        let mut trimmed = self.trim_once();
+        // Others may be changing what lies before the committed size.
+        for _attempt in 1..MAX_TRIMS {
+            if !matches!(trimmed, Err(Error::Conflict { .. })) {
+                break;
+            }
+            trimmed = self.trim_once();
+        }
+        trimmed
+    }
+
+    fn trim_once(&self) -> Result<(), Error> {
         let (header, geometry) = (self.header(), self.geometry());
         let block = geometry.block_at(header.size());
         let len = index_of(header.size() - geometry.block_start(block));
@@ -116,10 +131,7 @@ impl OpenFile {
     /// still be there.
     fn catch_up(&self) -> Result<(), Error> {
         let known = self.header();
-        let now = self.reread_header(&known)?;
-        if now.cuts() != known.cuts() {
-            return Err(Error::Conflict { blocks: Vec::new() });
-        }
+        let now = self.look_for_cut(&known)?;
         if now.generation() > known.generation() {
             self.check_uncommitted()?;
             self.adopt(now);
@@ -127,17 +139,19 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Looks whether blocks that were written and never committed were written by others, too.
+    /// Looks whether blocks that were written and never committed are still there: whoever held the
+    /// lock meanwhile need not have kept them. What is gone is sent again, or told of.
     fn check_uncommitted(&self) -> Result<(), Error> {
-        let mut blocks = Vec::new();
-        for (block, nonce) in self.folios().uncommitted() {
+        let mut lost = Vec::new();
+        let uncommitted = self.folios().uncommitted();
+        for (block, nonce) in uncommitted {
             let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
             let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
-            if stored != Some(nonce) {
-                blocks.push(BlockConflict { block, stored });
+            if stored != Some(nonce) && !self.folios().send_again(block, stored) {
+                lost.push(BlockConflict { block, stored });
             }
         }
-        if blocks.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks }) }
+        if lost.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks: lost }) }
     }
 
     /// Makes holes of the gaps behind the committed size.

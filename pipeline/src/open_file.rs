@@ -157,13 +157,13 @@ impl OpenFile {
     }
 
     /// Puts `memory`, whose first `len` bytes are new data for all that a folio has in the file, in
-    /// the folio's place. If they are not all of it, the memory comes back.
+    /// the folio's place. If they are not all of it, the memory stays where it is.
     pub(crate) fn replace_folio(
         self: &Arc<Self>,
         position: u64,
-        memory: FolioBytes,
+        memory: &mut Option<FolioBytes>,
         len: usize,
-    ) -> Result<Option<FolioBytes>, Error> {
+    ) -> Result<(), Error> {
         let sizes = self.hold_sizes_for_change()?;
         let _growing = self.hold_growth(&sizes);
         let mut folios = self.folios();
@@ -171,13 +171,18 @@ impl OpenFile {
         let whole_blocks = positions.end - positions.start >= self.geometry.block_bytes();
         let all = position + len as u64 >= folios.size().min(positions.end);
         let connected = position == positions.start && position <= folios.size();
-        if !(whole_blocks && all && connected && len > 0) {
-            return Ok(Some(memory));
+        if whole_blocks
+            && !folios.tells_lost_updates()
+            && all
+            && connected
+            && len > 0
+            && let Some(memory) = memory.take()
+        {
+            folios.put_folio(folio, memory, len as u64);
+            drop(folios);
+            self.kick_if_due();
         }
-        folios.put_folio(folio, memory, len as u64);
-        drop(folios);
-        self.kick_if_due();
-        Ok(None)
+        Ok(())
     }
 
     /// Writes `data` at `position`, which is not behind the end but for whole new blocks.

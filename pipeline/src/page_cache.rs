@@ -78,6 +78,10 @@ pub(crate) struct Folios {
     /// The server's own sealed bytes that the cache lacks, by first block.
     copies: BTreeMap<u64, Sealed>,
     copied_bytes: u64,
+    /// Whole blocks are overwritten only if nobody else has changed them.
+    tells_lost_updates: bool,
+    /// What was dirty and is on the server since the last commit.
+    unsynced: RangeSet,
     /// Positions that the cache is not to get.
     uncached: RangeSet,
     dirty_bytes: u64,
@@ -117,6 +121,8 @@ impl Folios {
             stored: BTreeMap::new(),
             copies: BTreeMap::new(),
             copied_bytes: 0,
+            tells_lost_updates: false,
+            unsynced: RangeSet::default(),
             uncached: RangeSet::default(),
             dirty_bytes: 0,
             writes: 0,
@@ -185,24 +191,31 @@ impl Folios {
         self.folios.contains_key(&folio)
     }
 
-    /// Positions of blocks that a write to `range` touches in part, that the server may hold, and
-    /// that are not valid yet, or of which it is not known what is stored: they are to be filled
-    /// before the write.
+    /// Positions that the server may hold and that are to be filled before a write to `range`: in
+    /// blocks that are touched in part what is not valid yet; all of a block of which it is to be
+    /// known, and is not, what is stored.
     pub(crate) fn to_fill(&self, range: &Range<u64>) -> Vec<Range<u64>> {
-        let mut missing = Vec::new();
+        let mut missing = RangeSet::default();
         for block in self.partly_covered(range) {
             let start = self.geometry.block_start(block);
             let end = (start + self.geometry.block_bytes()).min(self.size);
             let unknown = !self.stored.contains_key(&block);
             if unknown && start < end && !self.missing(&(start..end)).is_empty() {
-                missing.push(start..end);
+                missing.insert(start..end);
                 continue;
             }
             for part in [start..range.start.min(end), range.end.max(start)..end] {
-                missing.extend(self.missing(&part));
+                self.missing(&part).into_iter().for_each(|part| missing.insert(part));
             }
         }
-        missing
+        let whole = self.geometry.blocks_within(range.clone());
+        for block in whole.filter(|block| self.is_told_of(*block)) {
+            if !self.stored.contains_key(&block) {
+                let start = self.geometry.block_start(block);
+                missing.insert(start..start + self.geometry.block_bytes());
+            }
+        }
+        missing.iter().cloned().collect()
     }
 
     /// The blocks, two at most, that `range` covers a part of only.
@@ -350,6 +363,8 @@ impl Folios {
             let end = sealed_to.min(start + self.geometry.block_bytes());
             if end > committed {
                 self.uncommitted.insert(block, (nonce, end));
+            } else {
+                self.uncommitted.remove(&block);
             }
             if self.has(self.folio_at(start).0) {
                 self.stored.insert(block, Expected::Nonce(nonce));

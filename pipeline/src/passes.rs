@@ -100,6 +100,11 @@ impl Passes {
         self.state().held_back
     }
 
+    /// Has every handle tell of an error once.
+    pub(crate) fn tell(&self, error: &Error) {
+        self.state().errors.push(error);
+    }
+
     pub(crate) fn errors(&self) -> ErrorSeq {
         self.state().errors.clone()
     }
@@ -174,8 +179,9 @@ impl OpenFile {
         let seal_gen = seal_gen(&header);
         let (cache, stuck) = (self.cache(), self.core.io.is_stuck(CACHE));
         let (file, merging) = (self.clone(), self.clone());
-        let growth = self.grows().then(Growth::default);
-        let grows = growth.is_some();
+        // Of the one block nothing lies behind the committed size that anybody counts on.
+        let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
+        let growth = grows.then(Growth::default);
         let parts = Parts {
             source: Arc::new(Pass { file: self.clone(), kind, grows }),
             content_key: header.content_key().clone(),
@@ -217,8 +223,11 @@ impl OpenFile {
             let stored = self.core.persist(None, read)?;
             match merge.run(known.content_key(), seal_gen, stored, &limits) {
                 Ok(merged) => return Ok(merged),
-                // Somebody may be writing it.
-                Err(MergeError::Damaged(_)) if attempt < MAX_READS => attempt += 1,
+                // Somebody may be writing it, or have cut it off.
+                Err(MergeError::Damaged(_)) if attempt < MAX_READS => {
+                    self.look_for_cut(&known)?;
+                    attempt += 1;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -244,7 +253,10 @@ impl OpenFile {
         match &ending.result {
             Ok(()) => state.failures = 0,
             Err(error) => {
-                state.errors.push(error);
+                // What is to be done about a cut is done by whoever meets it next.
+                if !matches!(error, Error::Cut { .. }) {
+                    state.errors.push(error);
+                }
                 self.core.errors().push(error);
                 state.failures = state.failures.saturating_add(1);
                 let delay = self.core.config.retry.delay(state.failures + 1, fastrand::u64(..));
@@ -292,13 +304,13 @@ struct Pass {
 impl FolioSource for Pass {
     fn next_dirty(&self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
         let mut folios = self.file.folios();
-        let within = match self.kind {
-            PassKind::Background => from..folios.n_full_blocks(),
-            PassKind::Block(block) => from.max(block)..block + 1,
-            PassKind::Sync => from..u64::MAX,
-        };
         let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
-        let within = within.start..within.end.min(end).max(within.start);
+        let within = match self.kind {
+            PassKind::Background => from..folios.n_full_blocks().min(end),
+            PassKind::Block(block) => from.max(block)..block + 1,
+            PassKind::Sync => from..end,
+        };
+        let within = within.start..within.end.max(within.start);
         folios.next_run(within, max_blocks)
     }
 

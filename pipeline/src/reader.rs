@@ -205,7 +205,7 @@ impl OpenFile {
             }
             // Somebody else may have committed since: what he wrote is judged by his header, and
             // what he is about to write may be met half written once more.
-            let now = self.reread_header(&before)?;
+            let now = self.look_for_cut(&before)?;
             if now.generation() > before.generation() {
                 self.adopt(now);
                 fresh_starts += 1;

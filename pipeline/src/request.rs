@@ -322,11 +322,13 @@ impl Request {
                 self.stats.streams[index].retries += 1;
                 if let Failure::Conflict(conflicts) = &failure {
                     self.stats.conflicts += conflicts.len() as u64;
-                    let known = |conflict: &BlockConflict| {
-                        blocks.contains(&conflict.block)
-                            && self.spans.to_merge(conflict.block).is_some()
+                    let is_lost = |conflict: &&BlockConflict| {
+                        !blocks.contains(&conflict.block)
+                            || self.spans.to_merge(conflict.block).is_none()
                     };
-                    if conflicts.is_empty() || !conflicts.iter().all(known) {
+                    let lost: Vec<_> = conflicts.iter().filter(is_lost).copied().collect();
+                    if conflicts.is_empty() || !lost.is_empty() {
+                        let failure = Failure::Conflict(lost);
                         return self.give_up(LastFailure { blocks, attempts, failure });
                     }
                     conflicts.iter().for_each(|conflict| self.merger.add(conflict.block));

@@ -16,7 +16,7 @@ use std::{
 };
 
 use sealback_crypto::{Geometry, Header, HeaderChange, HeaderCommit, HeaderError, MAX_FILE_BYTES};
-use sealback_stream::{Expectation, Expected, Segment, Write};
+use sealback_stream::{Expectation, Expected, Segment, TargetError, TargetErrorKind, Write};
 
 use crate::{
     Error,
@@ -45,7 +45,7 @@ pub(crate) struct SizeGuard<'a> {
 
 /// Nobody else reads or writes blocks while this is there.
 #[derive(Debug)]
-struct Alone<'a> {
+pub(crate) struct Alone<'a> {
     passes: HeldBack<'a>,
     _sizes: RwLockWriteGuard<'a, ()>,
 }
@@ -73,7 +73,8 @@ impl OpenFile {
         }
     }
 
-    fn alone(&self) -> Alone<'_> {
+    /// Waits until nobody else reads or writes blocks, and keeps it so.
+    pub(crate) fn alone(&self) -> Alone<'_> {
         let sizes = self.sizes.stable.write().unwrap_or_else(PoisonError::into_inner);
         Alone { passes: self.passes.hold_back(), _sizes: sizes }
     }
@@ -101,6 +102,8 @@ impl OpenFile {
         loop {
             let sizes = self.hold_sizes_for_change()?;
             if size >= self.folios().size() {
+                // It may be shorter by now, and as long as that only here.
+                self.look_for_cut(&self.header())?;
                 let _growing = self.hold_growth(&sizes);
                 self.grow_to(size);
                 return Ok(());
@@ -141,24 +144,36 @@ impl OpenFile {
         self.core.folios.notify();
     }
 
-    /// Does what the cut-pending flag asks for, if it is set.
+    /// Does what the cut-pending flag asks for, as long as it is set.
     fn finish_cut(self: &Arc<Self>, alone: &Alone<'_>) -> Result<(), Error> {
-        let header = self.header();
-        if !header.cut_pending() {
-            return Ok(());
+        while self.cut_is_pending() {
+            let header = self.header();
+            self.barrier()?;
+            self.reseal_last_block(alone, header.size())?;
+            self.barrier()?;
+            if self.cut_stored(&header)? {
+                self.barrier()?;
+                self.commit_with(unflagged)?;
+                self.barrier()?;
+                self.tell_cache();
+            }
         }
-        let (geometry, size) = (header.geometry(), header.size());
-        self.barrier()?;
-        self.reseal_last_block(alone, size)?;
-        self.barrier()?;
-        let (n_blocks, stored_bytes) = (geometry.n_blocks(size), geometry.stored_bytes(size));
-        let expect = header.expectation();
-        self.core.persist(None, || Ok(self.target.cut(n_blocks, stored_bytes, &expect)?))?;
-        self.barrier()?;
-        self.commit_with(unflagged)?;
-        self.barrier()?;
-        self.tell_cache();
         Ok(())
+    }
+
+    /// Cuts the stored file to the size of a header, if that still counts; goes on from another one
+    /// if not.
+    fn cut_stored(&self, header: &Header) -> Result<bool, Error> {
+        let geometry = header.geometry();
+        let (n_blocks, expect) = (geometry.n_blocks(header.size()), header.expectation());
+        let cut = || Ok(self.target.cut(geometry, n_blocks, &expect)?);
+        match self.core.persist(None, cut) {
+            Err(error) if error.target_kind() == Some(TargetErrorKind::Conflict) => {
+                self.adopt(self.look_for_cut(header)?);
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
     }
 
     /// Seals the last block anew, so that nothing of what was cut off is left in it.
@@ -171,13 +186,15 @@ impl OpenFile {
     fn redirty_last_block(self: &Arc<Self>, size: u64) -> Result<(), Error> {
         let geometry = self.geometry();
         let block = geometry.block_at(size);
-        let range = geometry.block_start(block)..size;
-        if range.is_empty() {
+        let start = geometry.block_start(block);
+        if start == size {
             return Ok(());
         }
         loop {
             let missing = {
                 let mut folios = self.folios();
+                // It may have been made longer since.
+                let range = start..folios.size().min(start + geometry.block_bytes());
                 let missing = folios.missing(&range);
                 if missing.is_empty() {
                     folios.dirty_again(block);
@@ -195,6 +212,8 @@ impl OpenFile {
     pub(crate) fn punch(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
         for _attempt in 0..MAX_PUNCHES {
             let sizes = self.hold_sizes_for_change()?;
+            // Zeros that are laid behind a cut would make the file grow again.
+            self.look_for_cut(&self.header())?;
             let size = self.folios().size();
             let range = range.start.min(size)..range.end.min(size);
             let blocks = whole_blocks(self.geometry(), &range, size);
@@ -239,6 +258,9 @@ impl OpenFile {
         let mut result = Ok(());
         for _attempt in 0..MAX_PUNCHES {
             let expected = self.expectations_of(unit)?;
+            // What was stored then is in the file that allows the holes; what is stored later, after
+            // a cut, need not be.
+            self.look_for_cut(&self.header())?;
             if expected.iter().all(|expectation| expectation.expected == Expected::Absent) {
                 return Ok(());
             }
@@ -300,8 +322,8 @@ impl OpenFile {
 }
 
 fn no_progress(range: Range<u64>) -> Error {
-    let kind = sealback_stream::TargetErrorKind::Io;
-    let source = sealback_stream::TargetError::new(kind, "the server wrote nothing of a hole");
+    let kind = TargetErrorKind::Io;
+    let source = TargetError::new(kind, "the server wrote nothing of a hole");
     Error::Server { range: Some(range), attempts: 1, source }
 }
 

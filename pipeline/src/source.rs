@@ -57,13 +57,14 @@ pub struct DirtyRun {
     pub content: RunContent,
     /// The streams that want them.
     pub destinations: Destinations,
-    /// Those of them that were changed in part only, ascending.
+    /// Those of them that are written only over what is expected there, ascending.
     pub partial: Vec<PartialBlock>,
     /// The folios whose last block of this pass is in this run, ascending by that block.
     pub folios: Vec<FolioEnd>,
 }
 
-/// A block that was changed in part: its other bytes are what was read, and must still be stored.
+/// A block that is written only over what is expected there. Most were changed in part: their other
+/// bytes are what was read, and must still be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartialBlock {
     /// Its number.
@@ -71,7 +72,8 @@ pub struct PartialBlock {
     /// What must be stored for it when it is written.
     pub expected: Expected,
     /// The positions that were changed, ascending, apart from one another: what is laid over the
-    /// block if somebody else has changed it. They are part of the run's content.
+    /// block if somebody else has changed it. They are part of the run's content. If there are none,
+    /// nothing is laid over anything: the request ends with the conflict.
     pub dirty: Vec<Range<u64>>,
 }
 

@@ -107,12 +107,14 @@ impl Spans {
         Some(bytes)
     }
 
-    /// What is to be laid over a block that somebody else has changed, if it was changed in part
-    /// here.
+    /// What is to be laid over a block that somebody else has changed, if it may be.
     pub(crate) fn to_merge(&self, block: u64) -> Option<Merge> {
         let span = self.overlapping(&(block..block + 1)).next()?;
         let SpanState::Sealed(sealed) = &span.state else { return None };
         let partial = span.partial.iter().find(|partial| partial.block == block)?;
+        if partial.dirty.is_empty() {
+            return None;
+        }
         let ours = sealed.slice(block..block + 1);
         Some(Merge { block, ours, dirty: partial.dirty.clone() })
     }

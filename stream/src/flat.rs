@@ -153,13 +153,17 @@ impl<P: Place> Target for P {
 
     fn cut(
         &self,
-        _n_blocks: u64,
-        stored_bytes: u64,
+        geometry: Geometry,
+        n_blocks: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
         self.exclusively(|flat| {
             check_header(flat, expect)?;
-            cut_before(flat, stored_bytes)
+            let end = match n_blocks.checked_sub(1) {
+                Some(last) => end_of_block(flat, geometry, last),
+                None => Ok(HEADER_BYTES as u64),
+            };
+            end.and_then(|end| cut_before(flat, end))
                 .map_err(|error| TargetError::from_io("cutting the stored file", error))
         })?
     }
@@ -226,11 +230,15 @@ pub(crate) fn stored_of(flat: &dyn Flat, sealed: &Sealed) -> io::Result<Vec<Opti
 pub(crate) fn whole_blocks(flat: &dyn Flat, geometry: Geometry) -> io::Result<u64> {
     let len = flat.len()?;
     let last = first_cut(geometry, len);
+    Ok(if end_of_block(flat, geometry, last)? <= len { last + 1 } else { last })
+}
+
+/// Where a block's bytes end, by what its prefix says of them.
+fn end_of_block(flat: &dyn Flat, geometry: Geometry, block: u64) -> io::Result<u64> {
     let mut prefix = [0; PREFIX_BYTES];
-    flat.read_at(geometry.stored_start(last), &mut prefix)?;
+    flat.read_at(geometry.stored_start(block), &mut prefix)?;
     let sealed = u32::from_le_bytes([prefix[40], prefix[41], prefix[42], prefix[43]]);
-    let end = geometry.stored_start(last) + (PREFIX_BYTES as u64 + u64::from(sealed));
-    Ok(if end <= len { last + 1 } else { last })
+    Ok(geometry.stored_start(block) + (PREFIX_BYTES as u64 + u64::from(sealed)))
 }
 
 /// Compares a write's expectations, then writes it. To be called exclusively.

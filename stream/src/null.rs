@@ -146,8 +146,8 @@ impl Target for NullFile {
 
     fn cut(
         &self,
+        _geometry: Geometry,
         _n_blocks: u64,
-        _stored_bytes: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
         check_header(&*self.header.bytes(), expect)

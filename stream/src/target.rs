@@ -64,15 +64,16 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// written; any other kind if the write did not go through.
     fn write_slot(&self, write: &SlotWrite) -> Result<(), TargetError>;
 
-    /// Cuts the stored file behind the last of its `n_blocks` blocks (its `len` bytes stay), if the header is
-    /// still what was read. `stored_bytes` is the length that a flat file then has.
+    /// Cuts the stored file behind the last of its `n_blocks` blocks, if the header is still what was
+    /// read. As many bytes of that block stay as its prefix says that there are: somebody who does not
+    /// know of the cut may have written it since.
     ///
     /// # Errors
     /// As for [`write_slot`](Target::write_slot).
     fn cut(
         &self,
+        geometry: Geometry,
         n_blocks: u64,
-        stored_bytes: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError>;
 

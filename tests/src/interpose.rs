@@ -183,11 +183,11 @@ impl<C: fmt::Debug + Send + Sync + 'static, H: Hook> Target for Interposed<C, H>
 
     fn cut(
         &self,
+        geometry: Geometry,
         n_blocks: u64,
-        stored_bytes: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
-        self.hook.control(&mut || self.target.cut(n_blocks, stored_bytes, expect))
+        self.hook.control(&mut || self.target.cut(geometry, n_blocks, expect))
     }
 
     fn barrier(&self) -> Result<(), TargetError> {

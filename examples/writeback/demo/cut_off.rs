@@ -3,7 +3,7 @@
 use std::{sync::Arc, task::Waker};
 
 use sealback::{
-    crypto::{FileId, HEADER_BYTES, SlotExpectation, SlotWrite},
+    crypto::{FileId, Geometry, HEADER_BYTES, SlotExpectation, SlotWrite},
     stream::{
         Completion, LocalServer, Name, Prepared, Read, ReadCompletion, Server, SizeLock, Target,
         TargetError, TargetErrorKind, Write,
@@ -73,11 +73,11 @@ impl Target for CutOffFile {
 
     fn cut(
         &self,
+        geometry: Geometry,
         n_blocks: u64,
-        stored_bytes: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
-        self.0.cut(n_blocks, stored_bytes, expect)
+        self.0.cut(geometry, n_blocks, expect)
     }
 
     fn barrier(&self) -> Result<(), TargetError> {

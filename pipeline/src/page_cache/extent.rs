@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use sealback_crypto::Nonce;
+use sealback_stream::Expected;
+use zeroize::Zeroizing;
 
 use super::Folios;
 use crate::{
@@ -30,6 +32,7 @@ impl Folios {
         self.committed = size;
         self.gaps.take(&(0..n_blocks));
         self.uncommitted.retain(|_, (_, end)| *end > size);
+        self.unsynced = RangeSet::default();
     }
 
     /// Makes the file `size` long, if it is shorter, with blocks before `end` that nobody has written:
@@ -77,15 +80,78 @@ impl Folios {
         self.size = size;
         let mates = self.block_mates(start / self.folio_bytes);
         let is_dirty = self.folios.range(mates).any(|(_, folio)| !folio.is_clean());
-        let mut at = rest.start;
-        while is_dirty && at < rest.end {
+        if is_dirty {
+            self.fill_with_zeros(rest, pool);
+        }
+    }
+
+    /// Makes zeros of what folios do not hold of a range.
+    fn fill_with_zeros(&mut self, range: Range<u64>, pool: &FolioPool) {
+        let mut at = range.start;
+        while at < range.end {
             let (_, positions) = self.folio_at(at);
-            let end = positions.end.min(rest.end);
+            let end = positions.end.min(range.end);
             let zeros = vec![0; index_of(end - at)];
-            let mut memory = Some(pool.take_over_budget());
-            self.put(at, &zeros, false, &mut memory);
+            self.put(at, &zeros, false, &mut Some(pool.take_over_budget()));
             at = end;
         }
+    }
+
+    /// Somebody else has cut the file, and it is `size` long now. What was written here behind that
+    /// and is not committed is dirty behind the new end, and the file as long as it was made here; what
+    /// is clean is forgotten. Returns whether
+    /// all of it was still here. With nothing under writeback.
+    pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
+        let (kept, all) = self.uncommitted_bytes(size);
+        let grown = (self.size > self.committed).then_some(self.size);
+        if size < self.size {
+            self.cut(size);
+        }
+        self.uncommitted.clear();
+        let n_blocks = self.geometry.n_blocks(size);
+        for Kept { start, bytes } in kept {
+            let block = self.geometry.block_at(start);
+            self.grow(start, block, pool);
+            let fresh = self.geometry.block_start(block).max(size);
+            self.fill_with_zeros(fresh..start.max(fresh), pool);
+            self.put(start, &bytes, true, &mut Some(pool.take_over_budget()));
+            for block in self.geometry.blocks_covering(start..start + bytes.len() as u64) {
+                if block >= n_blocks {
+                    self.set_stored(block, Expected::Absent);
+                }
+            }
+        }
+        if let Some(grown) = grown {
+            self.grow(grown, self.geometry.n_blocks(grown), pool);
+        }
+        while self.evict() {}
+        all
+    }
+
+    /// What was written here behind `size` and is not committed; and whether that is all of it.
+    fn uncommitted_bytes(&self, size: u64) -> (Vec<Kept>, bool) {
+        let mut sent: u64 = self.unsynced.within(&(size..u64::MAX)).iter().map(length).sum();
+        // A clean block may be here in part only, and a dirty one may not.
+        let cut = self.geometry.block_at(size);
+        let cut_is_here = self.missing(&(self.geometry.block_start(cut)..size)).is_empty();
+        let from = if cut_is_here { size } else { self.geometry.block_start(cut + 1) };
+        let mut kept = Vec::new();
+        for (index, folio) in self.folios.range(size / self.folio_bytes..) {
+            let base = index * self.folio_bytes;
+            let behind = base.max(size)..base + self.folio_bytes;
+            let mut ours = folio.dirty.clone();
+            for part in self.unsynced.within(&(behind.start.max(from)..behind.end.max(from))) {
+                let here = folio.valid.clone().take(&part);
+                sent -= here.len();
+                ours.extend(&here);
+            }
+            for part in ours.within(&behind) {
+                let from = index_of(part.start - base)..index_of(part.end - base);
+                let bytes = (*folio.bytes).as_ref()[from].to_vec();
+                kept.push(Kept { start: part.start, bytes: Zeroizing::new(bytes) });
+            }
+        }
+        (kept, sent == 0)
     }
 
     /// The first blocks that are to be made holes before anything behind the committed size is
@@ -182,6 +248,20 @@ impl Folios {
         }
     }
 
+    /// What was sent for a block is no longer stored: has it sent once more, over what is. Returns
+    /// whether all of it is still here. To be asked once.
+    pub(crate) fn send_again(&mut self, block: u64, stored: Option<Nonce>) -> bool {
+        self.uncommitted.remove(&block);
+        let start = self.geometry.block_start(block);
+        let end = (start + self.geometry.block_bytes()).min(self.size);
+        let is_here = self.missing(&(start..end)).is_empty();
+        if is_here {
+            self.dirty_again(block);
+            self.stored.insert(block, stored.map_or(Expected::Absent, Expected::Nonce));
+        }
+        is_here
+    }
+
     /// Makes a block, all of which is here, dirty, so that it is sealed anew.
     pub(crate) fn dirty_again(&mut self, block: u64) {
         let start = self.geometry.block_start(block);
@@ -198,4 +278,14 @@ impl Folios {
         }
         self.dirtied(&(start..end));
     }
+}
+
+/// Bytes that were written here, and their first position. Within one folio.
+struct Kept {
+    start: u64,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+fn length(range: &Range<u64>) -> u64 {
+    range.end - range.start
 }

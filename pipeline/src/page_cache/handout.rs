@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sealback_crypto::{Geometry, Sealed};
-use sealback_stream::Expected;
+use sealback_stream::{BlockConflict, Expected};
 
 use super::Folios;
 use crate::{
@@ -148,7 +148,16 @@ impl Folios {
             let base = index * self.folio_bytes;
             let part = base.max(positions.start)..(base + self.folio_bytes).min(positions.end);
             let folio = self.folios.get_mut(&index).expect("a dirty block is valid as a whole");
-            assert!(folio.valid.covers(&part), "a dirty block is valid as a whole: {part:?}");
+            assert!(
+                folio.valid.covers(&part),
+                "a dirty block is valid as a whole: {part:?} blocks {blocks:?} valid {:?} dirty {:?} size {} committed {} sent {} gaps {:?}",
+                folio.valid,
+                folio.dirty,
+                self.size,
+                self.committed,
+                self.sent_to,
+                self.gaps
+            );
             let slice = index_of(part.start - base)..index_of(part.end - base);
             slices.push(PlainSlice::new(folio.bytes.clone(), slice));
             let taken = folio.dirty.take(&part);
@@ -167,20 +176,20 @@ impl Folios {
         DirtyRun { blocks, content, destinations, partial, folios: ends }
     }
 
-    /// The blocks that are not dirty from end to end, and what is expected to be stored there.
+    /// The blocks that are not dirty from end to end, and what is expected to be stored there; where
+    /// lost updates are told of, the others, too, with nothing to be merged.
     fn partial(&self, blocks: &Range<u64>, dirty: &RangeSet) -> Vec<PartialBlock> {
         let geometry = self.geometry;
-        let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
-        let mut partial: Vec<PartialBlock> = Vec::new();
-        for gap in dirty.missing(&positions) {
-            for block in geometry.blocks_covering(gap) {
-                if partial.last().is_none_or(|last| last.block < block) {
-                    let start = geometry.block_start(block);
-                    let dirty = dirty.within(&(start..start + geometry.block_bytes()));
-                    // Known since it was first dirtied; a wrong guess would be a conflict, no more.
-                    let expected = self.stored.get(&block).copied().unwrap_or(Expected::Absent);
-                    partial.push(PartialBlock { block, expected, dirty });
-                }
+        let mut partial = Vec::new();
+        for block in blocks.clone() {
+            let start = geometry.block_start(block);
+            let positions = start..start + geometry.block_bytes();
+            let is_whole = dirty.covers(&positions);
+            if !is_whole || self.is_told_of(block) {
+                let dirty = if is_whole { Vec::new() } else { dirty.within(&positions) };
+                // Known since it was first dirtied; a wrong guess would be a conflict, no more.
+                let expected = self.stored.get(&block).copied().unwrap_or(Expected::Absent);
+                partial.push(PartialBlock { block, expected, dirty });
             }
         }
         partial
@@ -208,11 +217,74 @@ impl Folios {
         }
     }
 
+    /// Sets whether whole blocks are overwritten only if nobody else has changed them.
+    pub(crate) fn tell_lost_updates(&mut self, tells: bool) {
+        self.tells_lost_updates = tells;
+    }
+
+    /// Whether any block may have to be told of.
+    pub(crate) fn tells_lost_updates(&self) -> bool {
+        self.tells_lost_updates
+    }
+
+    /// Whether somebody else's change of a block that is overwritten as a whole is told of. What lies
+    /// behind the committed size is nobody's.
+    pub(super) fn is_told_of(&self, block: u64) -> bool {
+        self.tells_lost_updates && block < self.geometry.block_at(self.committed)
+    }
+
+    /// A block that is dirty as a whole goes over what a conflict says is stored there. One that is
+    /// not is merged.
+    pub(crate) fn overwrite(&mut self, conflict: &BlockConflict) {
+        let start = self.geometry.block_start(conflict.block);
+        if self.is_dirty_throughout(&(start..start + self.geometry.block_bytes())) {
+            let expected = conflict.stored.map_or(Expected::Absent, Expected::Nonce);
+            self.stored.insert(conflict.block, expected);
+        }
+    }
+
+    fn is_dirty_throughout(&self, range: &Range<u64>) -> bool {
+        let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
+        let dirty: u64 = self
+            .folios
+            .range(touched)
+            .flat_map(|(_, folio)| folio.dirty.within(range))
+            .map(|dirty| dirty.end - dirty.start)
+            .sum();
+        dirty == range.end - range.start
+    }
+
+    /// What was written to a block here is dropped: it is what is stored. With nothing under
+    /// writeback.
+    pub(crate) fn take_over(
+        &mut self,
+        block: u64,
+        plain: &[u8],
+        stored: Expected,
+        pool: &FolioPool,
+    ) {
+        let start = self.geometry.block_start(block);
+        let range = start..start + plain.len() as u64;
+        let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
+        for (index, folio) in self.folios.range_mut(touched) {
+            let was_clean = folio.is_clean();
+            self.dirty_bytes -= folio.dirty.take(&range).len();
+            if folio.is_clean() && !was_clean {
+                self.clean.push_back(*index);
+            }
+        }
+        self.merged(block, plain, pool);
+        self.stored.insert(block, stored);
+        self.writes += 1;
+    }
+
     /// A folio's oldest hand-out has ended. Returns whether the folio is clean now.
     pub(crate) fn end_writeback(&mut self, index: u64, clean: bool) -> bool {
         let Some(folio) = self.folios.get_mut(&index) else { return false };
         let handed_out = folio.handed_out.pop_front().expect("a folio ends as often as it began");
-        if !clean {
+        if clean {
+            self.unsynced.extend(&handed_out);
+        } else {
             let before = folio.dirty.len();
             folio.dirty.extend(&handed_out);
             self.dirty_bytes += folio.dirty.len() - before;

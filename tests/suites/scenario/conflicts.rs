@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use sealback::{CacheReport, Config, Engine};
+use sealback::{CacheReport, Config, Engine, Error, File, Resolution};
 use sealback_stream::{
-    Cache, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions, Server,
+    BlockConflict, Cache, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions, Server,
 };
 use sealback_tests::reader::read_sealed;
 
@@ -129,4 +129,92 @@ fn two_clients_lose_nothing_of_each_other_on_disk() {
         |dir: &tempfile::TempDir| LocalCache::open(dir.path(), LocalOptions::default()).unwrap();
     let caches = [cache(&dirs[1]), cache(&dirs[2])];
     change_odd_and_even(&server, [Some(&caches[0]), Some(&caches[1])], 20);
+}
+
+#[test]
+fn a_whole_block_that_somebody_else_changed_is_overwritten_unless_lost_updates_are_to_be_told() {
+    for tells in [false, true] {
+        let server = memory();
+        let file = create(&engine(), &server, None, 4096);
+        file.tell_lost_updates(tells);
+        file.write_at(0, &[b'.'; 3 * 4096]).unwrap();
+        file.sync().unwrap();
+        let other = open(&engine(), &server, None);
+        other.write_at(4096 + 7, b"other").unwrap();
+        other.sync().unwrap();
+        file.write_at(0, &[b'm'; 3 * 4096]).unwrap();
+        match file.sync() {
+            Ok(()) => assert!(!tells),
+            Err(Error::Conflict { blocks }) => {
+                assert!(tells);
+                assert_eq!(blocks.iter().map(|conflict| conflict.block).collect::<Vec<_>>(), [1]);
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
+        let expected: &[u8] = if tells { b"other" } else { b"mmmmm" };
+        assert_eq!(&read[4096 + 7..4096 + 12], expected);
+        assert_eq!(file.dirty_bytes() > 0, tells, "what was not written is kept");
+    }
+}
+
+/// A file of three blocks, the second of which is in a conflict that was told of.
+fn in_conflict(server: &dyn Server) -> (File, Vec<BlockConflict>) {
+    let file = create(&engine(), server, None, 4096);
+    file.tell_lost_updates(true);
+    file.write_at(0, &[b'.'; 3 * 4096]).unwrap();
+    file.sync().unwrap();
+    let other = open(&engine(), server, None);
+    other.write_at(4096, &[b'o'; 4096]).unwrap();
+    other.sync().unwrap();
+    file.write_at(0, &[b'm'; 3 * 4096]).unwrap();
+    let Err(Error::Conflict { blocks }) = file.sync() else { panic!("nothing was told") };
+    // However often it is tried: nobody but the client can say which of the two it is to be.
+    assert!(matches!(file.sync(), Err(Error::Conflict { .. })));
+    (file, blocks)
+}
+
+#[test]
+fn a_lost_update_that_was_told_of_is_overwritten_or_taken_over_as_the_client_says() {
+    for (resolution, expected) in [(Resolution::Ours, b'm'), (Resolution::Theirs, b'o')] {
+        let server = memory();
+        let (file, blocks) = in_conflict(&server);
+        file.resolve(&blocks, resolution).unwrap();
+        file.sync().unwrap();
+        let mut all = vec![b'm'; 3 * 4096];
+        all[4096..8192].fill(expected);
+        assert!(read_all(&file) == all, "{resolution:?}");
+        let stored = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
+        assert!(stored == all, "{resolution:?}");
+    }
+}
+
+#[test]
+fn what_changes_once_more_after_it_was_told_of_is_told_of_again() {
+    let server = memory();
+    let (file, blocks) = in_conflict(&server);
+    let third = open(&engine(), &server, None);
+    third.write_at(5000, b"third").unwrap();
+    third.sync().unwrap();
+    file.resolve(&blocks, Resolution::Ours).unwrap();
+    let Err(Error::Conflict { blocks: again }) = file.sync() else { panic!("nothing was told") };
+    assert_ne!(blocks, again);
+    file.resolve(&again, Resolution::Ours).unwrap();
+    file.sync().unwrap();
+}
+
+#[test]
+fn bytes_of_a_block_that_is_changed_in_part_are_merged_even_if_lost_updates_are_to_be_told() {
+    let server = memory();
+    let file = create(&engine(), &server, None, 4096);
+    file.tell_lost_updates(true);
+    file.write_at(0, &[b'.'; 4096]).unwrap();
+    file.sync().unwrap();
+    let other = open(&engine(), &server, None);
+    other.write_at(0, b"other").unwrap();
+    other.sync().unwrap();
+    file.write_at(100, b"mine").unwrap();
+    file.sync().unwrap();
+    let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
+    assert_eq!((&read[..5], &read[100..104]), (&b"other"[..], &b"mine"[..]));
 }

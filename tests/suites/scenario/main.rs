@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod conformance;
+mod cuts;
 mod files;
 mod in_place;
 mod model;
