@@ -80,7 +80,7 @@ pub(crate) struct Folios {
     copied_bytes: u64,
     /// Whole blocks are overwritten only if nobody else has changed them.
     tells_lost_updates: bool,
-    /// What was dirty and is on the server since the last commit.
+    /// What was dirty, is on the server, and in no header yet.
     unsynced: RangeSet,
     /// Positions that the cache is not to get.
     uncached: RangeSet,

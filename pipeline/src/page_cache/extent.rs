@@ -32,7 +32,7 @@ impl Folios {
         self.committed = size;
         self.gaps.take(&(0..n_blocks));
         self.uncommitted.retain(|_, (_, end)| *end > size);
-        self.unsynced = RangeSet::default();
+        self.unsynced.take(&(0..size));
     }
 
     /// Makes the file `size` long, if it is shorter, with blocks before `end` that nobody has written:
@@ -99,8 +99,7 @@ impl Folios {
 
     /// Somebody else has cut the file, and it is `size` long now. What was written here behind that
     /// and is not committed is dirty behind the new end, and the file as long as it was made here; what
-    /// is clean is forgotten. Returns whether
-    /// all of it was still here. With nothing under writeback.
+    /// is clean is forgotten. Returns whether all of it was still here. With nothing under writeback.
     pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
         let (kept, all) = self.uncommitted_bytes(size);
         let grown = (self.size > self.committed).then_some(self.size);
@@ -108,6 +107,7 @@ impl Folios {
             self.cut(size);
         }
         self.uncommitted.clear();
+        self.unsynced = RangeSet::default();
         let n_blocks = self.geometry.n_blocks(size);
         for Kept { start, bytes } in kept {
             let block = self.geometry.block_at(start);
@@ -229,6 +229,7 @@ impl Folios {
     /// Forgets what folios hold of a range, dirty or not.
     fn drop_positions(&mut self, range: &Range<u64>) {
         self.writes += 1;
+        self.unsynced.take(range);
         self.outdate_fetches(&self.geometry.blocks_covering(range.clone()));
         let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
         let mut emptied = Vec::new();
@@ -249,11 +250,15 @@ impl Folios {
     }
 
     /// What was sent for a block is no longer stored: has it sent once more, over what is. Returns
-    /// whether all of it is still here. To be asked once.
+    /// whether all of it that was written here is still here. To be asked once.
     pub(crate) fn send_again(&mut self, block: u64, stored: Option<Nonce>) -> bool {
         self.uncommitted.remove(&block);
         let start = self.geometry.block_start(block);
         let end = (start + self.geometry.block_bytes()).min(self.size);
+        if !self.unsynced.intersects(&(start..end.max(start))) {
+            // Zeros that went with it; or it was committed since.
+            return true;
+        }
         let is_here = self.missing(&(start..end)).is_empty();
         if is_here {
             self.dirty_again(block);
