@@ -227,7 +227,9 @@ impl OpenFile {
             self.sync(&sizes, None)?;
             drop(sizes);
             let _alone = self.alone();
-            if self.may_be_holes(&blocks) {
+            // Somebody may have made the file longer, and the last block more than what is punched.
+            let now = whole_blocks(self.geometry(), &range, self.folios().size());
+            if now == blocks && self.may_be_holes(&blocks) {
                 return self.punch_blocks(&blocks);
             }
         }

@@ -39,6 +39,11 @@ impl Completion {
         Completion { sink: Some(sink), ticket }
     }
 
+    /// Which subrequest it is of.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
     /// The write went through up to `bytes` stored bytes from its start: all of it, or fewer (a
     /// short write). Only whole blocks count; the rest is sent again.
     pub fn written(mut self, bytes: u64) {

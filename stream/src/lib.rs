@@ -16,6 +16,7 @@
 //!
 //! - The seam for whoever writes a server or a cache: [`Target`], [`Server`], [`Cache`], and the
 //!   suite in `conformance` (feature `conformance`) that shows whether it keeps the contract.
+//! - For tests: servers and caches that fail as they are told, in `faulty` (feature `faulty`).
 //! - Ready targets: [`LocalServer`], [`LocalCache`], [`MemoryServer`], [`MemoryCache`],
 //!   [`NullServer`], [`NullCache`].
 //! - The sans-I/O parts: [`Tiler`], [`StalledQueue`], [`Stream`].
@@ -25,6 +26,8 @@ mod completion;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+#[cfg(any(test, feature = "faulty"))]
+pub mod faulty;
 mod flat;
 mod grant;
 mod local;

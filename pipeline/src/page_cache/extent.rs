@@ -101,13 +101,13 @@ impl Folios {
     /// and is not committed is dirty behind the new end, and the file as long as it was made here; what
     /// is clean is forgotten. Returns whether all of it was still here. With nothing under writeback.
     pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
-        let (kept, all) = self.uncommitted_bytes(size);
+        let all = self.redirty_unsynced();
+        let kept = self.dirty_behind(size);
         let grown = (self.size > self.committed).then_some(self.size);
         if size < self.size {
             self.cut(size);
         }
         self.uncommitted.clear();
-        self.unsynced = RangeSet::default();
         let n_blocks = self.geometry.n_blocks(size);
         for Kept { start, bytes } in kept {
             let block = self.geometry.block_at(start);
@@ -128,30 +128,52 @@ impl Folios {
         all
     }
 
-    /// What was written here behind `size` and is not committed; and whether that is all of it.
-    fn uncommitted_bytes(&self, size: u64) -> (Vec<Kept>, bool) {
-        let mut sent: u64 = self.unsynced.within(&(size..u64::MAX)).iter().map(length).sum();
-        // A clean block may be here in part only, and a dirty one may not.
-        let cut = self.geometry.block_at(size);
-        let cut_is_here = self.missing(&(self.geometry.block_start(cut)..size)).is_empty();
-        let from = if cut_is_here { size } else { self.geometry.block_start(cut + 1) };
+    /// Makes dirty again what is on the server and in no header yet. Returns whether all of it was
+    /// still here.
+    fn redirty_unsynced(&mut self) -> bool {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let mut all = true;
+        for range in unsynced.iter() {
+            for block in self.geometry.blocks_covering(range.clone()) {
+                let start = self.geometry.block_start(block);
+                let end = (start + self.geometry.block_bytes()).min(self.size);
+                // One that is here in part only cannot be sealed.
+                if self.missing(&(start..end)).is_empty() {
+                    self.redirty(&(range.start.max(start)..range.end.min(end)));
+                } else {
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    /// Makes positions dirty that are here.
+    fn redirty(&mut self, range: &Range<u64>) {
+        let mut at = range.start;
+        while at < range.end {
+            let (index, positions) = self.folio_at(at);
+            let part = at..positions.end.min(range.end);
+            at = part.end;
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            let before = folio.dirty.len();
+            folio.dirty.insert(part);
+            self.dirty_bytes += folio.dirty.len() - before;
+        }
+    }
+
+    /// What is dirty behind `size`.
+    fn dirty_behind(&self, size: u64) -> Vec<Kept> {
         let mut kept = Vec::new();
         for (index, folio) in self.folios.range(size / self.folio_bytes..) {
             let base = index * self.folio_bytes;
-            let behind = base.max(size)..base + self.folio_bytes;
-            let mut ours = folio.dirty.clone();
-            for part in self.unsynced.within(&(behind.start.max(from)..behind.end.max(from))) {
-                let here = folio.valid.clone().take(&part);
-                sent -= here.len();
-                ours.extend(&here);
-            }
-            for part in ours.within(&behind) {
+            for part in folio.dirty.within(&(base.max(size)..base + self.folio_bytes)) {
                 let from = index_of(part.start - base)..index_of(part.end - base);
-                let bytes = (*folio.bytes).as_ref()[from].to_vec();
-                kept.push(Kept { start: part.start, bytes: Zeroizing::new(bytes) });
+                let bytes = Zeroizing::new((*folio.bytes).as_ref()[from].to_vec());
+                kept.push(Kept { start: part.start, bytes });
             }
         }
-        (kept, sent == 0)
+        kept
     }
 
     /// The first blocks that are to be made holes before anything behind the committed size is
@@ -257,6 +279,9 @@ impl Folios {
         let end = (start + self.geometry.block_bytes()).min(self.size);
         if !self.unsynced.intersects(&(start..end.max(start))) {
             // Zeros that went with it; or it was committed since.
+            if stored.is_none() {
+                self.allow_holes(&(block..block + 1));
+            }
             return true;
         }
         let is_here = self.missing(&(start..end)).is_empty();
@@ -271,16 +296,7 @@ impl Folios {
     pub(crate) fn dirty_again(&mut self, block: u64) {
         let start = self.geometry.block_start(block);
         let end = (start + self.geometry.block_bytes()).min(self.size);
-        let mut at = start;
-        while at < end {
-            let (index, positions) = self.folio_at(at);
-            let part = at..positions.end.min(end);
-            at = part.end;
-            let Some(folio) = self.folios.get_mut(&index) else { continue };
-            let before = folio.dirty.len();
-            folio.dirty.insert(part);
-            self.dirty_bytes += folio.dirty.len() - before;
-        }
+        self.redirty(&(start..end));
         self.dirtied(&(start..end));
     }
 }
@@ -289,8 +305,4 @@ impl Folios {
 struct Kept {
     start: u64,
     bytes: Zeroizing<Vec<u8>>,
-}
-
-fn length(range: &Range<u64>) -> u64 {
-    range.end - range.start
 }
