@@ -18,7 +18,7 @@ use crate::{
     growth::Growth,
     open_file::OpenFile,
     reader::MAX_READS,
-    rmw::{Merge, MergeError, MergeLimits, Merged},
+    rmw::{Merge, MergeError, Merged},
     source::{DirtyRun, FolioSource, Writeback},
     trace::Observer,
 };
@@ -215,13 +215,13 @@ impl OpenFile {
     fn merge(&self, merge: &Merge, grows: bool) -> Result<Merged, Error> {
         let known = self.header();
         let seal_gen = seal_gen(&known);
-        let limits = self.merge_limits(&known, merge.block, grows);
+        let their_bytes = self.their_bytes(&known, merge.block, grows);
         let blocks = merge.block..merge.block + 1;
         let mut attempt = 1;
         loop {
             let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
             let stored = self.core.persist(None, read)?;
-            match merge.run(known.content_key(), seal_gen, stored, &limits) {
+            match merge.run(known.content_key(), seal_gen, stored, their_bytes) {
                 Ok(merged) => return Ok(merged),
                 // Somebody may be writing it, or have cut it off.
                 Err(MergeError::Damaged(_)) if attempt < MAX_READS => {
@@ -233,15 +233,13 @@ impl OpenFile {
         }
     }
 
-    fn merge_limits(&self, header: &Header, block: u64, grows: bool) -> MergeLimits {
+    /// How much of what is stored for a block counts, in bytes from its start.
+    fn their_bytes(&self, header: &Header, block: u64, grows: bool) -> u64 {
         let (geometry, size) = (self.geometry(), header.size());
-        let committed = match block < geometry.n_blocks(size) {
-            true => geometry.block_len(block, size),
-            false => 0,
-        };
-        let all = if header.cut_pending() { committed } else { geometry.block_bytes() };
+        let is_committed = block < geometry.n_blocks(size);
+        let committed = if is_committed { geometry.block_len(block, size) } else { 0 };
         let ours = !grows || self.folios().is_uncommitted(block);
-        MergeLimits { theirs: if ours { all } else { committed }, all }
+        if ours && !header.cut_pending() { geometry.block_bytes() } else { committed }
     }
 
     fn pass_ended(self: &Arc<Self>, ending: &Ending) {

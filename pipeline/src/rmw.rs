@@ -25,15 +25,6 @@ pub struct Merge {
     pub dirty: Vec<Range<u64>>,
 }
 
-/// How much of a block counts, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MergeLimits {
-    /// Of what is stored: what lies behind the committed size is nobody's, for who has the size lock.
-    pub theirs: u64,
-    /// Of both: what lies behind is being cut off.
-    pub all: u64,
-}
-
 /// Both changes in one block.
 #[derive(Debug)]
 pub struct Merged {
@@ -67,7 +58,9 @@ impl fmt::Display for MergeError {
 impl error::Error for MergeError {}
 
 impl Merge {
-    /// Lays the dirty bytes over what is stored now, as far as `limits` let it count.
+    /// Lays the dirty bytes over what is stored now. Of that so many bytes count, from the block's start:
+    /// what lies behind the committed size is nobody's for who has the size lock, and what is being cut
+    /// off is gone.
     ///
     /// # Errors
     /// What is stored does not open, or sealing failed.
@@ -76,25 +69,23 @@ impl Merge {
         key: &ContentKey,
         seal_gen: u32,
         stored: Stored,
-        limits: &MergeLimits,
+        their_bytes: u64,
     ) -> Result<Merged, MergeError> {
         let geometry = key.geometry();
         let start = geometry.block_start(self.block);
         let nonce = stored.nonce(geometry, 0);
-        let (mut plain, their_len) = match limits.theirs {
+        let (mut plain, their_len) = match their_bytes {
             0 => (Zeroizing::new(vec![0; block_len(geometry)]), 0),
             _ => open(key, self.block, stored).map_err(MergeError::Damaged)?,
         };
-        let their_len = their_len.min(index_of(limits.theirs));
+        let their_len = their_len.min(index_of(their_bytes));
         plain[their_len..].zeroize();
         let (ours, our_len) = open(key, self.block, self.stored()).map_err(MergeError::Damaged)?;
         for dirty in &self.dirty {
             let range = index_of(dirty.start - start)..index_of(dirty.end - start);
             plain[range.clone()].copy_from_slice(&ours[range]);
         }
-        let len = their_len.max(our_len).min(index_of(limits.all));
-        plain[len..].zeroize();
-        plain.truncate(len);
+        plain.truncate(their_len.max(our_len));
         seal(key, seal_gen, self.block, nonce, plain)
     }
 

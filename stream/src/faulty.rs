@@ -214,6 +214,11 @@ impl Faults {
         self.plan().stopped = true;
     }
 
+    /// Things go wrong again.
+    pub fn resume(&self) {
+        self.plan().stopped = false;
+    }
+
     /// Answers everything that is held.
     pub fn release(&self) {
         self.0.later.release();

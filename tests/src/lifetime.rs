@@ -16,7 +16,7 @@ use fastrand::Rng;
 use sealback::{
     RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
-    rmw::{Merge, MergeLimits},
+    rmw::Merge,
     source::{DirtyRun, PlainSlice, Writeback},
     testkit::PageCache,
     trace::TraceEvent,
@@ -251,10 +251,9 @@ impl Life {
                 buffer.copy_from_slice(stored);
                 let stored = StoredBytes { len: stored.len(), buffer };
                 let size = self.model.len() as u64;
-                let all =
+                let theirs =
                     if self.cutting { self.geometry.block_len(merge.block, size) } else { BLOCK };
-                let limits = MergeLimits { theirs: all, all };
-                let merged = merge.run(&self.key, 2, stored, &limits).expect("it opens");
+                let merged = merge.run(&self.key, 2, stored, theirs).expect("it opens");
                 self.lived.merges += 1;
                 let block = merge.block;
                 self.hand(Event::Merged { block, result: Ok(merged) });

@@ -4,6 +4,10 @@
 use std::{ops::Range, thread};
 
 use sealback::{Error, File};
+use sealback_stream::{
+    Failure, TargetError, TargetErrorKind,
+    faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
+};
 use sealback_tests::reader::read_sealed;
 
 use crate::support::{ROOT, create, engine, memory, name, open, read_all, sample};
@@ -107,6 +111,30 @@ fn what_was_appended_and_sent_here_survives_somebody_elses_cut_before_the_sync()
     assert_eq!(stored[..5000], sample(LEN)[..5000]);
     assert!(stored[5000..LEN].iter().all(|byte| *byte == 0));
     assert_eq!(stored[LEN..], [3; 9000]);
+}
+
+#[test]
+fn what_is_dirty_behind_a_cut_that_was_left_half_done_makes_the_file_grow_again() {
+    let server = memory();
+    let file = create(&engine(), &server, None, 4096);
+    file.write_at(0, &sample(LEN)).unwrap();
+    file.sync().unwrap();
+    file.write_at(4990, &[1; 3000]).unwrap();
+    // The last block is sealed anew, and the stored file not cut.
+    let full = Failure::Fatal(TargetError::new(TargetErrorKind::NoSpace, "injected"));
+    let faults = Faults::scripted([Rule {
+        operation: Operation::Cut,
+        when: When::From(1),
+        fault: Fault::Fail(full),
+    }]);
+    let other = open(&engine(), &FaultyServer::new(server.clone(), &faults), None);
+    other.set_len(5000).unwrap_err();
+    drop(other);
+    file.sync().unwrap();
+    let mut expected = sample(LEN)[..4990].to_vec();
+    expected.extend([1; 3000]);
+    assert!(stored!(server) == expected);
+    assert!(read_all(&file) == expected, "what this client sees");
 }
 
 #[test]

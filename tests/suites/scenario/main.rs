@@ -4,6 +4,7 @@
 mod conflicts;
 mod conformance;
 mod cuts;
+mod faults;
 mod files;
 mod in_place;
 mod model;
