@@ -6,7 +6,7 @@
 
 use std::{ops::Range, thread, time::Duration};
 
-use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored};
+use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored, Verdict};
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
 use zeroize::Zeroizing;
 
@@ -246,7 +246,14 @@ impl OpenFile {
             unit.outcome = Outcome::Damaged(*damage);
             return;
         }
-        let nonces: Vec<_> = unit.blocks.clone().map(|block| opened.nonce(block)).collect();
+        let geometry = self.geometry();
+        let verdicts = unit.blocks.clone().zip(opened.verdicts());
+        let nonces: Vec<_> = verdicts
+            .map(|(block, verdict)| {
+                let is_growing = is_longer(verdict, geometry, block, view.size);
+                opened.nonce(block).filter(|_| !is_growing)
+            })
+            .collect();
         match source {
             Source::Cache { expected } if expected != nonces => {
                 unit.outcome = Outcome::Failed(TargetError::new(
@@ -274,6 +281,13 @@ impl OpenFile {
             }
         }
     }
+}
+
+/// Whether more is stored of a block than a file of that size has: somebody is making it longer. Who
+/// changes the block then has not read all of it, and must not expect what is stored: it is merged.
+fn is_longer(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {
+    let Verdict::Opened { len, .. } = verdict else { return false };
+    block < geometry.n_blocks(size) && u64::from(*len) > geometry.block_len(block, size)
 }
 
 /// Reads blocks and waits for them.

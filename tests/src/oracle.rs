@@ -2,8 +2,11 @@
 //! code.
 //!
 //! - A stream's position never goes back, and the request's is the least of its active streams'.
-//! - First issues ascend. No write exceeds its grant, crosses its boundary or overfills the window.
-//! - A block that went through is not sent again by the same request.
+//! - First issues ascend; so do reissues, and they go first. No write exceeds its grant, crosses its
+//!   boundary or overfills the window.
+//! - What is sent again is exactly what did not go through, with the attempts that it has had.
+//! - After a failure of the server nothing is issued until nothing is in flight, and then not before
+//!   its time: at once the first time, later from the second time on.
 //! - A folio ends once, in ascending order; it is clean only when every active stream that wants it
 //!   has all its blocks, the same sealed bytes in each.
 //! - A cache that fails does not fail the request.
@@ -14,10 +17,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     thread,
+    time::Duration,
 };
 
 use sealback::{
-    Error,
+    Error, RetryLimits,
     request::Request,
     source::{Destinations, FolioEnd, Writeback},
 };
@@ -44,14 +48,32 @@ struct Granted {
 
 #[derive(Debug, Default)]
 struct StreamView {
+    /// What did not go through and was not sent again yet: the attempts that got nowhere.
+    owed: BTreeMap<u64, u32>,
+    /// Where what is sent again begins that was sent again last.
+    reissued_from: u64,
+    /// What the target said went through.
+    acknowledged: BTreeSet<u64>,
+    /// What it has, whatever it said.
     stored: BTreeMap<u64, Stored>,
     /// The grant that a subrequest that starts at a block has.
     grants: BTreeMap<u64, Granted>,
     first_issued_to: u64,
     ever_issued: BTreeSet<u64>,
-    in_flight: BTreeSet<u64>,
+    /// Attempts of each subrequest that is in flight.
+    in_flight: BTreeMap<u64, u32>,
     collected_to: u64,
     off: bool,
+}
+
+#[derive(Debug)]
+struct Pause {
+    /// The greatest count of attempts that got nowhere.
+    attempts: u32,
+    /// When the last answer came.
+    drained_at: Duration,
+    /// What failed, as it was issued.
+    failed: Vec<Range<u64>>,
 }
 
 /// Watches one request.
@@ -68,11 +90,20 @@ pub(crate) struct Oracle {
     redirty: BTreeSet<u64>,
     /// Nothing happened yet that may fail the request.
     must_succeed: bool,
+    retry: RetryLimits,
+    /// A failure of the server waits for its reissue.
+    pause: Option<Pause>,
+    /// What failed and is cut anew now.
+    reissued: Vec<Range<u64>>,
+    /// What the runs met here.
+    pub(crate) splits: u64,
+    pub(crate) joins: u64,
+    pub(crate) back_offs: u64,
     result: Option<bool>,
 }
 
 impl Oracle {
-    pub(crate) fn new(seed: u64, windows: [usize; 2], cached: bool) -> Oracle {
+    pub(crate) fn new(seed: u64, windows: [usize; 2], cached: bool, retry: RetryLimits) -> Oracle {
         let cache = StreamView { off: !cached, ..StreamView::default() };
         Oracle {
             seed,
@@ -86,12 +117,22 @@ impl Oracle {
             clean: BTreeSet::new(),
             redirty: BTreeSet::new(),
             must_succeed: true,
+            retry,
+            pause: None,
+            reissued: Vec::new(),
+            splits: 0,
+            joins: 0,
+            back_offs: 0,
             result: None,
         }
     }
 
     pub(crate) fn log(&mut self, line: &str) {
         self.log.push(line.to_owned());
+    }
+
+    pub(crate) fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
     }
 
     pub(crate) fn on_run(&mut self, run: &Range<u64>, to: Destinations, folios: &[FolioEnd]) {
@@ -130,47 +171,117 @@ impl Oracle {
         assert_eq!(least.unwrap_or(request.issued_to()), request.collected_to());
     }
 
-    pub(crate) fn on_issue(&mut self, ticket: Ticket, write: &Write) {
+    pub(crate) fn on_issue(&mut self, ticket: Ticket, write: &Write, attempts: u32) {
         let Ticket { stream, id } = ticket;
         let blocks = write.blocks();
-        self.log.push(format!("issue {stream}/{id} {blocks:?}"));
+        self.log.push(format!("issue {stream}/{id} {blocks:?}, attempts {attempts}"));
+        assert!(self.pause.is_none(), "issued {blocks:?} while paused: {:?}", self.pause);
         let view = &mut self.streams[stream];
-        assert!(view.in_flight.insert(id), "subrequest {id} issued twice");
+        assert!(view.in_flight.insert(id, attempts).is_none(), "subrequest {id} issued twice");
         assert!(view.in_flight.len() <= self.windows[stream], "the window of {stream} overflows");
         let granted = view.grants.remove(&blocks.start).expect("a write has a grant of its own");
         assert!(blocks.end - blocks.start <= granted.max_blocks, "{blocks:?} of {granted:?}");
         assert!(write.segments.len() <= granted.max_segments, "{granted:?}");
         assert!(granted.boundary.is_none_or(|boundary| blocks.end <= boundary), "{granted:?}");
-        let fresh = blocks.clone().filter(|block| view.ever_issued.insert(*block)).count();
-        if fresh > 0 {
-            assert!(blocks.start >= view.first_issued_to, "first issues ascend: {blocks:?}");
-            view.first_issued_to = blocks.end;
-        }
-        for block in blocks {
-            assert!(!view.stored.contains_key(&block), "block {block} went through and is resent");
+        for block in blocks.clone() {
             let to = self.wanted.get(&block).expect("only what was handed out is written");
             assert!(to.contains(stream), "block {block} is not for stream {stream}");
+            assert!(!view.acknowledged.contains(&block), "block {block} went through, and again");
         }
+        self.check_order(stream, &blocks, attempts);
+    }
+
+    /// First issues ascend; what is sent again goes first, ascends, and is what is owed.
+    fn check_order(&mut self, stream: usize, blocks: &Range<u64>, attempts: u32) {
+        let view = &mut self.streams[stream];
+        if view.ever_issued.insert(blocks.start) {
+            assert!(view.owed.is_empty(), "{blocks:?} overtakes what is owed: {:?}", view.owed);
+            assert!(blocks.start >= view.first_issued_to, "first issues ascend: {blocks:?}");
+            assert_eq!(attempts, 0, "{blocks:?} was never issued");
+            view.first_issued_to = blocks.end;
+            view.ever_issued.extend(blocks.clone());
+            return;
+        }
+        assert!(blocks.start >= view.reissued_from, "reissues ascend: {blocks:?}");
+        view.reissued_from = blocks.end;
+        let owed: Option<Vec<u32>> = blocks.clone().map(|block| view.owed.remove(&block)).collect();
+        let owed = owed.unwrap_or_else(|| panic!("{blocks:?} is sent again, and is not owed"));
+        assert_eq!(owed.iter().max(), Some(&attempts), "attempts of {blocks:?}: {owed:?}");
+        assert!(attempts < self.retry.max_attempts, "{attempts} attempts at {blocks:?}");
     }
 
     pub(crate) fn on_outcome(
         &mut self,
+        now: Duration,
         ticket: Ticket,
         write: &Write,
         outcome: &Result<u64, Failure>,
+        has: u64,
     ) {
         let Ticket { stream, id } = ticket;
-        self.log.push(format!("terminate {stream}/{id} {outcome:?}"));
+        self.log.push(format!("terminate {stream}/{id} {outcome:?}, it has {has} blocks"));
         let view = &mut self.streams[stream];
-        assert!(view.in_flight.remove(&id) || view.off, "subrequest {id} is not in flight");
+        let attempts = view.in_flight.remove(&id);
+        assert!(attempts.is_some() || view.off, "subrequest {id} is not in flight");
         // A write that gets nowhere often enough fails the request, whatever kept it.
         let whole = matches!(outcome, Ok(bytes) if *bytes == write.bytes());
         self.must_succeed &= whole || stream != 0;
-        let through = outcome.as_ref().map_or(0, |bytes| bytes / (BLOCK + 48));
+        let told = outcome.as_ref().map_or(0, |bytes| bytes / (BLOCK + 48));
         let blocks = write.blocks();
-        for block in blocks.start..(blocks.start + through).min(blocks.end) {
+        let told_to = (blocks.start + told).min(blocks.end);
+        for block in blocks.start..(blocks.start + has).min(blocks.end) {
             view.stored.insert(block, stored_of(write, block));
         }
+        view.acknowledged.extend(blocks.start..if whole { blocks.end } else { told_to });
+        // Nobody waits for a stream that is off.
+        let Some(attempts) = attempts else { return };
+        if let Some(pause) = &mut self.pause {
+            pause.drained_at = now;
+        }
+        if whole {
+            return;
+        }
+        let attempts = if told > 0 { 0 } else { attempts + 1 };
+        view.owed.extend((told_to..blocks.end).map(|block| (block, attempts)));
+        if stream == 0 {
+            let pause = self.pause.get_or_insert(Pause {
+                attempts: 0,
+                drained_at: now,
+                failed: Vec::new(),
+            });
+            pause.attempts = pause.attempts.max(attempts);
+            pause.failed.push(told_to..blocks.end);
+        }
+    }
+
+    /// What failed goes out again.
+    pub(crate) fn on_reissue(&mut self, now: Duration) {
+        let pause = self.pause.take().expect("only what failed is sent again");
+        for view in self.streams.iter_mut().filter(|view| !view.off) {
+            assert!(view.in_flight.is_empty(), "reissued with {:?} in flight", view.in_flight);
+            view.reissued_from = 0;
+        }
+        let waited = now - pause.drained_at;
+        let full = self.retry.delay(pause.attempts, 0);
+        assert!(waited >= full / 2, "waited {waited:?}, not {full:?}, for {pause:?}");
+        self.back_offs += u64::from(!full.is_zero());
+        self.reissued.extend(pause.failed);
+    }
+
+    /// Counts how what failed is cut anew.
+    pub(crate) fn on_prepared(&mut self, stream: usize, blocks: &Range<u64>) {
+        if stream != 0 {
+            return;
+        }
+        let overlaps =
+            |failed: &&Range<u64>| failed.start < blocks.end && blocks.start < failed.end;
+        let parts: Vec<_> = self.reissued.iter().filter(overlaps).collect();
+        self.joins += u64::from(parts.len() > 1);
+        self.splits += u64::from(
+            parts.iter().any(|failed| failed.start < blocks.start || blocks.end < failed.end),
+        );
+        let end = blocks.end;
+        self.reissued.retain(|failed| failed.end > end);
     }
 
     pub(crate) fn on_stored(&mut self, sealed: &Sealed, cached: bool) {
@@ -185,7 +296,6 @@ impl Oracle {
     }
 
     pub(crate) fn on_stream_off(&mut self, stream: usize) {
-        assert_eq!(stream, 1, "the upload stream is never switched off");
         self.streams[stream].off = true;
         self.streams[stream].in_flight.clear();
     }
@@ -205,7 +315,7 @@ impl Oracle {
         for block in self.folios[&folio].clone() {
             let Some(to) = self.wanted.get(&block) else { continue };
             for (index, view) in self.streams.iter().enumerate() {
-                let there = view.stored.contains_key(&block);
+                let there = view.acknowledged.contains(&block);
                 let needed = to.contains(index) && !view.off;
                 assert!(there || !needed, "folio {folio} is clean, {index} lacks block {block}");
             }
@@ -230,7 +340,8 @@ impl Oracle {
             assert_eq!(dirty_left, 0, "it went well and left folios dirty");
             for (block, to) in &self.wanted {
                 if to.contains(0) {
-                    assert!(self.streams[0].stored.contains_key(block), "block {block} is lost");
+                    let stored = self.streams[0].stored.contains_key(block);
+                    assert!(stored, "block {block} is lost");
                 }
             }
         }

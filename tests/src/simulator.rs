@@ -6,10 +6,13 @@
 //! every step. A run that fails prints its seed and its log, and replays exactly.
 //!
 //! **Fault model:** a write may go through, go through in part (any number of bytes; the block it
-//! ends in is torn), fail transiently, ask to be renegotiated, fail for good, or conflict. Grants
-//! change from one to the next. Credits run out. Sealing may fail. The request may be cancelled.
+//! ends in is torn), fail transiently, have been done and be answered as a failure, be dropped, ask
+//! to be renegotiated, fail for good, conflict; a cache may answer nothing any more. A server may be
+//! down for a while. Grants change from one to the next. Credits run out. Sealing may fail. The
+//! request may be cancelled, or told to fail.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
@@ -20,15 +23,13 @@ use std::{
 
 use fastrand::Rng;
 use sealback::{
-    RetryLimits,
-    request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
-    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent},
-    trace::TraceEvent,
+    Error,
+    request::{Action, Event, Request, RequestLimits, StreamSetup},
+    source::{Destinations, PlainSlice},
 };
 use sealback_crypto::{Buffer, BufferPool, ContentKey, Engine, Geometry, Header, RootKey, Sealed};
 use sealback_stream::{
-    BlockConflict, Credit, CreditSource, Failure, Grant, Prepared, Role, TargetError,
-    TargetErrorKind, Ticket, Write,
+    BlockConflict, CreditSource, Failure, Role, TargetError, TargetErrorKind, Ticket, Write,
 };
 
 use crate::{
@@ -36,95 +37,15 @@ use crate::{
     oracle::{Oracle, Stored},
 };
 
+mod host;
+mod met;
+mod plan;
+
+pub use met::Met;
+use plan::Plan;
+
 /// The simulated block size.
 pub const BLOCK: u64 = 4096;
-
-/// How often the runs met what they were made for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Met {
-    /// Events handed to requests.
-    pub steps: u64,
-    /// Writes that failed transiently or asked to be renegotiated.
-    pub transient: u64,
-    /// Writes that went through in part.
-    pub short: u64,
-    /// Requests that drained and reissued.
-    pub reissues: u64,
-    /// Grants refused for want of credit.
-    pub no_credit: u64,
-    /// Times the issuer found no buffer.
-    pub starved: u64,
-    /// Caches that were switched off.
-    pub cache_off: u64,
-    /// Requests that failed or were cancelled.
-    pub failed: u64,
-    /// Folios that were dirty again.
-    pub redirtied: u64,
-    /// Folios released before the request had ended.
-    pub released_early: u64,
-}
-
-impl Met {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Met) {
-        self.steps += other.steps;
-        self.transient += other.transient;
-        self.short += other.short;
-        self.reissues += other.reissues;
-        self.no_credit += other.no_credit;
-        self.starved += other.starved;
-        self.cache_off += other.cache_off;
-        self.failed += other.failed;
-        self.redirtied += other.redirtied;
-        self.released_early += other.released_early;
-    }
-}
-
-/// What a seed decides before the first step.
-#[derive(Clone, Debug)]
-struct Plan {
-    engine: Engine,
-    n_buffers: usize,
-    span_blocks: u64,
-    windows: [usize; 2],
-    credits: Option<i64>,
-    boundary: Option<u64>,
-    retry: RetryLimits,
-    cache_patience: Duration,
-    /// Chances in a thousand, for the upload and the cache stream.
-    transient: [u32; 2],
-    short: [u32; 2],
-    fatal: [u32; 2],
-    conflict: u32,
-    seal_failure: u32,
-    cancel: u32,
-}
-
-fn chance(rng: &mut Rng, choices: &[u32]) -> u32 {
-    choices[rng.usize(..choices.len())]
-}
-
-impl Plan {
-    fn new(rng: &mut Rng, engine: Engine) -> Plan {
-        let retry = RetryLimits { max_attempts: rng.u32(2..6), ..RetryLimits::default() };
-        Plan {
-            engine,
-            n_buffers: rng.usize(1..6),
-            span_blocks: rng.u64(1..9),
-            windows: [rng.usize(1..5), rng.usize(1..5)],
-            credits: rng.bool().then(|| rng.i64(2..6)),
-            boundary: rng.bool().then(|| rng.u64(1..12)),
-            retry,
-            cache_patience: [Duration::MAX, Duration::from_millis(2)][rng.usize(..2)],
-            transient: [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50])],
-            short: [chance(rng, &[0, 0, 50, 300]), chance(rng, &[0, 0, 0, 50])],
-            fatal: [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20])],
-            conflict: chance(rng, &[0, 0, 0, 0, 10]),
-            seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
-            cancel: chance(rng, &[0, 0, 0, 0, 10]),
-        }
-    }
-}
 
 /// Something that has been started and will answer.
 enum UnderWay {
@@ -161,11 +82,15 @@ struct World {
     credits: Arc<Credits>,
     dirty: Vec<Dirty>,
     under_way: Vec<UnderWay>,
+    /// Writes that the cache never answers.
+    hung: Vec<UnderWay>,
     oracle: Oracle,
     nonces: Nonces,
     met: Met,
     wants_credit: bool,
     starved: bool,
+    /// Of subrequests that were told to be issued and have not been yet, by stream and number.
+    attempts: BTreeMap<(usize, u64), u32>,
 }
 
 /// Runs one seed to its end and returns what it met.
@@ -173,6 +98,14 @@ struct World {
 /// # Panics
 /// If an invariant is broken; the seed and the log are printed.
 pub fn run(seed: u64, engine: Engine) -> Met {
+    trace(seed, engine).0
+}
+
+/// The same, with the log.
+///
+/// # Panics
+/// As for [`run`].
+pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
     let mut rng = Rng::with_seed(seed);
     let plan = Plan::new(&mut rng, engine);
     let geometry = Geometry::new(BLOCK).expect("4 KiB is a block size");
@@ -198,11 +131,13 @@ pub fn run(seed: u64, engine: Engine) -> Met {
         key: header.content_key().clone(),
         now: Duration::ZERO,
         under_way: vec![UnderWay::Wake],
-        oracle: Oracle::new(seed, plan.windows, cached),
+        hung: Vec::new(),
+        oracle: Oracle::new(seed, plan.windows, cached, plan.retry),
         nonces: Nonces::default(),
         met: Met::default(),
         wants_credit: false,
         starved: false,
+        attempts: BTreeMap::new(),
         credits,
         dirty,
         plan,
@@ -211,6 +146,7 @@ pub fn run(seed: u64, engine: Engine) -> Met {
     while !request.is_done() {
         world.step(&mut request);
     }
+    world.under_way.append(&mut world.hung);
     while !world.under_way.is_empty() {
         // Answers that nobody waits for any more: of a cache that was switched off.
         world.step(&mut request);
@@ -221,7 +157,8 @@ pub fn run(seed: u64, engine: Engine) -> Met {
     world.oracle.at_end(left, &world.key);
     assert_eq!(world.pool.n_free(), world.pool.n_buffers(), "every buffer is home");
     assert_eq!(world.credits.0.load(Ordering::SeqCst), initial_credits, "every credit is back");
-    world.met
+    let Oracle { splits, joins, back_offs, .. } = world.oracle;
+    (Met { splits, joins, back_offs, ..world.met }, world.oracle.take_log())
 }
 
 /// Folios of one to four blocks, with gaps, and each with its destinations.
@@ -255,10 +192,18 @@ impl World {
         self.met.steps += 1;
         self.now += Duration::from_micros(self.rng.u64(1..500));
         if self.plan.cancel > self.rng.u32(..1000) && !request.is_done() {
-            self.hand(request, Event::Cancel);
-            return;
+            self.met.cancelled += 1;
+            let event = match self.rng.bool() {
+                true => Event::Cancel,
+                false => Event::Fail(Error::Cancelled),
+            };
+            return self.hand(request, event);
         }
         self.wake_who_waits();
+        if self.under_way.is_empty() {
+            // The server may wait for the credits that a hung cache holds, which are of one stock here.
+            self.under_way.append(&mut self.hung);
+        }
         assert!(!self.under_way.is_empty(), "nothing is under way, and the request is not done");
         let next = self.rng.usize(..self.under_way.len());
         match self.under_way.swap_remove(next) {
@@ -278,8 +223,11 @@ impl World {
                 self.hand(request, Event::Sealed { span, result });
             }
             UnderWay::Write { ticket, write } => {
-                let outcome = self.outcome(ticket.stream, &write);
-                self.oracle.on_outcome(ticket, &write, &outcome);
+                if ticket.stream == 1 && !request.is_done() && self.hangs() {
+                    return self.hung.push(UnderWay::Write { ticket, write });
+                }
+                let (outcome, has) = self.outcome(ticket.stream, &write);
+                self.oracle.on_outcome(self.now, ticket, &write, &outcome, has);
                 drop(write);
                 self.hand(request, Event::Terminated { ticket, outcome });
             }
@@ -297,7 +245,18 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, stream: usize, write: &Write) -> Result<u64, Failure> {
+    fn hangs(&mut self) -> bool {
+        let hangs = self.plan.hang > self.rng.u32(..1000);
+        self.met.hung += u64::from(hangs);
+        hangs
+    }
+
+    /// What a target answers, and how many blocks of the write it has.
+    fn outcome(&mut self, stream: usize, write: &Write) -> (Result<u64, Failure>, u64) {
+        let blocks = write.blocks();
+        let all = blocks.end - blocks.start;
+        let error = |what: &str| TargetError::new(TargetErrorKind::Io, what);
+        let is_down = stream == 0 && self.plan.down.contains(&self.now);
         let plan = &self.plan;
         let mut draw = self.rng.u32(..1000);
         let mut hit = |chance: u32| {
@@ -308,26 +267,46 @@ impl World {
             }
             hit
         };
-        let error = |what: &str| TargetError::new(TargetErrorKind::Io, what);
-        if hit(plan.transient[stream]) {
-            self.met.transient += 1;
-            return Err(match self.rng.bool() {
-                true => Failure::Retry(error("transient")),
-                false => Failure::Renegotiate(error("renegotiate")),
-            });
+        if is_down || hit(plan.transient[stream]) {
+            return match self.rng.u32(..3) {
+                0 => {
+                    self.met.transient += 1;
+                    (Err(Failure::Retry(error("transient"))), 0)
+                }
+                1 => {
+                    self.met.dropped += 1;
+                    let dropped = TargetError::new(TargetErrorKind::Dropped, "dropped");
+                    (Err(Failure::Retry(dropped)), 0)
+                }
+                _ => {
+                    self.met.renegotiated += 1;
+                    (Err(Failure::Renegotiate(error("renegotiate"))), 0)
+                }
+            };
+        }
+        if hit(plan.unknown[stream]) {
+            self.met.unknown += 1;
+            let timed_out = TargetError::new(TargetErrorKind::TimedOut, "unknown");
+            return (Err(Failure::Retry(timed_out)), self.rng.u64(..=all));
         }
         if hit(plan.short[stream]) {
             self.met.short += 1;
-            return Ok(self.rng.u64(..write.bytes()));
+            let bytes = match self.rng.u32(..4) {
+                0 => 1,
+                _ => self.rng.u64(..write.bytes()),
+            };
+            self.met.torn += u64::from(bytes % (BLOCK + 48) != 0);
+            return (Ok(bytes), bytes / (BLOCK + 48));
         }
         if hit(plan.fatal[stream]) {
-            return Err(Failure::Fatal(error("fatal")));
+            return (Err(Failure::Fatal(error("fatal"))), 0);
         }
         if hit(plan.conflict) {
-            let block = write.blocks().start;
-            return Err(Failure::Conflict(vec![BlockConflict { block, stored: None }]));
+            self.met.conflicts += 1;
+            let conflict = BlockConflict { block: blocks.start, stored: None };
+            return (Err(Failure::Conflict(vec![conflict])), 0);
         }
-        Ok(write.bytes())
+        (Ok(write.bytes()), all)
     }
 
     fn hand(&mut self, request: &mut Request, event: Event) {
@@ -348,7 +327,8 @@ impl World {
                 self.oracle.on_done(&result);
             }
             Action::Issue { ticket, write } => {
-                self.oracle.on_issue(ticket, &write);
+                let attempts = self.attempts.remove(&(ticket.stream, ticket.id));
+                self.oracle.on_issue(ticket, &write, attempts.expect("told of before"));
                 self.nonces.note(&write).expect("no nonce is used twice");
                 self.under_way.push(UnderWay::Write { ticket, write });
             }
@@ -363,8 +343,8 @@ impl World {
             Action::Cached { sealed } => self.oracle.on_stored(&sealed, true),
             Action::Stored { sealed } => self.oracle.on_stored(&sealed, false),
             Action::StreamOff { stream, .. } => {
+                assert_eq!(stream, 1, "the upload stream is never switched off");
                 self.met.cache_off += 1;
-                self.oracle.on_stream_off(stream);
             }
             Action::Merge(_) | Action::Refresh { .. } => panic!("nothing is changed in part here"),
             Action::WakeAt(at) => self.under_way.push(UnderWay::Timer { at }),
@@ -377,85 +357,6 @@ impl World {
         let bytes = usize::try_from((blocks.end - blocks.start) * (BLOCK + 48)).expect("small");
         let buffer = Buffer::unpooled(bytes + 64);
         self.key.seal(blocks.start, 1, &[&plain], buffer).expect("a buffer of the right size")
-    }
-}
-
-impl Host for World {
-    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        let first = self.dirty.first()?.clone();
-        assert!(first.blocks.start >= from, "asked from {from}, {:?} was passed over", first);
-        let mut run = first.blocks.start..first.blocks.start;
-        let mut folios = Vec::new();
-        while let Some(next) = self.dirty.first_mut() {
-            let fits = next.blocks.start == run.end && next.destinations == first.destinations;
-            let room = max_blocks - (run.end - run.start);
-            if !fits || room == 0 {
-                break;
-            }
-            let end = next.blocks.end.min(run.end + room);
-            let whole = end == next.blocks.end;
-            run.end = end;
-            next.blocks.start = end;
-            if whole {
-                folios.push(FolioEnd { folio: next.folio, end });
-                self.dirty.remove(0);
-            }
-        }
-        self.oracle.on_run(&run, first.destinations, &folios);
-        let content = if first.destinations == Destinations::CACHE {
-            RunContent::Sealed(self.seal_now(&run))
-        } else {
-            let plain = |block| {
-                let bytes = Arc::new(plain_block(block));
-                let len = bytes.len();
-                PlainSlice::new(bytes, 0..len)
-            };
-            RunContent::Plain(run.clone().map(plain).collect())
-        };
-        let (destinations, partial) = (first.destinations, Vec::new());
-        Some(DirtyRun { blocks: run, content, destinations, partial, folios })
-    }
-
-    fn take_buffer(&mut self) -> Option<Buffer> {
-        let buffer = self.pool.try_take();
-        if buffer.is_none() {
-            self.starved = true;
-            self.met.starved += 1;
-        }
-        buffer
-    }
-
-    fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
-        if self.credits.0.load(Ordering::SeqCst) <= 0 {
-            self.wants_credit = true;
-            self.met.no_credit += 1;
-            return Prepared::Later;
-        }
-        self.credits.0.fetch_sub(1, Ordering::SeqCst);
-        let max_blocks = self.rng.u64(1..9);
-        let max_segments = self.rng.usize(1..5);
-        let mut grant = Grant::unlimited()
-            .with_max_bytes(max_blocks * (BLOCK + 48) + self.rng.u64(..BLOCK))
-            .with_max_segments(max_segments)
-            .with_credit(Credit::new(self.credits.clone(), 1));
-        if let Some(every) = self.plan.boundary {
-            grant = grant.with_boundary((block / every + 1) * every);
-        }
-        self.oracle.on_grant(stream, block, &grant);
-        Prepared::Granted(grant)
-    }
-
-    fn random(&mut self) -> u64 {
-        self.rng.u64(..)
-    }
-
-    fn tracing(&self) -> bool {
-        true
-    }
-
-    fn trace(&mut self, event: TraceEvent) {
-        self.met.reissues += u64::from(matches!(event, TraceEvent::Reissued { .. }));
-        self.oracle.log(&format!("{:?} {event:?}", self.now));
     }
 }
 

@@ -27,8 +27,18 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
     // A simulator that never meets what it is for proves nothing.
     for (what, times) in [
         ("transient failures", met.transient),
+        ("dropped completions", met.dropped),
+        ("unknown outcomes", met.unknown),
+        ("renegotiations", met.renegotiated),
         ("short writes", met.short),
+        ("torn blocks", met.torn),
+        ("conflicts", met.conflicts),
         ("reissues", met.reissues),
+        ("splits", met.splits),
+        ("joins", met.joins),
+        ("back-offs", met.back_offs),
+        ("hung caches", met.hung),
+        ("cancelled requests", met.cancelled),
         ("refused credits", met.no_credit),
         ("starved issuers", met.starved),
         ("caches switched off", met.cache_off),
@@ -37,6 +47,15 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
         ("folios released", met.released_early),
     ] {
         assert!(times >= n_seeds / 100, "only {times} {what} in {n_seeds} seeds");
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..50 {
+        let (first, second) =
+            (simulator::trace(seed, Engine::Fake).1, simulator::trace(seed, Engine::Fake).1);
+        assert!(first.len() > 1 && first == second, "seed {seed}");
     }
 }
 

@@ -271,13 +271,14 @@ impl Folios {
         }
     }
 
-    /// What was sent for a block is no longer stored: has it sent once more, over what is. Returns
-    /// whether all of it that was written here is still here. To be asked once.
+    /// What was sent for a block is no longer stored: has exactly what was written here sent once
+    /// more, by a merge. Returns whether all of it is still here. To be asked once.
     pub(crate) fn send_again(&mut self, block: u64, stored: Option<Nonce>) -> bool {
         self.uncommitted.remove(&block);
         let start = self.geometry.block_start(block);
-        let end = (start + self.geometry.block_bytes()).min(self.size);
-        if !self.unsynced.intersects(&(start..end.max(start))) {
+        let end = (start + self.geometry.block_bytes()).min(self.size).max(start);
+        let ours = self.unsynced.take(&(start..end));
+        if ours.is_empty() {
             // Zeros that went with it; or it was committed since.
             if stored.is_none() {
                 self.allow_holes(&(block..block + 1));
@@ -286,8 +287,7 @@ impl Folios {
         }
         let is_here = self.missing(&(start..end)).is_empty();
         if is_here {
-            self.dirty_again(block);
-            self.stored.insert(block, stored.map_or(Expected::Absent, Expected::Nonce));
+            ours.iter().for_each(|range| self.redirty(range));
         }
         is_here
     }

@@ -4,7 +4,9 @@ use std::thread;
 
 use sealback::{CacheReport, Config, Engine, Error, File, Resolution};
 use sealback_stream::{
-    BlockConflict, Cache, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions, Server,
+    BlockConflict, Cache, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache,
+    MemoryOptions, Server, TargetError, TargetErrorKind,
+    faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
 };
 use sealback_tests::reader::read_sealed;
 
@@ -217,4 +219,28 @@ fn bytes_of_a_block_that_is_changed_in_part_are_merged_even_if_lost_updates_are_
     file.sync().unwrap();
     let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
     assert_eq!((&read[..5], &read[100..104]), (&b"other"[..], &b"mine"[..]));
+}
+
+#[test]
+fn what_somebody_is_appending_to_the_last_block_is_not_cut_off_by_a_change_before_it() {
+    let server = memory();
+    let file = create(&engine(), &server, None, 4096);
+    file.write_at(0, &[b'.'; 1000]).unwrap();
+    file.close().unwrap();
+    // The append is on the server when the other client reads the block, and in no header yet.
+    let header = Rule {
+        operation: Operation::Header,
+        when: When::Once(1),
+        fault: Fault::Fail(Failure::Fatal(TargetError::new(TargetErrorKind::NoSpace, "injected"))),
+    };
+    let faults = Faults::scripted([header]);
+    let appending = open(&engine(), &FaultyServer::new(server.clone(), &faults), None);
+    appending.write_at(1000, &[b'a'; 1000]).unwrap();
+    appending.sync().unwrap_err();
+    let other = open(&engine(), &server, None);
+    other.write_at(0, b"other").unwrap();
+    other.sync().unwrap();
+    appending.sync().unwrap();
+    let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
+    assert_eq!((read.len(), &read[..5], read[1999]), (2000, &b"other"[..], b'a'));
 }

@@ -1,0 +1,105 @@
+//! What the request asks of its surroundings, as the seed decides.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use sealback::{
+    request::Host,
+    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent},
+    trace::TraceEvent,
+};
+use sealback_crypto::Buffer;
+use sealback_stream::{Credit, Grant, Prepared};
+
+use super::{BLOCK, World, plain_block};
+
+impl Host for World {
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
+        let first = self.dirty.first()?.clone();
+        assert!(first.blocks.start >= from, "asked from {from}, {:?} was passed over", first);
+        let mut run = first.blocks.start..first.blocks.start;
+        let mut folios = Vec::new();
+        while let Some(next) = self.dirty.first_mut() {
+            let fits = next.blocks.start == run.end && next.destinations == first.destinations;
+            let room = max_blocks - (run.end - run.start);
+            if !fits || room == 0 {
+                break;
+            }
+            let end = next.blocks.end.min(run.end + room);
+            let whole = end == next.blocks.end;
+            run.end = end;
+            next.blocks.start = end;
+            if whole {
+                folios.push(FolioEnd { folio: next.folio, end });
+                self.dirty.remove(0);
+            }
+        }
+        self.oracle.on_run(&run, first.destinations, &folios);
+        let content = if first.destinations == Destinations::CACHE {
+            RunContent::Sealed(self.seal_now(&run))
+        } else {
+            let plain = |block| {
+                let bytes = Arc::new(plain_block(block));
+                let len = bytes.len();
+                PlainSlice::new(bytes, 0..len)
+            };
+            RunContent::Plain(run.clone().map(plain).collect())
+        };
+        let (destinations, partial) = (first.destinations, Vec::new());
+        Some(DirtyRun { blocks: run, content, destinations, partial, folios })
+    }
+
+    fn take_buffer(&mut self) -> Option<Buffer> {
+        let buffer = self.pool.try_take();
+        if buffer.is_none() {
+            self.starved = true;
+            self.met.starved += 1;
+        }
+        buffer
+    }
+
+    fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
+        if self.credits.0.load(Ordering::SeqCst) <= 0 {
+            self.wants_credit = true;
+            self.met.no_credit += 1;
+            return Prepared::Later;
+        }
+        self.credits.0.fetch_sub(1, Ordering::SeqCst);
+        let max_blocks = self.rng.u64(1..9);
+        let max_segments = self.rng.usize(1..5);
+        let mut grant = Grant::unlimited()
+            .with_max_bytes(max_blocks * (BLOCK + 48) + self.rng.u64(..BLOCK))
+            .with_max_segments(max_segments)
+            .with_credit(Credit::new(self.credits.clone(), 1));
+        if let Some(every) = self.plan.boundary {
+            grant = grant.with_boundary((block / every + 1) * every);
+        }
+        self.oracle.on_grant(stream, block, &grant);
+        Prepared::Granted(grant)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng.u64(..)
+    }
+
+    fn tracing(&self) -> bool {
+        true
+    }
+
+    fn trace(&mut self, event: TraceEvent) {
+        self.oracle.log(&format!("{:?} {event:?}", self.now));
+        match event {
+            TraceEvent::Issued { stream, id, attempts, .. } => {
+                self.attempts.insert((stream, id), attempts);
+            }
+            TraceEvent::Prepared { stream, blocks, .. } => {
+                self.oracle.on_prepared(stream, &blocks);
+            }
+            TraceEvent::Off { stream } => self.oracle.on_stream_off(stream),
+            TraceEvent::Reissued { .. } => {
+                self.met.reissues += 1;
+                self.oracle.on_reissue(self.now);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a seed decides before the first step.
+
+use std::{ops::Range, time::Duration};
+
+use fastrand::Rng;
+use sealback::RetryLimits;
+use sealback_crypto::Engine;
+
+/// How large everything is, and what goes wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) engine: Engine,
+    pub(super) n_buffers: usize,
+    pub(super) span_blocks: u64,
+    pub(super) windows: [usize; 2],
+    pub(super) credits: Option<i64>,
+    pub(super) boundary: Option<u64>,
+    pub(super) retry: RetryLimits,
+    pub(super) cache_patience: Duration,
+    /// Chances in a thousand, for the upload and the cache stream.
+    pub(super) transient: [u32; 2],
+    pub(super) unknown: [u32; 2],
+    pub(super) short: [u32; 2],
+    pub(super) fatal: [u32; 2],
+    pub(super) conflict: u32,
+    pub(super) seal_failure: u32,
+    pub(super) cancel: u32,
+    /// Of the cache's writes, those that are never answered.
+    pub(super) hang: u32,
+    /// While this lasts, the server answers with errors.
+    pub(super) down: Range<Duration>,
+}
+
+fn chance(rng: &mut Rng, choices: &[u32]) -> u32 {
+    choices[rng.usize(..choices.len())]
+}
+
+impl Plan {
+    pub(super) fn new(rng: &mut Rng, engine: Engine) -> Plan {
+        let retry = RetryLimits { max_attempts: rng.u32(2..6), ..RetryLimits::default() };
+        let cache_patience = [Duration::MAX, Duration::from_millis(2)][rng.usize(..2)];
+        let down_from = Duration::from_micros(rng.u64(..10_000));
+        let down_for = Duration::from_millis(u64::from(chance(rng, &[0, 0, 0, 5, 50])));
+        // A cache that may hang for ever must be given up some day.
+        let may_hang = cache_patience < Duration::MAX;
+        Plan {
+            engine,
+            n_buffers: rng.usize(1..6),
+            span_blocks: rng.u64(1..9),
+            windows: [rng.usize(1..5), rng.usize(1..5)],
+            credits: rng.bool().then(|| rng.i64(2..6)),
+            boundary: rng.bool().then(|| rng.u64(1..12)),
+            retry,
+            cache_patience,
+            transient: [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50])],
+            unknown: [chance(rng, &[0, 0, 20, 100]), chance(rng, &[0, 0, 0, 20])],
+            short: [chance(rng, &[0, 0, 50, 300]), chance(rng, &[0, 0, 0, 50])],
+            fatal: [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20])],
+            conflict: chance(rng, &[0, 0, 0, 0, 10]),
+            seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
+            cancel: chance(rng, &[0, 0, 0, 0, 10]),
+            hang: if may_hang { chance(rng, &[0, 0, 50]) } else { 0 },
+            down: down_from..down_from + down_for,
+        }
+    }
+}
