@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use sealback::{Config, Engine, File, RetryLimits};
+use sealback_crypto::Buffer;
 use sealback_stream::{
     Completion, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions, Read,
     ReadCompletion, Target, TargetError, TargetErrorKind, Write,
@@ -316,6 +317,45 @@ fn a_second_writeback_of_a_file_joins_the_one_that_runs() {
         assert_eq!(file.dirty_bytes(), 4096);
         file.sync().unwrap();
         assert_eq!(file.dirty_bytes(), 0);
+    });
+    ended.expect(NO_END);
+}
+
+/// Claims to have read more than it was asked for, with the buffer that it was given or another.
+#[derive(Debug)]
+struct Boastful {
+    own_buffer: bool,
+}
+
+impl Hook for Boastful {
+    fn read(&self, target: &Arc<dyn Target>, read: Read, done: ReadCompletion) {
+        let own_buffer = self.own_buffer;
+        let boast = ReadCompletion::new(move |outcome| match outcome {
+            Ok(_) if own_buffer => done.read(Buffer::unpooled(100), usize::MAX),
+            Ok((buffer, _)) => done.read(buffer, usize::MAX),
+            Err(error) => done.failed(error),
+        });
+        target.read(read, boast);
+    }
+}
+
+#[test]
+fn a_target_that_claims_to_have_read_more_than_it_was_asked_for_is_not_believed() {
+    let ended = ends(|| {
+        let inner = memory();
+        let file = create(&engine(), &inner, None, 4096);
+        file.write_at(0, &sample(20_000)).unwrap();
+        file.close().unwrap();
+        for own_buffer in [false, true] {
+            let server = InterposedServer::new(inner.clone(), Boastful { own_buffer });
+            let file = open(&engine(), &server, None);
+            let mut bytes = vec![0xEE; 20_000];
+            match file.read_at(0, &mut bytes[..10_000]) {
+                Ok(len) => assert!(!own_buffer && bytes[..len] == sample(20_000)[..10_000]),
+                Err(error) => assert!(own_buffer, "{error}"),
+            }
+            assert!(bytes[10_000..].iter().all(|byte| *byte == 0xEE), "it wrote behind the buffer");
+        }
     });
     ended.expect(NO_END);
 }
