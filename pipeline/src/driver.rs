@@ -23,7 +23,7 @@ use sealback_stream::{
 
 use crate::{
     Error, RequestStats,
-    engine::{CACHE, Core},
+    engine::{CACHE, Core, UPLOAD},
     growth::Growth,
     io::Job,
     open_file::OpenFile,
@@ -145,14 +145,13 @@ impl Driver {
     }
 
     fn handle(self: &Arc<Self>, state: &mut State, event: Event) {
-        if let Event::Terminated { ticket: Ticket { stream: 0, .. }, outcome: Ok(bytes) } = &event {
-            self.acknowledged.fetch_add(*bytes, Ordering::Relaxed);
-        }
         let State { request, parts, random, .. } = state;
         if let Some(parts) = parts {
             let now = self.core.now();
             let mut host = DriverHost { driver: self, parts, now, random };
             request.handle(event, now, &mut host);
+            let acknowledged = request.stats().streams[UPLOAD].bytes;
+            self.acknowledged.store(acknowledged, Ordering::Relaxed);
         }
     }
 

@@ -236,7 +236,9 @@ impl OpenFile {
         let pooled = self.core.read_buffers.try_take().filter(|buffer| buffer.len() >= bytes);
         let buffer = pooled.unwrap_or_else(|| Buffer::unpooled(bytes));
         let (buffer, len) = read_now(target, geometry, blocks, buffer)?;
-        Ok(Stored { buffer, len: len.min(bytes) })
+        // The target may have claimed anything, and given back another buffer.
+        let len = len.min(bytes).min(buffer.len());
+        Ok(Stored { buffer, len })
     }
 
     fn open_unit(&self, unit: &mut Unit<'_>, view: &FileView, stored: Stored, source: Source) {

@@ -302,14 +302,11 @@ impl Request {
             host.trace(TraceEvent::Terminated { stream: index, id, outcome });
         }
         self.patience[index].heard(now);
-        let written = outcome.as_ref().map_or(0, |bytes| *bytes);
         let collected = self.streams[index].terminated(id, outcome);
-        if !matches!(collected, Collected::Ignored) {
-            self.stats.streams[index].bytes += written;
-        }
+        self.stats.streams[index].bytes += collected.bytes();
         let role = self.streams[index].role();
         match (collected, role) {
-            (Collected::Ignored | Collected::Passed, _) => {}
+            (Collected::Ignored | Collected::Passed { .. }, _) => {}
             (Collected::Failed { failure, .. }, Role::May)
             | (Collected::Unfinished { failure, .. }, Role::May) => {
                 self.switch_off(index, failure, host);
@@ -317,7 +314,7 @@ impl Request {
             (Collected::Failed { blocks, attempts, failure }, Role::Must) => {
                 self.give_up(LastFailure { blocks, attempts, failure });
             }
-            (Collected::Unfinished { blocks, attempts, failure }, Role::Must) => {
+            (Collected::Unfinished { blocks, attempts, failure, .. }, Role::Must) => {
                 let paused = self.retryer.is_paused();
                 self.stats.streams[index].retries += 1;
                 if let Failure::Conflict(conflicts) = &failure {

@@ -22,7 +22,8 @@ pub struct RequestStats {
 pub struct StreamStats {
     /// Subrequests prepared.
     pub subrequests: u64,
-    /// Stored bytes that the target took.
+    /// Stored bytes of the blocks that the target took; those of a torn block are sent again, and count
+    /// then.
     pub bytes: u64,
     /// Subrequests that stalled: the window had room for them, their ciphertext was not ready.
     pub stalls: u64,

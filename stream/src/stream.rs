@@ -52,12 +52,17 @@ pub struct Issued {
 #[derive(Clone, Debug)]
 pub enum Collected {
     /// All of it went through.
-    Passed,
+    Passed {
+        /// Its stored bytes, whatever the target claims to have taken.
+        bytes: u64,
+    },
     /// These blocks did not, and are to be sent again, merged first if they met a conflict; so many
     /// attempts got nowhere.
     Unfinished {
         /// What did not go through.
         blocks: Range<u64>,
+        /// Stored bytes of the whole blocks that did: those of a torn block are sent again.
+        bytes: u64,
         /// How often it was issued without getting anywhere.
         attempts: u32,
         /// Why; a short write says so in an error of its own.
@@ -74,6 +79,16 @@ pub enum Collected {
     },
     /// The stream is off: nobody waits for this any more.
     Ignored,
+}
+
+impl Collected {
+    /// Stored bytes that went through and are not sent again.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Collected::Passed { bytes } | Collected::Unfinished { bytes, .. } => *bytes,
+            Collected::Failed { .. } | Collected::Ignored => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -236,7 +251,7 @@ impl Stream {
         let (through, failure) = match outcome {
             Ok(bytes) if bytes >= entry.bytes => {
                 entry.progress = Progress::Passed;
-                return Collected::Passed;
+                return Collected::Passed { bytes: entry.bytes };
             }
             Ok(bytes) => (bytes / self.geometry.stride_bytes(), short_write(bytes, entry.bytes)),
             Err(failure) => (0, failure),
@@ -248,7 +263,8 @@ impl Stream {
         let blocks = from..entry.blocks.end;
         match failure {
             Failure::Conflict(_) | Failure::Renegotiate(_) | Failure::Retry(_) => {
-                Collected::Unfinished { blocks, attempts, failure }
+                let bytes = through * self.geometry.stride_bytes();
+                Collected::Unfinished { blocks, bytes, attempts, failure }
             }
             Failure::Fatal(_) => Collected::Failed { blocks, attempts, failure },
         }

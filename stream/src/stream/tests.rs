@@ -34,7 +34,7 @@ fn a_gap_is_passed_over_and_an_idle_stream_adopts_the_issuers_position() {
     stream.collect(12);
     assert_eq!(stream.collected_to(), 10);
     let id = stream.issue(all_sealed).unwrap().id;
-    assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Passed));
+    assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Passed { .. }));
     assert!(stream.collect(12));
     assert_eq!(stream.collected_to(), 12);
     stream.collect(40);
@@ -74,6 +74,19 @@ fn a_short_write_counts_whole_blocks_and_the_torn_block_is_sent_again() {
     stream.build(Duration::ZERO, false, grant(1), |_| ());
     assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..3);
     assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+}
+
+#[test]
+fn bytes_count_once_and_only_as_many_as_were_sent_whatever_the_target_claims() {
+    let mut stream = stream(4);
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(8), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    assert_eq!(stream.terminated(id, Ok(2 * BLOCK - 1)).bytes(), BLOCK);
+    stream.retile(|_| u64::MAX, &[]);
+    stream.build(Duration::ZERO, true, grant(8), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    assert_eq!(stream.terminated(id, Ok(u64::MAX)).bytes(), 3 * BLOCK);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Named behaviours: each test is one sentence that must hold.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
 
+mod ancestor;
+mod bench;
 mod conflicts;
 mod conformance;
 mod cuts;

@@ -21,16 +21,9 @@ use sealback_tests::{
     interpose::{Hook, InterposedCache, InterposedServer},
 };
 
-use crate::support::{config, create, engine, memory, memory_with, open, read_all, root, sample};
-
-/// A test that waits this long has failed: it is no measure of speed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn ends<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(run()));
-    receiver.recv_timeout(PATIENCE).ok()
-}
+use crate::support::{
+    config, create, ends, engine, memory, memory_with, open, read_all, root, sample,
+};
 
 fn create_named(engine: &Engine, server: &dyn Server, name: &str, block_bytes: u64) -> File {
     let (root, name) = (root(), Name::new(name).unwrap());

@@ -1,5 +1,7 @@
 //! What several scenarios begin with.
 
+use std::{sync::mpsc, thread, time::Duration};
+
 use sealback::{Config, CreateOptions, Engine, File, Place};
 use sealback_crypto::RootKey;
 use sealback_stream::{Cache, MemoryOptions, MemoryServer, Name, Server};
@@ -66,4 +68,14 @@ pub(crate) fn read_all(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
     assert_eq!(file.read_at(0, &mut bytes).unwrap(), bytes.len());
     bytes
+}
+
+/// A test that waits this long has failed: it is no measure of speed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `run` returns; `None` if it does not end.
+pub(crate) fn ends<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(run()));
+    receiver.recv_timeout(PATIENCE).ok()
 }
