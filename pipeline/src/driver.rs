@@ -18,14 +18,15 @@ use std::{
 use crossbeam_queue::SegQueue;
 use sealback_crypto::{Buffer, ContentKey};
 use sealback_stream::{
-    CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetErrorKind, Ticket,
+    CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind,
+    Ticket,
 };
 
 use crate::{
     Error, RequestStats,
     engine::{CACHE, Core, UPLOAD},
     growth::Growth,
-    io::Job,
+    io::{Job, contain},
     open_file::OpenFile,
     request::{Action, Event, Host, Request},
     rmw::{Merge, Merged},
@@ -342,7 +343,12 @@ impl Host for DriverHost<'_> {
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
         let target = self.parts.targets[stream].as_ref();
         let target = target.expect("only a stream with a target prepares");
-        target.prepare(block, &self.driver.credit_waker)
+        // A panic in here would leave the request to nobody.
+        contain(|| target.prepare(block, &self.driver.credit_waker)).unwrap_or_else(|| {
+            let error = TargetError::new(TargetErrorKind::Io, "a target panicked");
+            self.driver.post(Event::Fail(Error::server(error)));
+            Prepared::Later
+        })
     }
 
     fn random(&mut self) -> u64 {
@@ -355,7 +361,7 @@ impl Host for DriverHost<'_> {
 
     fn trace(&mut self, event: TraceEvent) {
         if let Some(observer) = &self.parts.observer {
-            observer.event(self.now, &event);
+            contain(|| observer.event(self.now, &event));
         }
     }
 }

@@ -174,9 +174,14 @@ fn work(jobs: &Receiver<Job>, ended: impl Fn()) {
     for job in jobs {
         // A target that panics drops its completion, which fails the subrequest; the thread goes
         // on for the others.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run()));
+        contain(|| job.run());
         ended();
     }
+}
+
+/// Calls what is not ours; `None` if it panics. What it may have left half done is its own.
+pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
 }
 
 fn keep_time(requests: &Receiver<(Duration, Wake)>) {

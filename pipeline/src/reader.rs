@@ -11,7 +11,8 @@ use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, config::READ_UNIT_BYTES, control::is_transient, open_file::OpenFile, ranges::index_of,
+    Error, config::READ_UNIT_BYTES, control::is_transient, io::contain, open_file::OpenFile,
+    ranges::index_of,
 };
 
 /// How often a target is asked, and a damaged block read, while nobody commits.
@@ -304,7 +305,7 @@ fn read_now(
         // The reader waits for this; it cannot have gone away.
         let _ = sender.send(outcome);
     });
-    target.read(Read { blocks, geometry, buffer }, done);
+    contain(|| target.read(Read { blocks, geometry, buffer }, done));
     receiver.recv().unwrap_or_else(|_| {
         Err(TargetError::new(TargetErrorKind::Dropped, "a read ended without an answer"))
     })

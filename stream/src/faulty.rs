@@ -59,6 +59,8 @@ pub enum Fault {
     Meddle,
     /// There is no credit now; the waker is woken shortly after, from another thread.
     NoCredit,
+    /// Nothing is done: the call panics.
+    Panic,
     /// The answer comes after that of the next operation, or shortly, if there is none.
     Reorder,
     /// A write goes through up to so many bytes, whole blocks of it, and answers so many; a read
@@ -294,7 +296,7 @@ fn fits(fault: &Fault, operation: Operation) -> bool {
         Fault::Fail(_) => operation != Operation::Prepare,
         Fault::Meddle => operation == Operation::Write,
         Fault::NoCredit => operation == Operation::Prepare,
-        Fault::Short(_) => blocks || operation == Operation::Prepare,
+        Fault::Panic | Fault::Short(_) => blocks || operation == Operation::Prepare,
         Fault::Unknown(_) => !matches!(operation, Operation::Prepare | Operation::Read),
     }
 }

@@ -185,6 +185,7 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
                 self.faults.0.later.after(soon, move || waker.wake());
                 Prepared::Later
             }
+            Some(Fault::Panic) => panic!("injected: prepare panics"),
             Some(Fault::Short(bytes)) => match self.target.prepare(block, waker) {
                 Prepared::Granted(grant) => {
                     let bytes = grant.max_bytes.min(bytes);
@@ -203,6 +204,7 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
             Some(Fault::Drop) => return drop(done),
             Some(Fault::Fail(failure)) => return done.failed(failure.clone()),
             Some(Fault::Meddle) => self.faults.meddle(write.blocks()),
+            Some(Fault::Panic) => panic!("injected: write panics"),
             Some(Fault::Short(bytes)) => {
                 let told = (*bytes).min(write.bytes());
                 short = Some(told);
@@ -230,6 +232,7 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
         let most = match &fault {
             Some(Fault::Drop) => return drop(done),
             Some(Fault::Fail(failure)) => return done.failed(error_of(failure.clone())),
+            Some(Fault::Panic) => panic!("injected: read panics"),
             Some(Fault::Short(bytes)) => usize::try_from(*bytes).unwrap_or(usize::MAX),
             _ => usize::MAX,
         };

@@ -2,9 +2,12 @@
 //! noticed; what is not is told once to each handle, and the data is sent by a later sync. Whatever
 //! happened, nothing is left over.
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use sealback::{CacheReport, Config, Engine, Error, File, RetryLimits};
+use sealback::{
+    CacheReport, Config, Engine, Error, File, RetryLimits,
+    trace::{Observer, TraceEvent},
+};
 use sealback_stream::{
     Failure, MemoryCache, MemoryOptions, MemoryServer, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyCache, FaultyServer, Operation, Rates, Rule, When},
@@ -197,6 +200,29 @@ fn a_server_that_never_does_what_it_should_ends_in_its_own_error_and_loses_nothi
         let attempts = quick().retry.max_attempts;
         let Err(Error::Server { attempts: told, .. }) = told else { panic!("{what}: {told:?}") };
         assert_eq!(told, attempts, "{what}");
+        world.end(file, &data, &what);
+    }
+}
+
+#[test]
+fn a_target_or_an_observer_that_panics_hangs_nobody_and_loses_nothing() {
+    struct Panicking;
+    impl Observer for Panicking {
+        fn event(&self, _at: Duration, _event: &TraceEvent) {
+            panic!("injected: an observer panics");
+        }
+    }
+    for operation in [Operation::Prepare, Operation::Write, Operation::Read] {
+        let what = format!("{operation:?} panics");
+        let rule = Rule { operation, when: When::Once(2), fault: Fault::Panic };
+        let world = World::new(Faults::scripted([rule]), Faults::none());
+        let (file, data) = (world.create(), sample(FULL));
+        file.write_at(0, &data).unwrap();
+        // A server that panics when it is asked for a grant ends the pass; the next one goes on.
+        if let Err(error) = file.sync() {
+            assert_eq!(operation, Operation::Prepare, "{what}: {error}");
+        }
+        drop(file.writeback_observed(Some(Arc::new(Panicking))).wait());
         world.end(file, &data, &what);
     }
 }
