@@ -12,4 +12,5 @@ mod in_place;
 mod model;
 mod races;
 mod stalled;
+mod stress;
 mod support;
