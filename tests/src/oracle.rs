@@ -4,7 +4,8 @@
 //! - A stream's position never goes back, and the request's is the least of its active streams'.
 //! - First issues ascend; so do reissues, and they go first. No write exceeds its grant, crosses its
 //!   boundary or overfills the window.
-//! - What is sent again is exactly what did not go through, with the attempts that it has had.
+//! - What is sent again is exactly what did not go through, with the attempts that it has had; and
+//!   it, and what goes to the other stream, is the same sealed bytes.
 //! - After a failure of the server nothing is issued until nothing is in flight, and then not before
 //!   its time: at once the first time, later from the second time on.
 //! - A folio ends once, in ascending order; it is clean only when every active stream that wants it
@@ -83,6 +84,8 @@ pub(crate) struct Oracle {
     windows: [usize; 2],
     streams: [StreamView; 2],
     wanted: BTreeMap<u64, Destinations>,
+    /// The nonces that were sent.
+    sent: BTreeMap<u64, Nonce>,
     folios: BTreeMap<u64, Range<u64>>,
     handed_out: BTreeSet<u64>,
     last_released: Option<u64>,
@@ -111,6 +114,7 @@ impl Oracle {
             windows,
             streams: [StreamView::default(), cache],
             wanted: BTreeMap::new(),
+            sent: BTreeMap::new(),
             folios: BTreeMap::new(),
             handed_out: BTreeSet::new(),
             last_released: None,
@@ -187,6 +191,8 @@ impl Oracle {
             let to = self.wanted.get(&block).expect("only what was handed out is written");
             assert!(to.contains(stream), "block {block} is not for stream {stream}");
             assert!(!view.acknowledged.contains(&block), "block {block} went through, and again");
+            let nonce = write.nonce(block).expect("the write carries the block");
+            assert_eq!(*self.sent.entry(block).or_insert(nonce), nonce, "block {block} is another");
         }
         self.check_order(stream, &blocks, attempts);
     }

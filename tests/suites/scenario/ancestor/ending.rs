@@ -199,6 +199,21 @@ fn nothing_leaves_between_a_failure_and_its_reissue_and_a_drained_stream_ends_th
 }
 
 #[test]
+fn a_paused_issuer_takes_nothing_though_there_is_a_buffer() {
+    let mut bench = Bench::new(Setup { cached: false, n_buffers: 3, ..Setup::new(6, 1) });
+    bench.seal_all();
+    bench.fail(2, transient());
+    bench.pass(0);
+    assert_eq!(bench.source.pool.n_free(), 1);
+    bench.wake();
+    assert!(bench.to_seal.is_empty() && bench.issued.len() == 3, "one is still with the server");
+    bench.pass(0);
+    assert_eq!(bench.issued[3], (UPLOAD, 2..3));
+    bench.run(everything);
+    bench.ended().unwrap();
+}
+
+#[test]
 fn a_cache_that_never_answers_does_not_keep_an_upload_from_being_sent_again() {
     let cache_patience = Duration::from_secs(1);
     let mut bench = paused(Setup { cache_patience, ..Setup::new(4, 1) });
