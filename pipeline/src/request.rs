@@ -257,7 +257,8 @@ impl Request {
         &self.stats
     }
 
-    /// The block before which everything has gone where it should (exclusive).
+    /// The block before which everything has gone where it should (exclusive). Once the request has
+    /// failed it says nothing: what was not sent looks as if it had been passed.
     pub fn collected_to(&self) -> u64 {
         let active = self.streams.iter().filter(|stream| stream.is_active());
         active.map(Stream::done_to).min().unwrap_or(self.issuer.issued_to())
