@@ -7,15 +7,10 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
     task::{Wake, Waker},
     time::Duration,
 };
 
-use crossbeam_queue::SegQueue;
 use sealback_crypto::{Buffer, ContentKey};
 use sealback_stream::{
     CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetErrorKind, Ticket,
@@ -30,6 +25,10 @@ use crate::{
     request::{Action, Event, Host, Request},
     rmw::{Merge, Merged},
     source::{DirtyRun, FolioSource, PlainSlice},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     trace::{Observer, TraceEvent},
 };
 

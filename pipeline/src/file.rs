@@ -1,10 +1,6 @@
 //! A file as its client sees it: plaintext positions, and calls like those of any file.
 
-use std::{
-    fmt, io,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, io, ops::Range};
 
 use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
 use zeroize::Zeroizing;
@@ -17,6 +13,7 @@ use crate::{
     ranges::index_of,
     readahead::Readahead,
     request::Event,
+    sync::{Arc, Mutex, PoisonError},
     trace::Observer,
 };
 

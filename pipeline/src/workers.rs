@@ -6,17 +6,13 @@
 //! own: a worker that is awake takes one after the other and waits for the next one without
 //! spinning, and another is woken only when they pile up.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
-use crossbeam_queue::SegQueue;
-use rayon::{Scope, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use crate::sync::{
+    Arc, Condvar, Mutex, PoisonError, SegQueue,
+    atomic::{AtomicUsize, Ordering},
+    rayon::{Scope, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder},
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
