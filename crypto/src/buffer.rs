@@ -167,6 +167,10 @@ impl Shared {
     }
 }
 
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

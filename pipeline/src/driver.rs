@@ -359,3 +359,7 @@ impl Host for DriverHost<'_> {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

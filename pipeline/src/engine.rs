@@ -331,3 +331,7 @@ impl Core {
         files.values().filter_map(Weak::upgrade).collect()
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+pub(crate) mod models;

@@ -144,6 +144,10 @@ impl FolioPool {
     }
 }
 
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
+
 #[cfg(test)]
 mod tests {
     use super::*;

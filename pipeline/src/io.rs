@@ -197,3 +197,7 @@ fn keep_time(requests: &Receiver<(Duration, Wake)>) {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

@@ -316,3 +316,7 @@ impl FolioSource for Pass {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

@@ -122,6 +122,10 @@ impl fmt::Debug for Workers {
     }
 }
 
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
+
 #[cfg(test)]
 mod tests {
     use super::*;

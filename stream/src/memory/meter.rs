@@ -163,3 +163,7 @@ impl CreditSource for Meter {
         waiters.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
