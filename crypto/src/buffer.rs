@@ -10,7 +10,9 @@
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
+
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A fixed number of buffers of one length. Clones are the same pool.
 #[derive(Clone)]
@@ -164,6 +166,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
 
 #[cfg(test)]
 mod tests {

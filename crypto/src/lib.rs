@@ -71,11 +71,14 @@ mod derive;
 mod geometry;
 mod header;
 mod key;
+#[cfg(shuttle)]
+pub mod models;
 mod nonce;
 mod open;
 mod random;
 mod seal;
 mod sealed;
+mod sync;
 #[cfg(test)]
 mod vectors;
 mod xaes;

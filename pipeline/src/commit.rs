@@ -3,16 +3,19 @@
 //! Each is a compare-and-write of one slot. One that meets somebody else's commit is made anew on
 //! top of that; one whose outcome is not known is recognised by its MAC when it is found there.
 
-use std::{
-    ops::Range,
-    sync::{Arc, MutexGuard, PoisonError},
-};
+use std::ops::Range;
 
 use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, RootKey};
 use sealback_stream::{CacheFile, SizeLock, TargetError, TargetErrorKind};
 
 use crate::{
-    Error, engine::CACHE, open_file::OpenFile, ranges::hull, resize::SizeGuard, trace::Observer,
+    Error,
+    engine::CACHE,
+    open_file::OpenFile,
+    ranges::hull,
+    resize::SizeGuard,
+    sync::{Arc, MutexGuard, PoisonError},
+    trace::Observer,
 };
 
 /// A commit that loses against another client's is tried again so often.

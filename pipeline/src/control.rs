@@ -1,19 +1,18 @@
 //! What is asked of a server outside of the streams: headers, cuts, holes. One operation at a time,
 //! on the caller's thread, tried again within the bounds that streams have.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Instant,
-};
+use std::ops::Range;
 
 use sealback_stream::{
     BlockConflict, Completion, CompletionSink, Failure, Target, TargetError, TargetErrorKind,
     Ticket, Write,
 };
 
-use crate::{Error, engine::Core};
+use crate::{
+    Error,
+    engine::Core,
+    sync::{Arc, Condvar, Instant, Mutex, PoisonError, thread},
+};
 
 /// A target's no.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ pub(crate) fn write_now(
 #[derive(Debug, Default)]
 struct Answer {
     outcome: Mutex<Option<Result<u64, Failure>>>,
-    given: std::sync::Condvar,
+    given: Condvar,
 }
 
 impl Answer {

@@ -7,15 +7,10 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
     task::{Wake, Waker},
     time::Duration,
 };
 
-use crossbeam_queue::SegQueue;
 use sealback_crypto::{Buffer, ContentKey};
 use sealback_stream::{
     CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind,
@@ -31,6 +26,10 @@ use crate::{
     request::{Action, Event, Host, Request},
     rmw::{Merge, Merged},
     source::{DirtyRun, FolioSource, PlainSlice},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     trace::{Observer, TraceEvent},
 };
 
@@ -365,3 +364,7 @@ impl Host for DriverHost<'_> {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

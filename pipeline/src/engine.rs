@@ -7,12 +7,7 @@
 //! passes, a request's state, the file's folios, the pools. The first three may be held over calls to
 //! a target, which is what they are there for; the others never are.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions, RootKey};
 use sealback_stream::{Cache, Name, Role, Server, Target, TargetError, TargetErrorKind};
@@ -26,6 +21,7 @@ use crate::{
     open_file::OpenFile,
     passes::{ErrorSeq, PassKind},
     request::{Event, Request, RequestLimits, StreamSetup},
+    sync::{Arc, Instant, Mutex, MutexGuard, PoisonError, Weak},
     workers::Workers,
 };
 
@@ -335,3 +331,7 @@ impl Core {
         files.values().filter_map(Weak::upgrade).collect()
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+pub(crate) mod models;

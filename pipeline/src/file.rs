@@ -1,10 +1,6 @@
 //! A file as its client sees it: plaintext positions, and calls like those of any file.
 
-use std::{
-    fmt, io,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, io, ops::Range};
 
 use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
 use sealback_stream::BlockConflict;
@@ -19,6 +15,7 @@ use crate::{
     readahead::Readahead,
     request::Event,
     resolve::Resolution,
+    sync::{Arc, Mutex, PoisonError},
     trace::Observer,
 };
 

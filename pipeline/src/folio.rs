@@ -1,12 +1,10 @@
 //! The memory of folios: a bounded pool of equal pieces, wiped before they are used again.
 
-use std::{
-    fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use zeroize::Zeroize;
+
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A folio's bytes; plaintext. Wiped when dropped, and its memory goes home.
 pub(crate) struct FolioBytes {
@@ -145,6 +143,10 @@ impl FolioPool {
         self.0.max
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
 
 #[cfg(test)]
 mod tests {

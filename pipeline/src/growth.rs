@@ -6,8 +6,6 @@
 //! there is left from a crash. A draft is nobody else's: it needs no lock, and is committed when it is
 //! synced.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, Write};
 
 use crate::{
@@ -19,6 +17,7 @@ use crate::{
     ranges::index_of,
     request::Event,
     rmw::{Merged, trim},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A last block that others keep changing is read again so often.

@@ -3,19 +3,17 @@
 //! One thread for each kind of work, so that a cache that hangs holds up no upload. Jobs of one
 //! thread run in the order in which they were sent.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use sealback_crypto::Sealed;
 use sealback_stream::{CacheFile, Completion, Failure, Target, Write};
+
+use crate::sync::{
+    Arc, Instant,
+    atomic::{AtomicBool, Ordering},
+    crossbeam_channel::{self, Receiver, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+};
 
 /// Work for an I/O thread.
 pub(crate) enum Job {
@@ -158,7 +156,7 @@ impl Drop for IoThreads {
         self.timer = None;
         for (index, thread) in self.threads.drain(..).enumerate() {
             let stuck = self.stuck.get(index).is_some_and(|stuck| stuck.load(Ordering::Relaxed));
-            if thread.thread().id() != std::thread::current().id() && !stuck {
+            if thread.thread().id() != thread::current().id() && !stuck {
                 // A panic in a target has failed its subrequest already, when its completion fell.
                 let _ = thread.join();
             }
@@ -167,7 +165,7 @@ impl Drop for IoThreads {
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+    thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn work(jobs: &Receiver<Job>, ended: impl Fn()) {
@@ -185,7 +183,7 @@ pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Option<T> {
 }
 
 fn keep_time(requests: &Receiver<(Duration, Wake)>) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut waiting: Vec<(Duration, Wake)> = Vec::new();
     loop {
         let now = started.elapsed();
@@ -204,3 +202,7 @@ fn keep_time(requests: &Receiver<(Duration, Wake)>) {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

@@ -75,6 +75,7 @@ pub mod rmw;
 pub mod source;
 mod spans;
 mod stats;
+mod sync;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod trace;

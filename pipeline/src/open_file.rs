@@ -3,14 +3,7 @@
 //! All handles of a file share one of these. It takes writes in, starts writebacks, and commits
 //! the header that speaks for what was written.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Geometry, Header, MAX_FILE_BYTES};
 use sealback_stream::{Cache, CacheFile, Expected, Target};
@@ -25,6 +18,10 @@ use crate::{
     passes::{ErrorSeq, Passes},
     ranges::index_of,
     resize::Sizes,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// What all handles of a file share.

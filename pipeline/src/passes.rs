@@ -2,10 +2,7 @@
 //!
 //! A background pass lets a sync go first, and gives way to whoever holds passes back.
 
-use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sealback_crypto::{Header, Sealed};
 use sealback_stream::Target;
@@ -20,6 +17,7 @@ use crate::{
     reader::MAX_READS,
     rmw::{Merge, MergeError, Merged},
     source::{DirtyRun, FolioSource, Writeback},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     trace::Observer,
 };
 
@@ -328,3 +326,7 @@ impl FolioSource for Pass {
         }
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

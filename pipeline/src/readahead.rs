@@ -3,14 +3,15 @@
 //! What was read ahead is good as long as nothing was written to the file since it was asked for;
 //! it is plaintext, and wiped when it is dropped.
 
-use std::{
-    collections::VecDeque,
-    ops::Range,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, ops::Range};
 
 use crate::{
-    Error, config::READ_UNIT_BYTES, folio::FolioBytes, open_file::OpenFile, ranges::index_of,
+    Error,
+    config::READ_UNIT_BYTES,
+    folio::FolioBytes,
+    open_file::OpenFile,
+    ranges::index_of,
+    sync::{Arc, Condvar, Mutex, PoisonError, thread},
 };
 
 const UNIT: u64 = READ_UNIT_BYTES as u64;
@@ -127,7 +128,7 @@ struct Answering(Arc<Slot>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.set(Err(Error::Closed));
         }
     }

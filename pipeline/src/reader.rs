@@ -4,15 +4,20 @@
 //! units before. A damaged block is read again, a bounded number of times, before it is
 //! reported: somebody else may be writing it.
 
-use std::{ops::Range, thread, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored, Verdict};
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, config::READ_UNIT_BYTES, control::is_transient, io::contain, open_file::OpenFile,
+    Error,
+    config::READ_UNIT_BYTES,
+    control::is_transient,
+    io::contain,
+    open_file::OpenFile,
     ranges::index_of,
+    sync::{crossbeam_channel, thread},
 };
 
 /// How often a target is asked, and a damaged block read, while nobody commits.

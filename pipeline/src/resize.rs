@@ -10,10 +10,7 @@
 //!   they were when the punch began.
 //! - **Growth:** see `growth.rs`.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::ops::Range;
 
 use sealback_crypto::{Geometry, Header, HeaderChange, HeaderCommit, HeaderError, MAX_FILE_BYTES};
 use sealback_stream::{Expectation, Expected, Segment, TargetError, TargetErrorKind, Write};
@@ -25,6 +22,7 @@ use crate::{
     open_file::OpenFile,
     passes::{HeldBack, PassKind},
     ranges::index_of,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 /// A punch that meets other writers is tried again so often.

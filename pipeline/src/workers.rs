@@ -6,17 +6,13 @@
 //! own: a worker that is awake takes one after the other and waits for the next one without
 //! spinning, and another is woken only when they pile up.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
-use crossbeam_queue::SegQueue;
-use rayon::{Scope, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use crate::sync::{
+    Arc, Condvar, Mutex, PoisonError, SegQueue,
+    atomic::{AtomicUsize, Ordering},
+    rayon::{Scope, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder},
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -125,6 +121,10 @@ impl fmt::Debug for Workers {
         f.debug_struct("Workers").field("queued", &self.queue.jobs.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,7 @@ mod null;
 mod stalled;
 mod stream;
 mod subrequest;
+mod sync;
 mod target;
 mod tiler;
 

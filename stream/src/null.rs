@@ -2,12 +2,7 @@
 //!
 //! They accept every write at once, whatever it expects, and have no block when it is read.
 
-use std::{
-    fmt,
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Waker,
-};
+use std::{fmt, ops::Range, task::Waker};
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite};
 
@@ -16,6 +11,7 @@ use crate::{
     TargetError, Write,
     flat::{check_header, write_slot},
     memory::{Shelf, Shelved, Unpublished},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// A server that keeps nothing but headers. Clones are the same server.

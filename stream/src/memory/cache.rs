@@ -1,14 +1,6 @@
 //! A cache in memory.
 
-use std::{
-    collections::BTreeMap,
-    fmt, io,
-    ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, fmt, io, ops::Range};
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed};
 
@@ -20,6 +12,10 @@ use super::{
 use crate::{
     Cache, CacheFile, TargetError,
     flat::{Operation, Place, cut_before, first_cut, overwrite, stored_of},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Copies of sealed files in memory, with their records. Clones are the same cache.

@@ -1,15 +1,12 @@
 //! One file in memory, and handles to it.
 
-use std::{
-    fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    task::Waker,
-};
+use std::{fmt, task::Waker};
 
 use super::{meter::Meter, shelf::Unpublished};
 use crate::{
     Prepared, SizeLock, TargetError,
     flat::{Flat, Operation, Place},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// What a name stands for.

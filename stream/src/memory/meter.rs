@@ -1,15 +1,15 @@
 //! What a memory server or cache grants, and what it counts.
 
-use std::{
-    mem,
+use std::{mem, task::Waker};
+
+use crate::{
+    Credit, CreditSource, Grant, Prepared,
+    flat::Operation,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
 };
-
-use crate::{Credit, CreditSource, Grant, Prepared, flat::Operation};
 
 /// What a memory server or cache can be told. Made by `default`, changed by the `with_` functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,3 +163,7 @@ impl CreditSource for Meter {
         waiters.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod models;

@@ -1,15 +1,14 @@
 //! Files by name: what creating, publishing, opening and removing are where names are kept in
 //! memory.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, fmt};
 
 use sealback_crypto::{FileId, HEADER_BYTES};
 
-use crate::{Name, Server, Target, TargetError, TargetErrorKind};
+use crate::{
+    Name, Server, Target, TargetError, TargetErrorKind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Whatever keeps its files on a shelf is a [`Server`].
 pub(crate) trait Shelved: fmt::Debug + Send + Sync + 'static {

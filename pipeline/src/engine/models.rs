@@ -1,0 +1,170 @@
+//! A small engine for models, with a server that answers as it is told to; and what an engine's end has
+//! to bring about.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sealback_crypto::{
+    Engine as Cipher, NewHeader, SlotExpectation, SlotWrite,
+    models::{Timeouts, explore},
+};
+use sealback_stream::{
+    Completion, MemoryOptions, MemoryServer, Prepared, Read, ReadCompletion, SizeLock, Write,
+};
+use shuttle::thread;
+
+use super::*;
+
+/// The block size of files here, and the size of a folio.
+pub(crate) const BLOCK: usize = 4096;
+
+/// Two threads that seal, two buffers for sealed spans; jitter that is the same each time.
+pub(crate) fn start() -> Engine {
+    fastrand::seed(0);
+    let config = Config {
+        cipher: Cipher::Fake,
+        memory_bytes: 8 << 20,
+        threads: 2,
+        folio_bytes: BLOCK,
+        span_bytes: 1 << 20,
+        upload_window: 2,
+        cache_window: 2,
+        cache_patience: Duration::MAX,
+        readahead_bytes: 0,
+        ..Config::default()
+    };
+    Engine::new(config).unwrap()
+}
+
+impl Engine {
+    /// What its parts share.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+/// Ends an engine whose workers no time-out ends.
+pub(crate) fn end(engine: Engine) {
+    engine.core.workers.retire();
+}
+
+/// When and where a server answers writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// On a thread of its own.
+    Elsewhere,
+    /// Each as it is, but the first never: its completion is dropped on a thread of its own.
+    FirstDropped,
+    /// Within the call.
+    Inside,
+}
+
+/// A file in memory, on a server that answers so.
+#[derive(Debug)]
+pub(crate) struct File {
+    stored: Arc<dyn Target>,
+    answers: Answers,
+    was_asked: AtomicBool,
+}
+
+impl File {
+    /// An empty one, and its header.
+    pub(crate) fn create(options: MemoryOptions, answers: Answers) -> (Arc<File>, Header) {
+        File::create_on(&MemoryServer::new(options), "a", answers)
+    }
+
+    /// An empty one on a server that has others, and its header.
+    pub(crate) fn create_on(
+        server: &MemoryServer,
+        name: &str,
+        answers: Answers,
+    ) -> (Arc<File>, Header) {
+        let root = RootKey::from_bytes(&[7; 32]);
+        let geometry = Geometry::new(BLOCK as u64).unwrap();
+        let NewHeader { header, bytes } = Header::create(&root, geometry, Cipher::Fake).unwrap();
+        let name = Name::new(name).unwrap();
+        let stored = server.create(&name, header.file_id(), &bytes).unwrap();
+        (Arc::new(File { stored, answers, was_asked: AtomicBool::new(false) }), header)
+    }
+
+    /// Opens it, apart from whoever has it open already.
+    pub(crate) fn open(self: &Arc<File>, engine: &Engine, known: &Header) -> Arc<OpenFile> {
+        let header = known.reopen(&self.stored.read_header().unwrap()).unwrap();
+        OpenFile::new(engine.core.clone(), self.clone(), header)
+    }
+}
+
+impl Target for File {
+    fn identity(&self) -> u128 {
+        self.stored.identity()
+    }
+
+    fn prepare(&self, block: u64, waker: &std::task::Waker) -> Prepared {
+        self.stored.prepare(block, waker)
+    }
+
+    fn write(&self, write: Write, done: Completion) {
+        let drops = self.answers == Answers::FirstDropped;
+        if drops && !self.was_asked.swap(true, Ordering::Relaxed) {
+            thread::spawn(move || drop(done));
+        } else if self.answers == Answers::Inside {
+            self.stored.write(write, done);
+        } else {
+            let stored = self.stored.clone();
+            thread::spawn(move || stored.write(write, done));
+        }
+    }
+
+    fn read(&self, read: Read, done: ReadCompletion) {
+        self.stored.read(read, done);
+    }
+
+    fn read_header(&self) -> Result<Vec<u8>, TargetError> {
+        self.stored.read_header()
+    }
+
+    fn write_slot(&self, write: &SlotWrite) -> Result<(), TargetError> {
+        self.stored.write_slot(write)
+    }
+
+    fn cut(
+        &self,
+        n_blocks: u64,
+        stored_bytes: u64,
+        expect: &SlotExpectation,
+    ) -> Result<(), TargetError> {
+        self.stored.cut(n_blocks, stored_bytes, expect)
+    }
+
+    fn barrier(&self) -> Result<(), TargetError> {
+        self.stored.barrier()
+    }
+
+    fn publish(&self) -> Result<(), TargetError> {
+        self.stored.publish()
+    }
+
+    fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
+        self.stored.lock_size()
+    }
+}
+
+/// A writeback is under way, and nobody waits for it: every thread ends, whichever has the last
+/// reference.
+fn drop_under_way(answers: Answers) {
+    let engine = start();
+    let (file, header) = File::create(MemoryOptions::default(), answers);
+    let open = file.open(&engine, &header);
+    open.write(0, &[1; BLOCK]).unwrap();
+    open.kick(PassKind::Sync);
+    drop((open, file, engine));
+}
+
+#[test]
+fn an_engine_that_is_dropped_under_way_ends_all_its_threads() {
+    explore(Timeouts::AtAnyTime, || drop_under_way(Answers::Elsewhere));
+}
+
+#[test]
+fn an_engine_that_is_dropped_before_a_write_is_tried_again_ends_all_its_threads() {
+    explore(Timeouts::AtAnyTime, || drop_under_way(Answers::FirstDropped));
+}
