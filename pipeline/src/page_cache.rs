@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    iter,
     ops::Range,
     sync::Arc,
 };
@@ -186,6 +187,17 @@ impl Folios {
         (folio, folio * self.folio_bytes..(folio + 1) * self.folio_bytes)
     }
 
+    /// The folios that a range touches, each with its part of it.
+    fn parts(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {
+        let (folio_bytes, mut at, end) = (self.folio_bytes, range.start, range.end);
+        iter::from_fn(move || {
+            let index = at / folio_bytes;
+            let part = at..((index + 1) * folio_bytes).min(end);
+            at = part.end;
+            (!part.is_empty()).then_some((index, part))
+        })
+    }
+
     /// Whether a folio has memory.
     pub(crate) fn has(&self, folio: u64) -> bool {
         self.folios.contains_key(&folio)
@@ -232,15 +244,11 @@ impl Folios {
     /// The stretches of `range` that no folio holds.
     pub(crate) fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let (folio, positions) = self.folio_at(at);
-            let part = at..positions.end.min(range.end);
-            match self.folios.get(&folio) {
+        for (index, part) in self.parts(range) {
+            match self.folios.get(&index) {
                 Some(folio) => missing.extend(folio.valid.missing(&part)),
-                None => missing.push(part.clone()),
+                None => missing.push(part),
             }
-            at = part.end;
         }
         missing
     }

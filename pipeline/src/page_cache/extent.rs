@@ -87,13 +87,9 @@ impl Folios {
 
     /// Makes zeros of what folios do not hold of a range.
     fn fill_with_zeros(&mut self, range: Range<u64>, pool: &FolioPool) {
-        let mut at = range.start;
-        while at < range.end {
-            let (_, positions) = self.folio_at(at);
-            let end = positions.end.min(range.end);
-            let zeros = vec![0; index_of(end - at)];
-            self.put(at, &zeros, false, &mut Some(pool.take_over_budget()));
-            at = end;
+        for (_, part) in self.parts(&range) {
+            let zeros = vec![0; index_of(part.end - part.start)];
+            self.put(part.start, &zeros, false, &mut Some(pool.take_over_budget()));
         }
     }
 
@@ -150,11 +146,7 @@ impl Folios {
 
     /// Makes positions dirty that are here.
     fn redirty(&mut self, range: &Range<u64>) {
-        let mut at = range.start;
-        while at < range.end {
-            let (index, positions) = self.folio_at(at);
-            let part = at..positions.end.min(range.end);
-            at = part.end;
+        for (index, part) in self.parts(range) {
             let Some(folio) = self.folios.get_mut(&index) else { continue };
             let before = folio.dirty.len();
             folio.dirty.insert(part);

@@ -200,16 +200,13 @@ impl Folios {
     pub(crate) fn merged(&mut self, block: u64, plain: &[u8], pool: &FolioPool) {
         let start = self.geometry.block_start(block);
         let range = start..(start + plain.len() as u64).min(self.size).max(start);
-        let mut at = range.start;
-        while at < range.end {
-            let (index, positions) = self.folio_at(at);
-            let part = at..positions.end.min(range.end);
-            at = part.end;
+        for (index, part) in self.parts(&range) {
+            let base = index * self.folio_bytes;
             let Some(folio) = self.folios.get_mut(&index) else { continue };
             let stale = folio.dirty.missing(&part);
             let bytes = folio.bytes_mut(|| pool.take_over_budget());
             for stale in &stale {
-                let into = index_of(stale.start - positions.start);
+                let into = index_of(stale.start - base);
                 let from = index_of(stale.start - start)..index_of(stale.end - start);
                 bytes[into..into + from.len()].copy_from_slice(&plain[from]);
             }
