@@ -152,6 +152,8 @@ impl Driver {
             request.handle(event, now, &mut host);
             let acknowledged = request.stats().streams[UPLOAD].bytes;
             self.acknowledged.store(acknowledged, Ordering::Relaxed);
+        } else if let Event::Terminated { ticket, outcome } = event {
+            request.answered_late(ticket, outcome);
         }
     }
 

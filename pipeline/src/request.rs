@@ -242,6 +242,14 @@ impl Request {
         self.advance(now, host);
     }
 
+    /// Takes in an answer that came after the end, of a stream that was switched off: what the
+    /// subrequest held goes back. [`handle`](Request::handle) does so, too.
+    pub fn answered_late(&mut self, ticket: Ticket, outcome: Result<u64, Failure>) {
+        debug_assert!(self.is_done(), "{ticket:?} is not late");
+        let collected = self.streams[ticket.stream].terminated(ticket.id, outcome);
+        debug_assert!(matches!(collected, Collected::Ignored), "somebody waited for {ticket:?}");
+    }
+
     /// Takes the actions that are to be carried out, in order.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
         into.append(&mut self.actions);

@@ -146,19 +146,23 @@ fn what_is_held_is_answered_when_it_is_let_go_or_dropped_with_the_faults() {
 #[test]
 fn answers_come_late_from_elsewhere_and_one_after_the_other() {
     let faults = Faults::scripted([
-        rule(When::Once(1), Fault::Reorder),
-        rule(When::Once(3), Fault::Delay(Duration::from_millis(1))),
-        rule(When::Once(4), Fault::Elsewhere),
-        rule(When::Once(5), Fault::Reorder),
+        rule(When::Once(1), Fault::Delay(Duration::from_millis(1))),
+        rule(When::Once(2), Fault::Elsewhere),
+        rule(When::Once(3), Fault::Reorder),
+        rule(When::Every(2), Fault::Reorder),
     ]);
     let world = World::new(&faults);
-    world.write(1, 1);
-    world.write(2, 1);
-    assert_eq!([world.answer().0, world.answer().0], [2, 1]);
-    for id in 3..=5 {
+    for id in 1..=3 {
         world.write(id, 1);
         assert_eq!(world.answer().0, id);
     }
+    // It waits only shortly: on a busy machine the next one may come too late to overtake it.
+    let overtaken = (2..1000).any(|pair| {
+        let ids = [2 * pair, 2 * pair + 1];
+        ids.iter().for_each(|id| world.write(*id, 1));
+        [world.answer().0, world.answer().0] == [ids[1], ids[0]]
+    });
+    assert!(overtaken);
 }
 
 #[test]

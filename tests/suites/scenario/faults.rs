@@ -32,15 +32,19 @@ struct World {
 
 fn quick() -> Config {
     let retry = RetryLimits { first_delay: Duration::from_micros(50), ..RetryLimits::default() };
-    Config { retry, cache_patience: Duration::from_millis(200), ..config() }
+    Config { retry, ..config() }
 }
 
 impl World {
     fn new(server: Faults, cache: Faults) -> World {
+        World::with(server, cache, quick())
+    }
+
+    fn with(server: Faults, cache: Faults, config: Config) -> World {
         let options = MemoryOptions::default().with_credits(3).with_boundary_blocks(BOUNDARY);
         let copies = MemoryOptions::default().with_credits(2).with_max_write_bytes(10_000);
         World {
-            engine: Engine::new(quick()).unwrap(),
+            engine: Engine::new(config).unwrap(),
             server: FaultyServer::new(MemoryServer::new(options), &server),
             cache: FaultyCache::new(MemoryCache::new(copies), &cache),
             faults: [server, cache],
@@ -147,7 +151,11 @@ fn a_failure_of_the_cache_is_never_noticed_whichever_and_wherever_it_is() {
     for fault in transient().into_iter().chain([fatal, Fault::Hold]) {
         for (len, nth) in places() {
             let what = format!("{fault:?} of the cache's write {nth} for {len} bytes");
-            let world = World::new(Faults::none(), write_rule(When::Once(nth), fault.clone()));
+            let hangs = matches!(fault, Fault::Hold);
+            let patience = if hangs { Duration::from_secs(1) } else { Duration::MAX };
+            let config = Config { cache_patience: patience, ..quick() };
+            let faults = write_rule(When::Once(nth), fault.clone());
+            let world = World::with(Faults::none(), faults, config);
             let (file, data) = (world.create(), sample(len));
             file.write_at(0, &data).unwrap();
             file.sync().unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -225,6 +233,22 @@ fn a_target_or_an_observer_that_panics_hangs_nobody_and_loses_nothing() {
         drop(file.writeback_observed(Some(Arc::new(Panicking))).wait());
         world.end(file, &data, &what);
     }
+}
+
+#[test]
+fn what_a_cache_answers_after_it_was_given_up_gives_its_credit_back_at_once() {
+    let write = |when, fault| Rule { operation: Operation::Write, when, fault };
+    let fatal = Fault::Fail(Failure::Fatal(error(TargetErrorKind::NoSpace)));
+    let faults = Faults::scripted([write(When::Once(1), Fault::Hold), write(When::Once(2), fatal)]);
+    // Its patience keeps the request in memory for long after its end.
+    let config = Config { cache_patience: Duration::from_secs(3600), ..quick() };
+    let world = World::with(Faults::none(), faults, config);
+    let (file, data) = (world.create(), sample(FULL));
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap();
+    assert_eq!(world.cache.credits_out(), 1, "the held one");
+    world.faults[1].release();
+    world.end(file, &data, "a late answer");
 }
 
 #[test]
