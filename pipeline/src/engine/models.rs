@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealback_crypto::{
-    Engine as Cipher, NewHeader, SlotExpectation, SlotWrite,
+    Engine as Cipher, Geometry, NewHeader, SlotExpectation, SlotWrite,
     models::{Timeouts, explore},
 };
 use sealback_stream::{
@@ -128,11 +128,11 @@ impl Target for File {
 
     fn cut(
         &self,
+        geometry: Geometry,
         n_blocks: u64,
-        stored_bytes: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
-        self.stored.cut(n_blocks, stored_bytes, expect)
+        self.stored.cut(geometry, n_blocks, expect)
     }
 
     fn barrier(&self) -> Result<(), TargetError> {
