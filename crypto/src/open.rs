@@ -133,6 +133,11 @@ impl Opened {
         &self.verdicts
     }
 
+    /// How the file is cut into blocks.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// The first damaged block, if any is.
     pub fn first_damage(&self) -> Option<&BlockDamage> {
         self.verdicts.iter().find_map(|verdict| match verdict {

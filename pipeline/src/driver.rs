@@ -25,7 +25,7 @@ use crate::{
     open_file::OpenFile,
     request::{Action, Event, Host, Request},
     rmw::{Merge, Merged},
-    source::{DirtyRun, FolioSource, PlainSlice},
+    source::{FolioSource, Next, PlainSlice},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -70,9 +70,9 @@ pub(crate) struct Driver {
     events: SegQueue<Event>,
     /// Events queued and not carried through.
     pending: AtomicUsize,
-    /// Always the same, so that a target can tell that it has it already: otherwise each wake
+    /// Always the same, so that who keeps it can tell that he has it already: otherwise each wake
     /// would leave more of them behind than it took.
-    credit_waker: Waker,
+    waker: Waker,
     /// The issuer waits for a buffer.
     starved: AtomicBool,
     /// Stored bytes that the server has acknowledged.
@@ -96,7 +96,7 @@ impl Driver {
         let (actions, parts) = (Vec::new(), Some(parts));
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
-            credit_waker: Waker::from(Arc::new(CreditWaker(me.clone()))),
+            waker: Waker::from(Arc::new(EventWaker(me.clone()))),
             core,
             state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
             events: SegQueue::new(),
@@ -297,10 +297,10 @@ impl CompletionSink for Driver {
     }
 }
 
-/// Posts an event for a target that has credit again.
-struct CreditWaker(Weak<Driver>);
+/// Posts an event for a target that has credit again, or a source that knows more.
+struct EventWaker(Weak<Driver>);
 
-impl Wake for CreditWaker {
+impl Wake for EventWaker {
     fn wake(self: Arc<Self>) {
         if let Some(driver) = self.0.upgrade() {
             driver.post(Event::Wake);
@@ -322,8 +322,15 @@ struct DriverHost<'a> {
 }
 
 impl Host for DriverHost<'_> {
-    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        self.parts.source.next_dirty(from, max_blocks)
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        let next = || self.parts.source.next_dirty(from, max_blocks, &self.driver.waker);
+        contain(next).unwrap_or_else(|| {
+            self.driver.post(Event::Fail(Error::server(TargetError::new(
+                TargetErrorKind::Io,
+                "a source of folios panicked",
+            ))));
+            Next::Later
+        })
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
@@ -345,7 +352,7 @@ impl Host for DriverHost<'_> {
         let target = self.parts.targets[stream].as_ref();
         let target = target.expect("only a stream with a target prepares");
         // A panic in here would leave the request to nobody.
-        contain(|| target.prepare(block, &self.driver.credit_waker)).unwrap_or_else(|| {
+        contain(|| target.prepare(block, &self.driver.waker)).unwrap_or_else(|| {
             let error = TargetError::new(TargetErrorKind::Io, "a target panicked");
             self.driver.post(Event::Fail(Error::server(error)));
             Prepared::Later

@@ -19,7 +19,8 @@ use crate::{
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
-    passes::{ErrorSeq, PassKind},
+    pass::PassKind,
+    passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
     sync::{Arc, Instant, Mutex, MutexGuard, PoisonError, Weak},
     workers::Workers,
@@ -31,6 +32,8 @@ pub(crate) const UPLOAD: usize = 0;
 pub(crate) const CACHE: usize = 1;
 const N_STREAMS: usize = 2;
 const N_READAHEAD_THREADS: usize = 2;
+/// They read what is to be changed in part, and most of the time they wait for a server.
+const N_CONTROL_THREADS: usize = 4;
 /// How often a header is read before what is wrong with it is reported.
 const MAX_HEADER_READS: usize = 3;
 
@@ -113,7 +116,7 @@ impl Engine {
             ))
         };
         let workers = Workers::start(config.threads).map_err(|error| thread(error.to_string()))?;
-        let io = IoThreads::start(N_STREAMS, N_READAHEAD_THREADS)
+        let io = IoThreads::start(N_STREAMS, N_READAHEAD_THREADS, N_CONTROL_THREADS)
             .map_err(|error| thread(error.to_string()))?;
         // Room for a unit of the smallest blocks, whose prefixes are the most.
         let unit_bytes = READ_UNIT_BYTES + READ_UNIT_BYTES / 4096 * sealback_crypto::PREFIX_BYTES;

@@ -10,7 +10,8 @@ use crate::{
     Error, RequestStats,
     driver::Driver,
     open_file::OpenFile,
-    passes::{PassKind, Started},
+    pass::PassKind,
+    passes::Started,
     ranges::index_of,
     readahead::Readahead,
     request::Event,
@@ -57,12 +58,13 @@ impl File {
     }
 
     /// Writes all of `data` at `position`, into folios; a writeback takes it to the server.
-    /// Beyond the end the file grows, over a hole if there is a gap. Waits while the memory for
-    /// folios is full of dirty ones.
+    /// Beyond the end the file grows, over a hole if there is a gap. Nothing is read for it: what a
+    /// block lacks that is written in part is fetched when it is written back. Waits while the
+    /// memory for folios is full of dirty ones.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] beyond 2^60; errors of reading a block that is changed in part; and, if
-    /// the memory is full, the error that keeps writeback from making room.
+    /// [`Error::TooLarge`] beyond 2^60; and, if the memory is full, the error that keeps writeback
+    /// from making room.
     pub fn write_at(&self, position: u64, data: &[u8]) -> Result<(), Error> {
         self.file.following_cuts(|| self.file.write(position, data))
     }

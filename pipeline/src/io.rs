@@ -69,9 +69,13 @@ pub(crate) struct IoThreads {
 pub(crate) type Wake = Box<dyn FnOnce() + Send>;
 
 impl IoThreads {
-    /// Starts one thread for each stream, `n_readahead` for reading ahead, one for control, one for
-    /// locks, and the timer.
-    pub(crate) fn start(n_streams: usize, n_readahead: usize) -> io::Result<IoThreads> {
+    /// Starts one thread for each stream, `n_readahead` for reading ahead, `n_control` for control,
+    /// one for locks, and the timer.
+    pub(crate) fn start(
+        n_streams: usize,
+        n_readahead: usize,
+        n_control: usize,
+    ) -> io::Result<IoThreads> {
         let mut threads = Vec::new();
         let mut queues = Vec::new();
         let stuck: Vec<_> = (0..n_streams).map(|_| Arc::new(AtomicBool::new(false))).collect();
@@ -93,7 +97,11 @@ impl IoThreads {
         }
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
-        threads.push(spawn("sealback-control", move || work(&receiver, || ()))?);
+        for index in 0..n_control {
+            let receiver = receiver.clone();
+            let name = format!("sealback-control-{index}");
+            threads.push(spawn(&name, move || work(&receiver, || ()))?);
+        }
         let (sender, receiver) = crossbeam_channel::unbounded();
         queues.push(sender);
         threads.push(spawn("sealback-lock", move || work(&receiver, || ()))?);

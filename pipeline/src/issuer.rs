@@ -1,15 +1,17 @@
 //! Walks dirty folios and makes, of each run, a span to seal and wanted blocks for the streams.
 //!
 //! A span's buffer is reserved before its run is taken: what is begun can always be finished. With
-//! no buffer left the issuer is starved, and waits for one to come home.
+//! no buffer left the issuer is starved, and waits for one to come home. While the source has to wait,
+//! the buffer is lent to others.
 
 use sealback_crypto::Buffer;
 use sealback_stream::Stream;
 
 use crate::{
+    Error,
     releaser::Releaser,
     request::{Action, Host},
-    source::{DirtyRun, RunContent},
+    source::{DirtyRun, Next, RunContent},
     spans::Spans,
     trace::TraceEvent,
 };
@@ -20,6 +22,8 @@ pub(crate) enum IssuerState {
     Running,
     /// It waits for a buffer.
     Starved,
+    /// It waits for the source.
+    Waiting,
     /// Everything is queued, or it was told to stop.
     Finished,
 }
@@ -31,6 +35,8 @@ pub(crate) struct Issuer {
     issued_to: u64,
     span_blocks: u64,
     buffer: Option<Buffer>,
+    /// What the source could not hand out.
+    failed: Option<Error>,
 }
 
 /// The parts of a request that the issuer hands runs to.
@@ -44,7 +50,13 @@ pub(crate) struct Downstream<'a> {
 impl Issuer {
     pub(crate) fn new(span_blocks: u64) -> Issuer {
         let span_blocks = span_blocks.max(1);
-        Issuer { state: IssuerState::Running, issued_to: 0, span_blocks, buffer: None }
+        Issuer {
+            state: IssuerState::Running,
+            issued_to: 0,
+            span_blocks,
+            buffer: None,
+            failed: None,
+        }
     }
 
     pub(crate) fn state(&self) -> IssuerState {
@@ -53,6 +65,11 @@ impl Issuer {
 
     pub(crate) fn issued_to(&self) -> u64 {
         self.issued_to
+    }
+
+    /// What the source could not hand out, once everything else is queued.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failed.take()
     }
 
     /// Takes no more runs.
@@ -73,8 +90,17 @@ impl Issuer {
             }
             self.state = IssuerState::Running;
             match host.next_dirty(self.issued_to, self.span_blocks) {
-                Some(run) => self.hand_on(run, down, host),
-                None => self.stop(),
+                Next::Run(run) => self.hand_on(run, down, host),
+                Next::Later => {
+                    self.buffer = None;
+                    self.state = IssuerState::Waiting;
+                    return;
+                }
+                Next::End => self.stop(),
+                Next::Failed(error) => {
+                    self.failed = Some(error);
+                    self.stop();
+                }
             }
         }
     }

@@ -61,6 +61,7 @@ mod io;
 mod issuer;
 mod open_file;
 mod page_cache;
+mod pass;
 mod passes;
 mod patience;
 mod ranges;

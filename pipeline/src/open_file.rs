@@ -198,7 +198,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Writes into one folio: fills in what its blocks lack first, and has memory ready.
+    /// Writes into one folio, and has memory for it ready.
     fn put(self: &Arc<Self>, folio: u64, part: &Range<u64>, data: &[u8]) -> Result<(), Error> {
         let mut fresh = None;
         loop {
@@ -227,8 +227,24 @@ impl OpenFile {
     /// Reads what the server has of `range`, and puts it into the folios where they have nothing
     /// newer; not at all if something of it was evicted meanwhile, since that may be newer.
     pub(crate) fn fill(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
+        let memory = self.memory_to_fill(range)?;
+        self.fill_into(range, memory)
+    }
+
+    /// The same for a block that is to be written back. Waits for no memory: writeback makes it.
+    pub(crate) fn fill_to_seal(&self, block: u64) -> Result<(), Error> {
+        let start = self.geometry.block_start(block);
+        let range = start..self.folios().size().min(start + self.geometry.block_bytes());
+        if range.is_empty() {
+            return Ok(());
+        }
+        let n_folios = self.folios().n_without_memory(&range);
+        let memory = (0..n_folios).map(|_| self.core.folios.try_take()).map_while(|folio| folio);
+        self.fill_into(&range, memory.collect())
+    }
+
+    fn fill_into(&self, range: &Range<u64>, mut memory: Vec<FolioBytes>) -> Result<(), Error> {
         let blocks = self.geometry.blocks_covering(range.clone());
-        let mut memory = self.memory_to_fill(range)?;
         let (fetch, size) = {
             let mut folios = self.folios();
             (folios.begin_fetch(blocks.clone()), folios.size())

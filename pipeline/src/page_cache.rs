@@ -1,8 +1,8 @@
 //! A file's folios: what was written and is not evicted yet, and exactly which of it is dirty.
 //!
 //! **Invariants:**
-//! 1. A block with a dirty byte is valid as a whole (up to the file's end): its other bytes were
-//!    filled in when it was dirtied, and none of its folios is evicted.
+//! 1. A block is sealed only when all of it is valid, up to the file's end: what was not written of
+//!    it is filled in before. No folio of a block with a dirty byte is evicted.
 //! 2. Folio bytes that are being sealed do not change: a writer that finds them shared copies.
 //! 3. Each time a folio is handed out, its dirty ranges of that run move into a hand-out, and come
 //!    back if the run does not reach the server.
@@ -24,6 +24,8 @@ use crate::{
 
 mod extent;
 mod handout;
+
+pub(crate) use handout::NextRun;
 
 #[derive(Debug)]
 struct Folio {
@@ -203,16 +205,18 @@ impl Folios {
         self.folios.contains_key(&folio)
     }
 
-    /// Positions that the server may hold and that are to be filled before a write to `range`: in
-    /// blocks that are touched in part what is not valid yet; all of a block of which it is to be
-    /// known, and is not, what is stored.
+    /// Positions that are to be filled before a write to `range`: of blocks that are touched in part
+    /// what is not valid yet, where nothing was ever sent and so nothing has to be read; and all of a
+    /// block of which it is to be known, and is not, what is stored.
     pub(crate) fn to_fill(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut missing = RangeSet::default();
         for block in self.partly_covered(range) {
             let start = self.geometry.block_start(block);
             let end = (start + self.geometry.block_bytes()).min(self.size);
-            let unknown = !self.stored.contains_key(&block);
-            if unknown && start < end && !self.missing(&(start..end)).is_empty() {
+            if start < self.sent_to || start >= end {
+                continue;
+            }
+            if !self.stored.contains_key(&block) && !self.missing(&(start..end)).is_empty() {
                 missing.insert(start..end);
                 continue;
             }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sealback_crypto::{Header, Sealed};
+use sealback_crypto::Header;
 use sealback_stream::Target;
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     engine::CACHE,
     growth::Growth,
     open_file::OpenFile,
+    pass::{Pass, PassKind},
     reader::MAX_READS,
     rmw::{Merge, MergeError, Merged},
-    source::{DirtyRun, FolioSource, Writeback},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     trace::Observer,
 };
@@ -54,17 +54,6 @@ impl ErrorSeq {
         self.number += 1;
         self.last = Some(error.clone());
     }
-}
-
-/// Which blocks a pass takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PassKind {
-    /// All but a last block that is not full yet: more of it is likely to come.
-    Background,
-    /// One block.
-    Block(u64),
-    /// All.
-    Sync,
 }
 
 /// What came of wanting a pass.
@@ -181,7 +170,7 @@ impl OpenFile {
         let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
         let growth = grows.then(Growth::default);
         let parts = Parts {
-            source: Arc::new(Pass { file: self.clone(), kind, grows }),
+            source: Arc::new(Pass::new(self.clone(), kind, grows)),
             content_key: header.content_key().clone(),
             seal_gen,
             targets: vec![
@@ -285,45 +274,6 @@ impl OpenFile {
         };
         self.passes.state().syncs_waiting -= 1;
         ended
-    }
-}
-
-/// One pass over a file's folios.
-#[derive(Debug)]
-struct Pass {
-    file: Arc<OpenFile>,
-    kind: PassKind,
-    /// It may write behind the committed size.
-    grows: bool,
-}
-
-impl FolioSource for Pass {
-    fn next_dirty(&self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        let mut folios = self.file.folios();
-        let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
-        let within = match self.kind {
-            PassKind::Background => from..folios.n_full_blocks().min(end),
-            PassKind::Block(block) => from.max(block)..block + 1,
-            PassKind::Sync => from..end,
-        };
-        let within = within.start..within.end.max(within.start);
-        folios.next_run(within, max_blocks)
-    }
-
-    fn stored(&self, sealed: &Sealed) {
-        self.file.folios().note_stored(sealed, self.file.is_draft());
-    }
-
-    fn merged(&self, block: u64, plain: &[u8]) {
-        self.file.folios().merged(block, plain, &self.file.core.folios);
-    }
-
-    fn end_writeback(&self, folio: u64, outcome: Writeback) {
-        let clean = matches!(outcome, Writeback::Clean);
-        if self.file.folios().end_writeback(folio, clean) {
-            // A writer may be waiting for a folio to become clean.
-            self.file.core.folios.notify();
-        }
     }
 }
 

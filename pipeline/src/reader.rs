@@ -6,9 +6,11 @@
 
 use std::{ops::Range, time::Duration};
 
-use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Nonce, Opened, Stored, Verdict};
+use sealback_crypto::{
+    BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Stored, Verdict,
+};
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     Error,
@@ -16,7 +18,7 @@ use crate::{
     control::is_transient,
     io::contain,
     open_file::OpenFile,
-    ranges::index_of,
+    ranges::{hull, index_of},
     sync::{crossbeam_channel, thread},
 };
 
@@ -226,10 +228,14 @@ impl OpenFile {
 
     /// What decides how blocks read now: the header, and what this client has written since; with
     /// the count of its writes.
-    fn view(&self, size: u64) -> (FileView, u64) {
+    fn view(&self, size: u64) -> (View, u64) {
         let generation = self.header().generation();
         let folios = self.folios();
-        (FileView { size, generation, holes: folios.holes() }, folios.writes())
+        let holes = folios.holes();
+        let grown = folios.grown_block().filter(|(block, _)| !holes.contains(block));
+        let allowed = grown.map_or(0..0, |(block, _)| block..block + 1);
+        let file = FileView { size, generation, holes: hull(&holes, &allowed) };
+        (View { file, holes, grown }, folios.writes())
     }
 
     pub(crate) fn read_blocks(
@@ -247,18 +253,20 @@ impl OpenFile {
         Ok(Stored { buffer, len })
     }
 
-    fn open_unit(&self, unit: &mut Unit<'_>, view: &FileView, stored: Stored, source: Source) {
+    fn open_unit(&self, unit: &mut Unit<'_>, view: &View, stored: Stored, source: Source) {
         let header = self.header();
-        let opened = header.content_key().open(view, unit.blocks.start, stored, unit.plain);
-        if let Some(damage) = opened.first_damage() {
-            unit.outcome = Outcome::Damaged(*damage);
+        let opened = header.content_key().open(&view.file, unit.blocks.start, stored, unit.plain);
+        let damage = opened.first_damage().copied();
+        if let Some(damage) = damage.or_else(|| view.first_too_short(&unit.blocks, &opened)) {
+            unit.plain.zeroize();
+            unit.outcome = Outcome::Damaged(damage);
             return;
         }
         let geometry = self.geometry();
         let verdicts = unit.blocks.clone().zip(opened.verdicts());
         let nonces: Vec<_> = verdicts
             .map(|(block, verdict)| {
-                let is_growing = is_longer(verdict, geometry, block, view.size);
+                let is_growing = is_longer(verdict, geometry, block, view.file.size);
                 opened.nonce(block).filter(|_| !is_growing)
             })
             .collect();
@@ -288,6 +296,38 @@ impl OpenFile {
                 folios.keep_copy(sealed, writes);
             }
         }
+    }
+}
+
+/// What decides how blocks read.
+struct View {
+    /// With all of what lies between the holes and the block that has grown allowed to be holes.
+    file: FileView,
+    /// What may really be holes.
+    holes: Range<u64>,
+    /// A block that may be stored so long only.
+    grown: Option<(u64, u64)>,
+}
+
+impl View {
+    /// The first block that is a hole, or shorter than it should be, where only the block that has
+    /// grown may be so, down to the length that is committed.
+    fn first_too_short(&self, blocks: &Range<u64>, opened: &Opened) -> Option<BlockDamage> {
+        let (grown, committed_len) = self.grown?;
+        let geometry = opened.geometry();
+        let too_short = |(block, verdict): (u64, &Verdict)| {
+            let len = match verdict {
+                Verdict::Opened { len, .. } => u64::from(*len),
+                _ => 0,
+            };
+            let least = match block == grown {
+                true => committed_len,
+                false => geometry.block_len(block, self.file.size),
+            };
+            let damaged = len < least && !self.holes.contains(&block);
+            damaged.then_some(BlockDamage { block, kind: DamageKind::Missing })
+        };
+        blocks.clone().zip(opened.verdicts()).find_map(too_short)
     }
 }
 

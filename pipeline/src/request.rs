@@ -35,7 +35,7 @@ use crate::{
     releaser::Releaser,
     retryer::{LastFailure, RetryLimits, RetryStep, Retryer},
     rmw::{Merge, Merged, Merger},
-    source::{Destinations, DirtyRun, PlainSlice, Writeback},
+    source::{Destinations, Next, PlainSlice, Writeback},
     spans::{Passed, Spans},
     stats::{RequestStats, StallClock},
     trace::TraceEvent,
@@ -140,8 +140,8 @@ pub enum Action {
 /// What a request asks of its surroundings. Nothing here may block.
 pub trait Host {
     /// The next dirty run at or behind block `from`; see
-    /// [`FolioSource`](crate::source::FolioSource::next_dirty).
-    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun>;
+    /// [`FolioSource`](crate::source::FolioSource::next_dirty). If later, [`Event::Wake`] follows.
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next;
     /// A buffer for one span; if there is none, [`Event::Wake`] follows when there is.
     fn take_buffer(&mut self) -> Option<Buffer>;
     /// Asks a stream's target what a subrequest that starts at `block` may carry; if later,
@@ -456,7 +456,8 @@ impl Request {
             && self.streams.iter().all(|stream| !stream.is_active() || stream.is_finished());
         if finished && self.spans.is_empty() {
             assert!(self.releaser.is_empty(), "every folio has been passed, one is still held");
-            self.finish(Ok(()), host);
+            let result = self.issuer.take_failure().map_or(Ok(()), Err);
+            self.finish(result, host);
         }
     }
 
@@ -514,9 +515,10 @@ impl Request {
         let state = self.issuer.state();
         for (index, stream) in self.streams.iter_mut().enumerate() {
             // A starved issuer can add nothing to what is under construction until a buffer comes
-            // home, and an idle stream will send none home: it gets what there is.
-            let starved_idle = state == IssuerState::Starved && stream.is_idle();
-            let finish = state == IssuerState::Finished || starved_idle;
+            // home, and an idle stream will send none home: it gets what there is. While the source
+            // has to wait, an idle stream may as well go on.
+            let held_up = matches!(state, IssuerState::Starved | IssuerState::Waiting);
+            let finish = state == IssuerState::Finished || (held_up && stream.is_idle());
             let mut prepared = Vec::new();
             let tracing = host.tracing();
             let stats = &mut self.stats.streams[index];

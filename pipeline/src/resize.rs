@@ -20,7 +20,8 @@ use crate::{
     config::READ_UNIT_BYTES,
     control::write_now,
     open_file::OpenFile,
-    passes::{HeldBack, PassKind},
+    pass::PassKind,
+    passes::HeldBack,
     ranges::index_of,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };

@@ -4,7 +4,7 @@
 //! links the rest. The issuer asks for runs of dirty blocks in ascending order, and each folio
 //! comes back exactly once: clean, or dirty again.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc, task::Waker};
 
 use sealback_crypto::Sealed;
 use sealback_stream::Expected;
@@ -17,9 +17,10 @@ use crate::Error;
 /// block on I/O nor call back into the engine.
 pub trait FolioSource: fmt::Debug + Send + Sync + 'static {
     /// The next run of blocks at or behind block `from` that a stream wants, of at most
-    /// `max_blocks`; `None` if there is none. From here on its folios are under writeback: what is
-    /// dirtied in them meanwhile belongs to the next pass.
-    fn next_dirty(&self, from: u64, max_blocks: u64) -> Option<DirtyRun>;
+    /// `max_blocks`. From here on its folios are under writeback: what is dirtied in them meanwhile
+    /// belongs to the next pass. A source that has to wait for the next one, for bytes of it that are
+    /// still being read, says so, and wakes `waker` when it is to be asked again.
+    fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next;
 
     /// Blocks have gone where they should, with these nonces: what a later partial change of one
     /// is to expect. Called before the folios are released. Does nothing unless overridden.
@@ -36,6 +37,20 @@ pub trait FolioSource: fmt::Debug + Send + Sync + 'static {
     /// A folio's writeback has ended: what was dirty when it was handed out is on the server, or
     /// is dirty again. Called once for each time a folio was handed out, in that order.
     fn end_writeback(&self, folio: u64, outcome: Writeback);
+}
+
+/// What a source has next.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// Blocks to be written.
+    Run(DirtyRun),
+    /// Not known yet.
+    Later,
+    /// Nothing more.
+    End,
+    /// Nothing more, and something that should have been there could not be had: what was handed out
+    /// goes its way, and then the request ends with this.
+    Failed(Error),
 }
 
 /// How a folio's writeback ended.

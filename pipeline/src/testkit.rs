@@ -5,7 +5,11 @@ use std::ops::Range;
 use sealback_crypto::{Geometry, Sealed};
 use sealback_stream::Expected;
 
-use crate::{folio::FolioPool, page_cache::Folios, source::DirtyRun};
+use crate::{
+    folio::FolioPool,
+    page_cache::{Folios, NextRun},
+    source::DirtyRun,
+};
 
 /// A file's folios, with memory without a limit.
 #[derive(Debug)]
@@ -92,8 +96,15 @@ impl PageCache {
 
     /// The next dirty run at or behind a block, as [`FolioSource`](crate::source::FolioSource) has
     /// it.
-    pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        self.folios.next_run(from..u64::MAX, max_blocks)
+    ///
+    /// # Errors
+    /// The block that comes next, which is to be filled in before this is asked again.
+    pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Result<Option<DirtyRun>, u64> {
+        match self.folios.next_run(from..u64::MAX, max_blocks) {
+            NextRun::Run(run) => Ok(Some(run)),
+            NextRun::Lacking(block) => Err(block),
+            NextRun::End => Ok(None),
+        }
     }
 
     /// As [`FolioSource::stored`](crate::source::FolioSource::stored).

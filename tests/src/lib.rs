@@ -2,6 +2,7 @@
 //!
 //! - [`simulator`]: the real request under a seeded schedule, watched by an oracle.
 //! - [`auditor`]: no nonce is ever sent twice with other bytes.
+//! - [`counter`]: which blocks were read and written, and reads that fail.
 //! - [`crash`]: a server that goes away at a chosen moment.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
 //! - [`interpose`]: what they have in common.
@@ -10,6 +11,7 @@
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
 
 pub mod auditor;
+pub mod counter;
 pub mod crash;
 pub mod gate;
 pub mod interpose;

@@ -17,7 +17,7 @@ use sealback::{
     RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
     rmw::Merge,
-    source::{DirtyRun, PlainSlice, Writeback},
+    source::{Next, PlainSlice, Writeback},
     testkit::PageCache,
     trace::TraceEvent,
 };
@@ -57,6 +57,7 @@ struct Copy {
 }
 
 enum UnderWay {
+    Fill(u64),
     Merge(Merge),
     Seal { span: u64, first_block: u64, plain: Vec<PlainSlice>, buffer: Buffer },
     Timer(Duration),
@@ -240,6 +241,10 @@ impl Life {
         assert!(!self.under_way.is_empty(), "nothing is under way, and the request is not done");
         let next = self.rng.usize(..self.under_way.len());
         match self.under_way.swap_remove(next) {
+            UnderWay::Fill(block) => {
+                self.fill_block(block);
+                self.hand(Event::Wake);
+            }
             UnderWay::Wake => self.hand(Event::Wake),
             UnderWay::Timer(at) => {
                 self.now = self.now.max(at);
@@ -395,8 +400,19 @@ impl Life {
 }
 
 impl Host for Life {
-    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        self.pages.next_dirty(from, max_blocks)
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        match self.pages.next_dirty(from, max_blocks) {
+            Ok(Some(run)) => Next::Run(run),
+            Ok(None) => Next::End,
+            Err(lacking) => {
+                let is_it =
+                    |one: &UnderWay| matches!(one, UnderWay::Fill(block) if *block == lacking);
+                if !self.under_way.iter().any(is_it) {
+                    self.under_way.push(UnderWay::Fill(lacking));
+                }
+                Next::Later
+            }
+        }
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {

@@ -324,7 +324,7 @@ impl World {
         match action {
             Action::Done(result) => {
                 self.met.failed += u64::from(result.is_err());
-                self.oracle.on_done(&result);
+                self.oracle.on_done(&result, self.plan.lacks);
             }
             Action::Issue { ticket, write } => {
                 let attempts = self.attempts.remove(&(ticket.stream, ticket.id));

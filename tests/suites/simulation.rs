@@ -41,6 +41,7 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
         ("cancelled requests", met.cancelled),
         ("refused credits", met.no_credit),
         ("starved issuers", met.starved),
+        ("sources that waited", met.waited),
         ("caches switched off", met.cache_off),
         ("failed requests", met.failed),
         ("redirtied folios", met.redirtied),
@@ -81,6 +82,7 @@ fn a_file_keeps_what_was_written_through_all_its_life() {
     for (what, times) in [
         ("writes", lived.writes),
         ("writes beside a writeback", lived.writes_meanwhile),
+        ("fills before sealing", lived.fills),
         ("expectations", lived.expectations),
         ("cuts", lived.cuts),
         ("punches", lived.punches),

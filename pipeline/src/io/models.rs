@@ -14,7 +14,7 @@ fn log(io: &IoThreads, log: &Log, entry: (usize, usize)) {
 #[test]
 fn jobs_of_one_thread_run_in_order_and_the_drop_waits_for_all_of_them() {
     explore(Timeouts::AtAnyTime, || {
-        let io = Arc::new(IoThreads::start(1, 1).unwrap());
+        let io = Arc::new(IoThreads::start(1, 1, 1).unwrap());
         let entries = Log::default();
         let senders = [0, 1].map(|sender| {
             let (io, entries) = (io.clone(), entries.clone());
@@ -34,7 +34,7 @@ fn jobs_of_one_thread_run_in_order_and_the_drop_waits_for_all_of_them() {
 #[test]
 fn whoever_drops_the_threads_may_be_one_of_them() {
     explore(Timeouts::AtAnyTime, || {
-        let io = Arc::new(IoThreads::start(1, 1).unwrap());
+        let io = Arc::new(IoThreads::start(1, 1, 1).unwrap());
         let (held, held_too) = (io.clone(), io.clone());
         io.control(move || drop(held));
         io.read_ahead(move || drop(held_too));
@@ -47,7 +47,7 @@ fn whoever_drops_the_threads_may_be_one_of_them() {
 #[test]
 fn the_timer_calls_each_wake_once_and_not_before_its_time() {
     explore(Timeouts::AtAnyTime, || {
-        let io = IoThreads::start(1, 0).unwrap();
+        let io = IoThreads::start(1, 0, 1).unwrap();
         let (sender, woken) = crossbeam_channel::unbounded();
         let sender = Arc::new(sender);
         for ms in [2, 1] {

@@ -18,6 +18,14 @@ impl Folios {
         self.size > self.committed
     }
 
+    /// The block that the committed file ends in, and how long it is there, if the file has grown
+    /// over it since: as long as nobody seals it anew it is stored no longer than that.
+    pub(crate) fn grown_block(&self) -> Option<(u64, u64)> {
+        let block = self.geometry.block_at(self.committed);
+        let len = self.committed - self.geometry.block_start(block);
+        (self.grows() && len > 0).then_some((block, len))
+    }
+
     /// The positions that may be on the server, from the first on (exclusive end).
     pub(crate) fn sent_to(&self) -> u64 {
         self.sent_to
@@ -220,10 +228,14 @@ impl Folios {
         self.stored.split_off(&n_blocks);
         self.uncommitted.split_off(&n_blocks);
         self.gaps.take(&(n_blocks..u64::MAX));
+        let last = self.geometry.block_at(size);
+        if last < n_blocks && self.geometry.block_start(last) >= self.sent_to {
+            // It may have been dirty from end to end, and is no more.
+            self.stored.entry(last).or_insert(Expected::Absent);
+        }
         self.sent_to = self.sent_to.min(size);
         self.holes.end = self.holes.end.min(n_blocks).max(self.holes.start);
         self.size = size;
-        let last = self.geometry.block_at(size);
         if last < n_blocks && size > self.sent_to {
             // What was written to it may all have been cut off.
             self.leave_short(last);

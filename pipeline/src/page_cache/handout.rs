@@ -12,6 +12,20 @@ use crate::{
     source::{Destinations, DirtyRun, FolioEnd, PartialBlock, PlainSlice, RunContent},
 };
 
+/// Folios that are looked at for each block that may be fetched ahead.
+const LOOK_AHEAD: usize = 4;
+
+/// What comes next of what is dirty.
+#[derive(Debug)]
+pub(crate) enum NextRun {
+    /// It is under writeback now.
+    Run(DirtyRun),
+    /// Something of this block has to be fetched first.
+    Lacking(u64),
+    /// Nothing.
+    End,
+}
+
 impl Folios {
     /// Keeps sealed bytes that came from the server for the cache, unless something was written
     /// since `writes` was read.
@@ -70,7 +84,7 @@ impl Folios {
     }
 
     /// Takes the next run of blocks that begins within `within`.
-    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> Option<DirtyRun> {
+    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> NextRun {
         // A gap that has opened since the pass began is closed before anything behind it is sent.
         let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
         let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
@@ -79,30 +93,68 @@ impl Folios {
         let copy = self.copies.range(within).next().map(|(start, _)| *start);
         match (dirty, copy) {
             (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
-                Some(self.take_dirty(blocks))
+                let ready = blocks.clone().find(|block| !self.is_ready(*block));
+                match ready {
+                    Some(lacking) if lacking == blocks.start => NextRun::Lacking(lacking),
+                    Some(lacking) => NextRun::Run(self.take_dirty(blocks.start..lacking)),
+                    None => NextRun::Run(self.take_dirty(blocks)),
+                }
             }
-            (_, Some(start)) => {
-                let sealed = self.take_copy(start)?;
-                let blocks = sealed.blocks();
-                let sealed = match blocks.start + max_blocks {
-                    limit if limit < blocks.end => {
-                        let rest = sealed.slice(limit..blocks.end);
-                        self.copied_bytes += rest.bytes().len() as u64;
-                        self.copies.insert(limit, rest);
-                        sealed.slice(blocks.start..limit)
-                    }
-                    _ => sealed,
-                };
-                Some(DirtyRun {
-                    blocks: sealed.blocks(),
-                    content: RunContent::Sealed(sealed),
-                    destinations: Destinations::CACHE,
-                    partial: Vec::new(),
-                    folios: Vec::new(),
-                })
-            }
-            (_, None) => None,
+            (_, Some(start)) => NextRun::Run(self.take_copies(start, max_blocks)),
+            (_, None) => NextRun::End,
         }
+    }
+
+    fn take_copies(&mut self, start: u64, max_blocks: u64) -> DirtyRun {
+        let sealed = self.take_copy(start).expect("looked at just now");
+        let blocks = sealed.blocks();
+        let sealed = match blocks.start + max_blocks {
+            limit if limit < blocks.end => {
+                let rest = sealed.slice(limit..blocks.end);
+                self.copied_bytes += rest.bytes().len() as u64;
+                self.copies.insert(limit, rest);
+                sealed.slice(blocks.start..limit)
+            }
+            _ => sealed,
+        };
+        DirtyRun {
+            blocks: sealed.blocks(),
+            content: RunContent::Sealed(sealed),
+            destinations: Destinations::CACHE,
+            partial: Vec::new(),
+            folios: Vec::new(),
+        }
+    }
+
+    /// Whether a dirty block can be sealed as it is: it is dirty from end to end, or all of it is
+    /// here, and what is to be expected of the server is known.
+    fn is_ready(&self, block: u64) -> bool {
+        let start = self.geometry.block_start(block);
+        let end = start + self.geometry.block_bytes();
+        self.is_dirty_throughout(&(start..end))
+            || self.missing(&(start..end.min(self.size))).is_empty()
+                && self.stored.contains_key(&block)
+    }
+
+    /// The first `max` dirty blocks of `within` that something has to be fetched for. Looks no
+    /// further than at a few folios.
+    pub(crate) fn lacking(&self, within: Range<u64>, max: usize) -> Vec<u64> {
+        let geometry = self.geometry;
+        let from = geometry.block_start(within.start);
+        let folios = self.folios.range(from / self.folio_bytes..).take(max * LOOK_AHEAD);
+        let dirty = folios.flat_map(|(_, folio)| folio.dirty.iter());
+        let mut lacking: Vec<u64> = Vec::new();
+        for dirty in dirty.filter(|dirty| dirty.end > from) {
+            for block in geometry.blocks_covering(dirty.start.max(from)..dirty.end) {
+                if block >= within.end || lacking.len() == max {
+                    return lacking;
+                }
+                if lacking.last() != Some(&block) && !self.is_ready(block) {
+                    lacking.push(block);
+                }
+            }
+        }
+        lacking
     }
 
     /// The first run of blocks with dirty bytes within `within`, that go the same way.
@@ -241,14 +293,9 @@ impl Folios {
     }
 
     fn is_dirty_throughout(&self, range: &Range<u64>) -> bool {
-        let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
-        let dirty: u64 = self
-            .folios
-            .range(touched)
-            .flat_map(|(_, folio)| folio.dirty.within(range))
-            .map(|dirty| dirty.end - dirty.start)
-            .sum();
-        dirty == range.end - range.start
+        self.parts(range).all(|(index, part)| {
+            self.folios.get(&index).is_some_and(|folio| folio.dirty.covers(&part))
+        })
     }
 
     /// What was written to a block here is dropped: it is what is stored. With nothing under

@@ -106,6 +106,16 @@ impl Life {
         }
     }
 
+    /// What a pass does before it seals a block that was written in part.
+    pub(super) fn fill_block(&mut self, block: u64) {
+        let start = self.geometry.block_start(block);
+        let end = self.pages.size().min(start + BLOCK);
+        if start < end {
+            self.fill(&(start..end));
+        }
+        self.lived.fills += 1;
+    }
+
     pub(super) fn read(&mut self) {
         let at = self.position().min(self.model.len());
         let end = (at + self.rng.usize(..20_000)).min(self.model.len());
@@ -139,13 +149,7 @@ impl Life {
         let block = self.geometry.block_at(size as u64);
         if block < n_blocks {
             // What was cut off must not stay in the last block.
-            for missing in self.pages.to_fill(&(size as u64 - 1..size as u64)) {
-                self.fill(&missing);
-            }
-            let last = size as u64 - 1..size as u64;
-            if !self.pages.read(&last, &mut [0]).is_empty() {
-                self.fill(&last);
-            }
+            self.fill_block(block);
             self.pages.dirty_again(block);
         }
         self.server.split_off(&n_blocks);

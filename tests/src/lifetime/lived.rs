@@ -9,6 +9,8 @@ pub struct Lived {
     pub writes: u64,
     /// Writes by the client while a writeback was under way.
     pub writes_meanwhile: u64,
+    /// Blocks that were filled in before they were sealed.
+    pub fills: u64,
     /// Blocks that were sent with an expectation.
     pub expectations: u64,
     /// Cuts.
@@ -37,6 +39,7 @@ impl Lived {
         self.steps += other.steps;
         self.writes += other.writes;
         self.writes_meanwhile += other.writes_meanwhile;
+        self.fills += other.fills;
         self.expectations += other.expectations;
         self.cuts += other.cuts;
         self.punches += other.punches;

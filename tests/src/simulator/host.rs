@@ -3,18 +3,26 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use sealback::{
+    Error,
     request::Host,
-    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent},
+    source::{Destinations, DirtyRun, FolioEnd, Next, PlainSlice, RunContent},
     trace::TraceEvent,
 };
 use sealback_crypto::Buffer;
 use sealback_stream::{Credit, Grant, Prepared};
 
-use super::{BLOCK, World, plain_block};
+use super::{BLOCK, UnderWay, World, plain_block};
 
 impl Host for World {
-    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Option<DirtyRun> {
-        let first = self.dirty.first()?.clone();
+    fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        if self.rng.u32(..1000) < self.plan.later {
+            self.met.waited += 1;
+            self.under_way.push(UnderWay::Wake);
+            return Next::Later;
+        }
+        let Some(first) = self.dirty.first().cloned() else {
+            return if self.plan.lacks { Next::Failed(Error::Closed) } else { Next::End };
+        };
         assert!(first.blocks.start >= from, "asked from {from}, {:?} was passed over", first);
         let mut run = first.blocks.start..first.blocks.start;
         let mut folios = Vec::new();
@@ -45,7 +53,7 @@ impl Host for World {
             RunContent::Plain(run.clone().map(plain).collect())
         };
         let (destinations, partial) = (first.destinations, Vec::new());
-        Some(DirtyRun { blocks: run, content, destinations, partial, folios })
+        Next::Run(DirtyRun { blocks: run, content, destinations, partial, folios })
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {

@@ -31,6 +31,8 @@ pub struct Met {
     pub no_credit: u64,
     /// Times the issuer found no buffer.
     pub starved: u64,
+    /// Times the source had to wait.
+    pub waited: u64,
     /// Caches that were switched off.
     pub cache_off: u64,
     /// Cache writes that were never answered.
@@ -62,6 +64,7 @@ impl Met {
         self.back_offs += other.back_offs;
         self.no_credit += other.no_credit;
         self.starved += other.starved;
+        self.waited += other.waited;
         self.cache_off += other.cache_off;
         self.hung += other.hung;
         self.cancelled += other.cancelled;

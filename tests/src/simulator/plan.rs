@@ -24,6 +24,10 @@ pub(super) struct Plan {
     pub(super) fatal: [u32; 2],
     pub(super) conflict: u32,
     pub(super) seal_failure: u32,
+    /// Of the times that the source is asked, those when it has to wait.
+    pub(super) later: u32,
+    /// The source has something that it cannot hand out.
+    pub(super) lacks: bool,
     pub(super) cancel: u32,
     /// Of the cache's writes, those that are never answered.
     pub(super) hang: u32,
@@ -58,6 +62,8 @@ impl Plan {
             fatal: [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20])],
             conflict: chance(rng, &[0, 0, 0, 0, 10]),
             seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
+            later: chance(rng, &[0, 0, 100, 500]),
+            lacks: rng.u32(..20) == 0,
             cancel: chance(rng, &[0, 0, 0, 0, 10]),
             hang: if may_hang { chance(rng, &[0, 0, 50]) } else { 0 },
             down: down_from..down_from + down_for,

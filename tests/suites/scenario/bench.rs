@@ -17,7 +17,7 @@ use std::{
 use sealback::{
     Error, RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
-    source::{Destinations, DirtyRun, FolioEnd, PlainSlice, RunContent, Writeback},
+    source::{Destinations, DirtyRun, FolioEnd, Next, PlainSlice, RunContent, Writeback},
     trace::TraceEvent,
 };
 use sealback_crypto::{
@@ -105,8 +105,10 @@ impl Source {
 }
 
 impl Host for Source {
-    fn next_dirty(&mut self, _from: u64, _max_blocks: u64) -> Option<DirtyRun> {
-        let (blocks, destinations) = self.setup.folios.get(self.next)?.clone();
+    fn next_dirty(&mut self, _from: u64, _max_blocks: u64) -> Next {
+        let Some((blocks, destinations)) = self.setup.folios.get(self.next).cloned() else {
+            return Next::End;
+        };
         let folio = self.next as u64;
         self.next += 1;
         let bytes = vec![
@@ -120,7 +122,7 @@ impl Host for Source {
             RunContent::Plain(vec![PlainSlice::new(Arc::new(bytes), 0..len)])
         };
         let folios = vec![FolioEnd { folio, end: blocks.end }];
-        Some(DirtyRun { blocks, content, destinations, partial: Vec::new(), folios })
+        Next::Run(DirtyRun { blocks, content, destinations, partial: Vec::new(), folios })
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod in_place;
 mod model;
+mod pages;
 mod races;
 mod stalled;
 mod stress;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use sealback::{source::DirtyRun, testkit::PageCache};
 use sealback_crypto::Geometry;
+use sealback_stream::Expected;
 
 use crate::bench::BLOCK;
 
@@ -51,9 +52,22 @@ impl Pages {
         self.dirty.extend(at..at + len);
     }
 
+    /// Fills a block that was written in part with what is stored.
+    fn fill(&mut self, block: u64) {
+        let start = self.geometry.block_start(block);
+        let end = self.pages.size().min(start + BLOCK);
+        self.pages.put(start, &vec![0; usize::try_from(end - start).unwrap()], false);
+        self.pages.set_stored(block, Expected::Absent);
+    }
+
     /// Takes the next run: all of it that is dirty, and something is.
     fn take(&mut self, from: u64, max_blocks: u64) -> Option<u64> {
-        let run = self.pages.next_dirty(from, max_blocks)?;
+        let run = loop {
+            match self.pages.next_dirty(from, max_blocks) {
+                Ok(run) => break run?,
+                Err(lacking) => self.fill(lacking),
+            }
+        };
         let steps = run.blocks.start * 4..run.blocks.end * 4;
         let taken: BTreeSet<_> = self.dirty.range(steps.clone()).copied().collect();
         assert!(!taken.is_empty(), "nothing is dirty in {:?}", run.blocks);

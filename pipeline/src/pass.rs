@@ -1,0 +1,151 @@
+//! One pass over a file's folios: which blocks it takes, and fetching ahead of it what they lack.
+//!
+//! A write into part of a block reads nothing. Before such a block is sealed its other bytes are
+//! fetched, a few blocks ahead of the issuer, which waits for those that come next. A block that cannot
+//! be had stays dirty; the pass takes all the others, and ends with the error.
+
+use std::{collections::BTreeSet, ops::Range, task::Waker};
+
+use sealback_crypto::Sealed;
+
+use crate::{
+    Error,
+    config::READ_UNIT_BYTES,
+    open_file::OpenFile,
+    page_cache::NextRun,
+    source::{FolioSource, Next, Writeback},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Blocks that are fetched ahead of a pass at once, at most.
+const MAX_FETCHES: usize = 16;
+
+/// Which blocks a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PassKind {
+    /// All but a last block that is not full yet: more of it is likely to come.
+    Background,
+    /// One block.
+    Block(u64),
+    /// All.
+    Sync,
+}
+
+/// One pass over a file's folios.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    file: Arc<OpenFile>,
+    kind: PassKind,
+    /// It may write behind the committed size.
+    grows: bool,
+    fetches: Arc<Mutex<Fetches>>,
+}
+
+/// Blocks that are being fetched for a pass.
+#[derive(Debug, Default)]
+struct Fetches {
+    under_way: BTreeSet<u64>,
+    /// Those that could not be had; the pass does without them.
+    given_up: BTreeSet<u64>,
+    first_error: Option<Error>,
+}
+
+impl Pass {
+    pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
+        Pass { file, kind, grows, fetches: Arc::default() }
+    }
+
+    fn fetches(&self) -> MutexGuard<'_, Fetches> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blocks from `from` on that it takes.
+    fn within(&self, from: u64) -> Range<u64> {
+        let folios = self.file.folios();
+        let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
+        let within = match self.kind {
+            PassKind::Background => from..folios.n_full_blocks().min(end),
+            PassKind::Block(block) => from.max(block)..block + 1,
+            PassKind::Sync => from..end,
+        };
+        within.start..within.end.max(within.start)
+    }
+
+    /// Has the next blocks of `within` that lack something fetched, on other threads.
+    fn fetch_ahead(&self, fetches: &mut Fetches, within: Range<u64>, waker: &Waker) {
+        let geometry = self.file.geometry();
+        // A block that is larger than a folio may need more memory than there is.
+        let unit_blocks = READ_UNIT_BYTES as u64 / geometry.block_bytes();
+        let max = MAX_FETCHES.min(usize::try_from(unit_blocks).unwrap_or(MAX_FETCHES)).max(1);
+        let lacking = self.file.folios().lacking(within, max);
+        for block in lacking {
+            if fetches.under_way.len() >= max {
+                break;
+            }
+            if fetches.given_up.contains(&block) || !fetches.under_way.insert(block) {
+                continue;
+            }
+            let (file, shared) = (self.file.clone(), self.fetches.clone());
+            let waker = waker.clone();
+            self.file.core.io.control(move || {
+                let fetched = file.fill_to_seal(block);
+                // The pass may end in here, and then nothing holds on to the file.
+                drop(file);
+                shared.lock().unwrap_or_else(PoisonError::into_inner).ended(block, fetched);
+                waker.wake();
+            });
+        }
+    }
+}
+
+impl Fetches {
+    fn ended(&mut self, block: u64, fetched: Result<(), Error>) {
+        self.under_way.remove(&block);
+        if let Err(error) = fetched {
+            self.given_up.insert(block);
+            self.first_error.get_or_insert(error);
+        }
+    }
+}
+
+impl FolioSource for Pass {
+    fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
+        let mut fetches = self.fetches();
+        let mut within = self.within(from);
+        loop {
+            let next = self.file.folios().next_run(within.clone(), max_blocks);
+            match next {
+                NextRun::Run(run) => {
+                    self.fetch_ahead(&mut fetches, run.blocks.end..within.end, waker);
+                    return Next::Run(run);
+                }
+                NextRun::Lacking(block) if fetches.given_up.contains(&block) => {
+                    within.start = block + 1;
+                }
+                NextRun::Lacking(block) => {
+                    self.fetch_ahead(&mut fetches, block..within.end, waker);
+                    return Next::Later;
+                }
+                NextRun::End => {
+                    return fetches.first_error.take().map_or(Next::End, Next::Failed);
+                }
+            }
+        }
+    }
+
+    fn stored(&self, sealed: &Sealed) {
+        self.file.folios().note_stored(sealed, self.file.is_draft());
+    }
+
+    fn merged(&self, block: u64, plain: &[u8]) {
+        self.file.folios().merged(block, plain, &self.file.core.folios);
+    }
+
+    fn end_writeback(&self, folio: u64, outcome: Writeback) {
+        let clean = matches!(outcome, Writeback::Clean);
+        if self.file.folios().end_writeback(folio, clean) {
+            // A writer may be waiting for a folio to become clean.
+            self.file.core.folios.notify();
+        }
+    }
+}

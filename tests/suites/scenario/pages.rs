@@ -1,0 +1,117 @@
+//! The page cache: what is read for a write, and when.
+
+use sealback::{Engine, Error, File};
+use sealback_stream::{MemoryOptions, MemoryServer};
+use sealback_tests::{
+    counter::{CountedServer, Counter},
+    reader::read_sealed,
+};
+
+use crate::support::{ROOT, config, create, engine, name, open, read_all, sample};
+
+const BLOCK: usize = 4096;
+
+fn counted() -> CountedServer<MemoryServer> {
+    CountedServer::new(MemoryServer::new(MemoryOptions::default()), Counter::default())
+}
+
+/// A file of `n_blocks` that was written, closed and opened again, with nothing in memory.
+fn cold(server: &CountedServer<MemoryServer>, n_blocks: usize) -> (Engine, File, Vec<u8>) {
+    let data = sample(n_blocks * BLOCK);
+    let file = create(&engine(), server, None, BLOCK as u64);
+    file.write_at(0, &data).unwrap();
+    file.close().unwrap();
+    let engine = Engine::new(config()).unwrap();
+    let file = open(&engine, server, None);
+    server.hook.take_read();
+    server.hook.take_written();
+    (engine, file, data)
+}
+
+fn stored(server: &CountedServer<MemoryServer>) -> Vec<u8> {
+    read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext
+}
+
+#[test]
+fn a_write_into_part_of_a_block_reads_nothing_until_it_is_written_back() {
+    let server = counted();
+    let (_engine, file, mut data) = cold(&server, 8);
+    for at in [0, 4095, 3 * BLOCK + 7, 8 * BLOCK - 1] {
+        file.write_at(at as u64, &[1]).unwrap();
+        data[at] = 1;
+    }
+    assert!(server.hook.take_read().is_empty(), "nothing is read for a write");
+    file.sync().unwrap();
+    let mut read = server.hook.take_read();
+    read.sort_by_key(|blocks| blocks.start);
+    assert_eq!(read, [0..1, 3..4, 7..8], "what the blocks lack, once");
+    assert!(stored(&server) == data && read_all(&file) == data);
+}
+
+#[test]
+fn a_block_that_is_written_piece_by_piece_is_never_read() {
+    let server = counted();
+    let (_engine, file, _) = cold(&server, 4);
+    for at in (0..4 * BLOCK).step_by(512) {
+        file.write_at(at as u64, &[7; 512]).unwrap();
+    }
+    file.sync().unwrap();
+    assert!(server.hook.take_read().is_empty());
+    assert!(stored(&server) == vec![7; 4 * BLOCK]);
+}
+
+#[test]
+fn an_append_reads_the_block_that_the_file_ends_in_and_nothing_else() {
+    let server = counted();
+    let engine = engine();
+    let file = create(&engine, &server, None, BLOCK as u64);
+    let mut data = sample(3 * BLOCK + 100);
+    file.write_at(0, &data).unwrap();
+    file.close().unwrap();
+    let file = open(&Engine::new(config()).unwrap(), &server, None);
+    server.hook.take_read();
+    file.write_at(file.size(), &[9; 3 * BLOCK]).unwrap();
+    assert!(server.hook.take_read().is_empty());
+    file.sync().unwrap();
+    // Once to see that nothing lies behind the end, and once for what is before it.
+    assert!(server.hook.take_read().iter().all(|blocks| *blocks == (3..4)));
+    data.extend([9; 3 * BLOCK]);
+    assert!(stored(&server) == data && read_all(&file) == data);
+}
+
+#[test]
+fn bytes_written_beside_bytes_that_are_not_here_are_read_together_with_them() {
+    let server = counted();
+    let (_engine, file, mut data) = cold(&server, 4);
+    file.write_at(5000, &[3; 50]).unwrap();
+    data[5000..5050].fill(3);
+    assert!(read_all(&file) == data);
+    let mut part = [0; 100];
+    assert_eq!(file.read_at(4980, &mut part).unwrap(), 100);
+    assert!(part[..] == data[4980..5080]);
+    file.sync().unwrap();
+    assert!(stored(&server) == data);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_fails_the_sync_and_all_others_are_written() {
+    let server = counted();
+    let (_engine, file, mut data) = cold(&server, 40);
+    server.hook.set_unreadable([5, 6, 30]);
+    for block in (0..40).step_by(5).chain([6]) {
+        file.write_at((block * BLOCK + 9) as u64, &[1, 2, 3]).unwrap();
+    }
+    let error = file.sync().unwrap_err();
+    assert!(matches!(error, Error::Unread { .. }), "{error:?}");
+    assert_eq!(file.dirty_bytes(), 9, "the blocks that cannot be read");
+    let mut written: Vec<u64> = server.hook.take_written().into_iter().flatten().collect();
+    written.sort_unstable();
+    assert_eq!(written, [0, 10, 15, 20, 25, 35]);
+    server.hook.set_unreadable([]);
+    file.sync().unwrap();
+    assert_eq!(file.dirty_bytes(), 0);
+    for block in (0..40).step_by(5).chain([6]) {
+        data[block * BLOCK + 9..][..3].copy_from_slice(&[1, 2, 3]);
+    }
+    assert!(stored(&server) == data);
+}
