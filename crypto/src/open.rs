@@ -21,6 +21,10 @@ use crate::geometry::{Geometry, PREFIX_BYTES};
 use crate::nonce::Nonce;
 use crate::sealed::Sealed;
 
+mod places;
+
+use places::Places;
+
 impl ContentKey {
     /// Opens what was stored for consecutive blocks from `first_block` on.
     ///
@@ -39,9 +43,25 @@ impl ContentKey {
         stored: Stored,
         plain: &mut [u8],
     ) -> Opened {
+        self.open_into(view, first_block, stored, vec![plain])
+    }
+
+    /// As [`open`](ContentKey::open), into slices that are filled one after the other. A block that
+    /// lies in one slice is opened where it is to be; one that crosses a border is copied.
+    ///
+    /// # Panics
+    /// As for [`open`](ContentKey::open).
+    pub fn open_into(
+        &self,
+        view: &FileView,
+        first_block: u64,
+        stored: Stored,
+        plain: Vec<&mut [u8]>,
+    ) -> Opened {
         let geometry = self.geometry();
         assert!(stored.len <= stored.buffer.len(), "no buffer holds so much");
-        let wanted = u64::try_from(plain.len()).expect("memory is shorter than 2^64 bytes");
+        let mut places = Places::new(plain, geometry.block_len_max());
+        let wanted = u64::try_from(places.left()).expect("memory is shorter than 2^64 bytes");
         let end = geometry
             .block_start(first_block)
             .checked_add(wanted)
@@ -49,14 +69,14 @@ impl ContentKey {
         assert!(end <= view.size, "what is read must lie within the file: {end} > {}", view.size);
         let mut opener =
             Opener { key: self, view, cipher: None, scratch: Zeroizing::new(Vec::new()) };
-        let verdicts = (first_block..)
-            .zip(plain.chunks_mut(geometry.block_len_max()))
-            .enumerate()
-            .map(|(index, (block, plain))| {
-                let stored = stored.block(geometry, index);
-                opener.open_block(block, stored, plain)
-            })
-            .collect();
+        let mut verdicts = Vec::with_capacity(places.left().div_ceil(geometry.block_len_max()));
+        for block in first_block.. {
+            if places.left() == 0 {
+                break;
+            }
+            let stored = stored.block(geometry, verdicts.len());
+            verdicts.push(places.next(|plain| opener.open_block(block, stored, plain)));
+        }
         Opened { verdicts, geometry, first_block, stored }
     }
 }

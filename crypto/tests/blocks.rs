@@ -396,3 +396,37 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn opening_into_slices_is_opening_into_one(
+        len in 1..5 * B,
+        borders in prop::collection::vec(0..5 * B, 0..6),
+        altered in prop::option::of(0usize..5),
+    ) {
+        let key = key(Engine::fastest());
+        let mut stored = seal(&key, 0, &text(len)).bytes().to_vec();
+        if let Some(byte) = altered.and_then(|block| stored.get_mut(block * (B + 48) + 50)) {
+            *byte ^= 1;
+        }
+        let view = view(len, 0..0);
+        let (expected, whole) = open(&key, &view, &stored);
+
+        let mut plain = vec![0xee; len];
+        let mut borders: Vec<_> = borders.into_iter().map(|at| at.min(len)).collect();
+        borders.sort_unstable();
+        let (mut slices, mut rest, mut at) = (Vec::new(), &mut plain[..], 0);
+        for border in borders {
+            let (slice, behind) = rest.split_at_mut(border - at);
+            slices.push(slice);
+            (rest, at) = (behind, border);
+        }
+        slices.push(rest);
+        let mut buffer = Buffer::unpooled(stored.len());
+        buffer.copy_from_slice(&stored);
+        let stored = Stored { len: stored.len(), buffer };
+        let opened = key.open_into(&view, 0, stored, slices);
+        prop_assert_eq!(opened.verdicts(), expected.verdicts());
+        prop_assert!(plain == whole);
+    }
+}

@@ -130,6 +130,30 @@ impl OpenFile {
         }
     }
 
+    /// Somebody opens the file once more, and has read this header: if it is a newer one, others have
+    /// written since, and what is clean here may be older.
+    pub(crate) fn met(&self, header: Header) {
+        let known = self.header();
+        // A cut is followed by whoever meets it with what he holds given back.
+        if header.generation() > known.generation() && header.cuts() == known.cuts() {
+            self.adopt(header);
+            self.folios().evict_all();
+        }
+    }
+
+    /// Goes on from what the server has now, in all that is not dirty.
+    pub(crate) fn revalidate(&self) -> Result<(), Error> {
+        let known = self.header();
+        let now = self.look_for_cut(&known)?;
+        if now.generation() > known.generation() {
+            self.adopt(now);
+        }
+        let mut folios = self.folios();
+        folios.forget_copies();
+        folios.evict_all();
+        Ok(())
+    }
+
     /// Reads the header as it is now; the file must be the same, and not older.
     pub(crate) fn reread_header(&self, known: &Header) -> Result<Header, Error> {
         let bytes = self.target.read_header().map_err(Error::server)?;

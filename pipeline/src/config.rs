@@ -19,7 +19,7 @@ const LARGEST_BLOCK: usize = MIB;
 pub struct Config {
     /// Which implementation of the cipher seals and opens; the fastest built in by default.
     pub cipher: Cipher,
-    /// Memory for folios, sealed buffers and reading ahead, in all; at least 8 MiB.
+    /// Memory for folios and for sealed buffers, in all; at least 8 MiB.
     pub memory_bytes: usize,
     /// Threads that seal and open; one for each core by default.
     pub threads: usize,
@@ -66,8 +66,8 @@ pub(crate) struct Shares {
     pub(crate) buffers: (usize, usize),
     /// Buffers for spans of one block that is larger than a span is meant to be.
     pub(crate) large_buffers: (usize, usize),
-    /// Units of reading.
-    pub(crate) n_read_units: usize,
+    /// Buffers for units of reading.
+    pub(crate) n_read_buffers: usize,
 }
 
 /// Plaintext read from a target in one go. Large enough that the calls cost little, small enough to
@@ -98,18 +98,18 @@ impl Config {
         }
     }
 
-    /// Half of the memory is for folios, a quarter for sealed spans, an eighth for reading. What is
-    /// not used is not resident: a pool takes its memory as it goes.
+    /// Five eighths of the memory are for folios, a quarter for sealed spans, an eighth for reading.
+    /// What is not used is not resident: a pool takes its memory as it goes.
     pub(crate) fn shares(&self) -> Shares {
         let buffers = |memory_bytes: usize, span_bytes: usize| {
             let buffer_bytes = span_bytes + span_bytes.div_ceil(4096) * PREFIX_BYTES;
             ((memory_bytes / buffer_bytes).max(2), buffer_bytes)
         };
         Shares {
-            n_folios: (self.memory_bytes / 2 / self.folio_bytes).max(4),
+            n_folios: (self.memory_bytes / 8 * 5 / self.folio_bytes).max(4),
             buffers: buffers(self.memory_bytes / 16 * 3, self.span_bytes),
             large_buffers: buffers(self.memory_bytes / 16, LARGEST_BLOCK),
-            n_read_units: (self.memory_bytes / 8 / READ_UNIT_BYTES).max(1),
+            n_read_buffers: (self.memory_bytes / 8 / READ_UNIT_BYTES).max(1),
         }
     }
 }

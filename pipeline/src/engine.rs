@@ -19,10 +19,14 @@ use crate::{
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
+    page_cache::CleanFolios,
     pass::PassKind,
     passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
-    sync::{Arc, Instant, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Instant, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     workers::Workers,
 };
 
@@ -90,14 +94,24 @@ pub(crate) struct Core {
     large_buffers: BufferPool,
     pub(crate) read_buffers: BufferPool,
     pub(crate) folios: FolioPool,
-    pub(crate) read_units: FolioPool,
+    /// Clean folios of all files, least recently used first.
+    pub(crate) clean: CleanFolios,
     pub(crate) io: IoThreads,
     started: Instant,
     active: Mutex<Vec<Arc<Driver>>>,
-    /// Files that are open: by id, and by which stored file it is, since files can be copied.
-    files: Mutex<HashMap<(FileId, u128), Weak<OpenFile>>>,
+    files: Mutex<Files>,
+    /// Files that were opened so far.
+    n_files: AtomicU64,
     stats: Mutex<RequestStats>,
     errors: Mutex<ErrorSeq>,
+}
+
+/// Files that are open.
+#[derive(Default)]
+struct Files {
+    /// By id, and by which stored file it is, since files can be copied.
+    by_key: HashMap<(FileId, u128), Weak<OpenFile>>,
+    by_number: HashMap<u64, Weak<OpenFile>>,
 }
 
 impl Engine {
@@ -108,7 +122,7 @@ impl Engine {
     /// started.
     pub fn new(config: Config) -> Result<Engine, Error> {
         config.check()?;
-        let Shares { n_folios, buffers, large_buffers, n_read_units } = config.shares();
+        let Shares { n_folios, buffers, large_buffers, n_read_buffers } = config.shares();
         let thread = |error| {
             Error::server(TargetError::new(
                 TargetErrorKind::Io,
@@ -135,9 +149,10 @@ impl Engine {
                 workers,
                 buffers: pool(buffers),
                 large_buffers: pool(large_buffers),
-                read_buffers: BufferPool::new(n_read_units, unit_bytes),
+                read_buffers: BufferPool::new(n_read_buffers, unit_bytes),
                 folios: FolioPool::new(n_folios, config.folio_bytes),
-                read_units: FolioPool::new(n_read_units, READ_UNIT_BYTES),
+                clean: CleanFolios::new(),
+                n_files: AtomicU64::new(0),
                 io,
                 started: Instant::now(),
                 active: Mutex::default(),
@@ -203,14 +218,19 @@ impl Engine {
         header: Header,
     ) -> Arc<OpenFile> {
         let key = (header.file_id(), target.identity());
-        let mut files = self.core.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = files.get(&key).and_then(Weak::upgrade);
-        let file = open.unwrap_or_else(|| {
-            let file = OpenFile::new(self.core.clone(), target, header);
-            files.retain(|_, file| file.strong_count() > 0);
-            files.insert(key, Arc::downgrade(&file));
+        let mut files = self.core.files();
+        let open = files.by_key.get(&key).and_then(Weak::upgrade);
+        let file = if let Some(file) = open {
+            drop(files);
+            file.met(header);
             file
-        });
+        } else {
+            let file = OpenFile::new(self.core.clone(), target, header);
+            files.by_key.insert(key, Arc::downgrade(&file));
+            files.by_number.insert(file.number(), Arc::downgrade(&file));
+            drop(files);
+            file
+        };
         if let Some(cache) = place.cache {
             file.attach(cache);
         }
@@ -308,9 +328,36 @@ impl Core {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
-    /// Gives up the memory of a clean folio of any file. Returns whether there was one.
-    pub(crate) fn evict_anywhere(&self) -> bool {
-        self.open_files().iter().any(|file| file.evict())
+    /// Gives up the memory of the clean folio of any file that was used least recently. Returns
+    /// whether there was one.
+    pub(crate) fn evict(&self) -> bool {
+        while let Some((number, folio)) = self.clean.pop() {
+            let file = self.files().by_number.get(&number).and_then(Weak::upgrade);
+            if file.is_some_and(|file| file.folios().evict(folio)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A number that no file of this engine has had.
+    pub(crate) fn next_file_number(&self) -> u64 {
+        self.n_files.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The last handle of a file has been dropped.
+    pub(crate) fn closed(&self, file: &OpenFile) {
+        let key = (file.header().file_id(), file.target.identity());
+        let mut files = self.files();
+        files.by_number.remove(&file.number());
+        // Somebody may have opened it again.
+        if files.by_key.get(&key).is_some_and(|file| file.strong_count() == 0) {
+            files.by_key.remove(&key);
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a writeback of every file that has something dirty and is not being written back:
@@ -330,8 +377,7 @@ impl Core {
     }
 
     fn open_files(&self) -> Vec<Arc<OpenFile>> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.values().filter_map(Weak::upgrade).collect()
+        self.files().by_key.values().filter_map(Weak::upgrade).collect()
     }
 }
 

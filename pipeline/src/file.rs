@@ -160,15 +160,27 @@ impl File {
     /// [`Error::Damaged`] names a block that is not what was written, and no byte of it is in
     /// `to`; [`Error::Server`] if the server does not answer.
     pub fn read_at(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
-        let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.following_cuts(|| {
-            let rest = self.size().saturating_sub(position);
-            let len = usize::try_from(rest).unwrap_or(usize::MAX).min(to.len());
-            match len {
-                0 => Ok(0),
-                _ => readahead.read(&self.file, position, &mut to[..len]),
-            }
-        })
+        let size = self.size();
+        let end = position.saturating_add(to.len() as u64).min(size);
+        if position < end {
+            let most = self.file.core.config.readahead_bytes as u64;
+            let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
+            let ahead = readahead.note(&(position..end), most, size);
+            drop(readahead);
+            self.file.read_ahead(ahead);
+        }
+        self.file.following_cuts(|| self.file.read(position, to))
+    }
+
+    /// Looks whether others have committed changes or cut the file, and forgets what is here and not
+    /// dirty: what is read from now on is what the server has now. Opening a file does so, too, if
+    /// others have committed since. In between, what others have changed is noticed where it is met:
+    /// by a write of the same block, a commit, or a read of what is not in memory.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if the server does not answer.
+    pub fn revalidate(&self) -> Result<(), Error> {
+        self.file.following_cuts(|| self.file.revalidate())
     }
 
     /// Whether a sync tells, with [`Error::Conflict`], of whole blocks that were overwritten here and

@@ -55,6 +55,7 @@ mod driver;
 mod engine;
 mod error;
 mod file;
+mod fill;
 mod folio;
 mod growth;
 mod io;

@@ -6,8 +6,7 @@
 use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Geometry, Header, MAX_FILE_BYTES};
-use sealback_stream::{Cache, CacheFile, Expected, Target};
-use zeroize::Zeroizing;
+use sealback_stream::{Cache, CacheFile, Target};
 
 use crate::{
     Error,
@@ -19,7 +18,7 @@ use crate::{
     ranges::index_of,
     resize::Sizes,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -35,6 +34,10 @@ pub(crate) struct OpenFile {
     draft: AtomicBool,
     pub(crate) passes: Passes,
     pub(crate) sizes: Sizes,
+    /// Somebody has fetched blocks, or failed to.
+    pub(crate) fetched: Condvar,
+    /// Its number among the files of the engine.
+    number: u64,
     /// Held over a commit, so that commits of one client follow one another.
     pub(crate) commit: Mutex<()>,
 }
@@ -43,7 +46,9 @@ impl OpenFile {
     pub(crate) fn new(core: Arc<Core>, target: Arc<dyn Target>, header: Header) -> Arc<OpenFile> {
         let view = header.view();
         let folio_bytes = core.folios.folio_bytes();
-        let folios = Folios::new(header.geometry(), folio_bytes, view.size, view.holes);
+        let number = core.next_file_number();
+        let clean = core.clean.of_file(number);
+        let folios = Folios::new(header.geometry(), folio_bytes, view.size, view.holes, clean);
         Arc::new(OpenFile {
             core,
             target,
@@ -54,12 +59,19 @@ impl OpenFile {
             draft: AtomicBool::new(false),
             passes: Passes::default(),
             sizes: Sizes::default(),
+            fetched: Condvar::new(),
+            number,
             commit: Mutex::new(()),
         })
     }
 
     pub(crate) fn header(&self) -> Header {
         self.header.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its number among the files of the engine.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// How the file is cut into blocks.
@@ -224,76 +236,6 @@ impl OpenFile {
         }
     }
 
-    /// Reads what the server has of `range`, and puts it into the folios where they have nothing
-    /// newer; not at all if something of it was evicted meanwhile, since that may be newer.
-    pub(crate) fn fill(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
-        let memory = self.memory_to_fill(range)?;
-        self.fill_into(range, memory)
-    }
-
-    /// The same for a block that is to be written back. Waits for no memory: writeback makes it.
-    pub(crate) fn fill_to_seal(&self, block: u64) -> Result<(), Error> {
-        let start = self.geometry.block_start(block);
-        let range = start..self.folios().size().min(start + self.geometry.block_bytes());
-        if range.is_empty() {
-            return Ok(());
-        }
-        let n_folios = self.folios().n_without_memory(&range);
-        let memory = (0..n_folios).map(|_| self.core.folios.try_take()).map_while(|folio| folio);
-        self.fill_into(&range, memory.collect())
-    }
-
-    fn fill_into(&self, range: &Range<u64>, mut memory: Vec<FolioBytes>) -> Result<(), Error> {
-        let blocks = self.geometry.blocks_covering(range.clone());
-        let (fetch, size) = {
-            let mut folios = self.folios();
-            (folios.begin_fetch(blocks.clone()), folios.size())
-        };
-        let start = self.geometry.block_start(blocks.start);
-        let end = self.geometry.block_start(blocks.end).min(size);
-        let mut plain = Zeroizing::new(vec![0; index_of(end - start)]);
-        let fetched = self.fetch(start..end, &mut plain, size);
-        let mut folios = self.folios();
-        let current = folios.end_fetch(fetch);
-        let nonces = fetched?;
-        if !current {
-            return Ok(());
-        }
-        let mut at = range.start;
-        while at < range.end {
-            let (folio, positions) = folios.folio_at(at);
-            let part = at..positions.end.min(range.end);
-            let data = &plain[index_of(part.start - start)..index_of(part.end - start)];
-            let mut fresh = None;
-            if !folios.has(folio) || folios.is_shared(folio) {
-                let over_budget = || self.core.folios.take_over_budget();
-                fresh = Some(memory.pop().unwrap_or_else(over_budget));
-            }
-            folios.put(part.start, data, false, &mut fresh);
-            memory.extend(fresh);
-            at = part.end;
-        }
-        for (block, nonce) in blocks.zip(nonces) {
-            folios.set_stored(block, nonce.map_or(Expected::Absent, Expected::Nonce));
-        }
-        Ok(())
-    }
-
-    /// Memory for the folios of `range` that have none. Waits for the first only: who waits for
-    /// memory holds none that others wait for.
-    fn memory_to_fill(self: &Arc<Self>, range: &Range<u64>) -> Result<Vec<FolioBytes>, Error> {
-        let n_folios = self.folios().n_without_memory(range);
-        let mut memory = Vec::new();
-        if n_folios > 0 {
-            memory.push(self.folio_memory()?);
-        }
-        while memory.len() < n_folios {
-            let free = self.core.folios.try_take();
-            memory.push(free.unwrap_or_else(|| self.core.folios.take_over_budget()));
-        }
-        Ok(memory)
-    }
-
     /// Memory for a folio: from the budget, from a clean folio, or, when writeback has made some.
     pub(crate) fn folio_memory(self: &Arc<Self>) -> Result<FolioBytes, Error> {
         let seen = self.core.errors().number;
@@ -302,7 +244,7 @@ impl OpenFile {
             if let Some(folio) = self.core.folios.try_take() {
                 return Ok(folio);
             }
-            if self.evict() || self.core.evict_anywhere() {
+            if self.core.evict() {
                 continue;
             }
             if self.passes.are_held_back() {
@@ -320,8 +262,22 @@ impl OpenFile {
         }
     }
 
-    pub(crate) fn evict(&self) -> bool {
-        self.folios().evict()
+    /// Memory for `n` folios, from the budget or from clean folios; none if it is not to be had
+    /// without waiting.
+    pub(crate) fn spare_memory(&self, n: usize) -> Option<Vec<FolioBytes>> {
+        let spare = || loop {
+            let folio = self.core.folios.try_take();
+            if folio.is_some() || !self.core.evict() {
+                return folio;
+            }
+        };
+        (0..n).map(|_| spare()).collect()
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.core.closed(self);
     }
 }
 

@@ -17,14 +17,18 @@ use std::{
 use sealback_crypto::{Geometry, Nonce, Sealed};
 use sealback_stream::Expected;
 
+use zeroize::Zeroizing;
+
 use crate::{
-    folio::FolioBytes,
+    folio::{FolioBytes, FolioPool},
     ranges::{RangeSet, index_of},
 };
 
+mod clean;
 mod extent;
 mod handout;
 
+pub(crate) use clean::{CleanFolios, CleanFoliosOf};
 pub(crate) use handout::NextRun;
 
 #[derive(Debug)]
@@ -65,8 +69,8 @@ pub(crate) struct Folios {
     /// Blocks that may be holes, or shorter than they should be; a hull.
     holes: Range<u64>,
     folios: BTreeMap<u64, Folio>,
-    /// Folios in the order in which they became clean; some may be dirty again.
-    clean: VecDeque<u64>,
+    /// Those that are clean, among all files'.
+    clean: CleanFoliosOf,
     /// The size that the header has.
     committed: u64,
     /// Positions from this one on were never sent to the server.
@@ -109,6 +113,7 @@ impl Folios {
         folio_bytes: usize,
         size: u64,
         holes: Range<u64>,
+        clean: CleanFoliosOf,
     ) -> Folios {
         Folios {
             geometry,
@@ -120,7 +125,7 @@ impl Folios {
             gaps: RangeSet::default(),
             uncommitted: BTreeMap::new(),
             folios: BTreeMap::new(),
-            clean: VecDeque::new(),
+            clean,
             stored: BTreeMap::new(),
             copies: BTreeMap::new(),
             copied_bytes: 0,
@@ -264,6 +269,7 @@ impl Folios {
         }
         let first = range.start / self.folio_bytes;
         let last = (range.end - 1) / self.folio_bytes;
+        self.clean.used(self.folios.range(first..=last).map(|(index, _)| *index));
         for (index, folio) in self.folios.range(first..=last) {
             let base = index * self.folio_bytes;
             for held in folio.valid.iter() {
@@ -314,7 +320,7 @@ impl Folios {
             self.dirty_bytes += folio.dirty.len() - before;
             self.dirtied(&range);
         } else if folio.is_clean() {
-            self.clean.push_back(index);
+            self.clean.push(index);
         }
     }
 
@@ -384,32 +390,89 @@ impl Folios {
         }
     }
 
-    /// Gives up the memory of the folio that has been clean for longest, with that of all others of
-    /// its blocks. Returns whether there was one.
-    pub(crate) fn evict(&mut self) -> bool {
-        for _ in 0..self.clean.len() {
-            let Some(index) = self.clean.pop_front() else { break };
-            let group = self.block_mates(index);
-            match self.folios.get(&index) {
-                Some(folio) if folio.is_clean() => {}
-                _ => continue,
-            }
-            if self.folios.range(group.clone()).any(|(_, folio)| !folio.is_clean()) {
-                self.clean.push_back(index);
-                continue;
-            }
-            let start = group.start * self.folio_bytes;
-            let blocks = self.geometry.blocks_covering(start..group.end * self.folio_bytes);
-            for folio in group {
-                self.folios.remove(&folio);
-            }
-            self.outdate_fetches(&blocks);
-            for block in blocks {
-                self.stored.remove(&block);
-            }
-            return true;
+    /// Gives up the memory of a folio, with that of all others of its blocks, if they are clean.
+    /// Returns whether it did.
+    pub(crate) fn evict(&mut self, index: u64) -> bool {
+        let group = self.block_mates(index);
+        let mut mates = self.folios.range(group.clone());
+        if !self.has(index) || mates.any(|(_, folio)| !folio.is_clean()) {
+            return false;
         }
-        false
+        let start = group.start * self.folio_bytes;
+        let blocks = self.geometry.blocks_covering(start..group.end * self.folio_bytes);
+        for folio in group {
+            self.folios.remove(&folio);
+        }
+        self.outdate_fetches(&blocks);
+        for block in blocks {
+            self.stored.remove(&block);
+        }
+        true
+    }
+
+    /// Gives up all that is clean.
+    pub(crate) fn evict_all(&mut self) {
+        let all: Vec<u64> = self.folios.keys().copied().collect();
+        for folio in all {
+            self.evict(folio);
+        }
+    }
+
+    /// A folio has become clean, and those that it kept in memory may go with it.
+    fn became_clean(&self, index: u64) {
+        let mates = self.folios.range(self.block_mates(index));
+        for (mate, _) in mates.filter(|(_, folio)| folio.is_clean()) {
+            self.clean.push(*mate);
+        }
+    }
+
+    /// Takes in a piece of what was fetched, where nothing newer is here.
+    pub(crate) fn take_in(&mut self, piece: Piece, pool: &FolioPool) {
+        let Piece { range, room } = piece;
+        let (index, positions) = self.folio_at(range.start);
+        match room {
+            Room::Folio(bytes) if !self.has(index) => {
+                let mut valid = RangeSet::default();
+                valid.insert(range);
+                let (dirty, handed_out) = (RangeSet::default(), VecDeque::new());
+                self.folios
+                    .insert(index, Folio { bytes: Arc::new(bytes), valid, dirty, handed_out });
+                self.clean.push(index);
+            }
+            room => {
+                let data = match &room {
+                    Room::Folio(bytes) => {
+                        let from = index_of(range.start - positions.start);
+                        &bytes.as_ref()[from..][..index_of(range.end - range.start)]
+                    }
+                    Room::Scratch(bytes) => bytes,
+                };
+                let needs_memory = !self.has(index) || self.is_shared(index);
+                let mut memory = needs_memory.then(|| pool.take_over_budget());
+                self.put(range.start, data, false, &mut memory);
+            }
+        }
+    }
+
+    /// The pieces, one for each folio, that `range` is fetched in. `memory` is for folios that have
+    /// none.
+    pub(crate) fn pieces(&self, range: &Range<u64>, mut memory: Vec<FolioBytes>) -> Vec<Piece> {
+        let parts = self.parts(range);
+        let piece = |(index, range): (u64, Range<u64>)| {
+            let fresh = (!self.has(index)).then(|| memory.pop()).flatten();
+            let scratch =
+                || Room::Scratch(Zeroizing::new(vec![0; index_of(range.end - range.start)]));
+            let room = fresh.map_or_else(scratch, Room::Folio);
+            Piece { range, room }
+        };
+        parts.map(piece).collect()
+    }
+
+    /// Whether somebody is fetching any of these blocks, and may be waited for.
+    pub(crate) fn is_fetching(&self, blocks: &Range<u64>) -> bool {
+        self.fetches.iter().any(|fetch| {
+            !fetch.stale && fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end
+        })
     }
 
     /// The folios that lie in the same block as one: what is known to be stored for the block goes
@@ -418,5 +481,40 @@ impl Folios {
         let per_block = (self.geometry.block_bytes() / self.folio_bytes).max(1);
         let first = index / per_block * per_block;
         first..first + per_block
+    }
+}
+
+impl Drop for Folios {
+    fn drop(&mut self) {
+        self.clean.remove(self.folios.keys().copied());
+    }
+}
+
+/// What is fetched for one folio.
+pub(crate) struct Piece {
+    /// Positions in the file.
+    pub(crate) range: Range<u64>,
+    room: Room,
+}
+
+/// Where it goes.
+enum Room {
+    /// A new folio's memory, where it lies in the folio.
+    Folio(FolioBytes),
+    /// To be copied.
+    Scratch(Zeroizing<Vec<u8>>),
+}
+
+impl Piece {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        let len = index_of(self.range.end - self.range.start);
+        match &mut self.room {
+            Room::Folio(bytes) => {
+                let bytes = bytes.as_mut_slice();
+                let from = index_of(self.range.start % bytes.len() as u64);
+                &mut bytes[from..from + len]
+            }
+            Room::Scratch(bytes) => bytes,
+        }
     }
 }

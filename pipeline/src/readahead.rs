@@ -1,142 +1,107 @@
-//! Reads ahead of a handle that reads one byte after the other.
+//! Reads ahead of a handle that reads one byte after the other, into the page cache.
 //!
-//! What was read ahead is good as long as nothing was written to the file since it was asked for;
-//! it is plaintext, and wiped when it is dropped.
+//! The window begins small and doubles as long as reads follow one another; a read elsewhere closes it,
+//! so that random reads fetch what they ask for and nothing else. The next stretch is asked for when
+//! half of the window has been read. What is read ahead are folios like all others: there is one copy,
+//! and it is as fresh as they are.
 
-use std::{collections::VecDeque, ops::Range};
+use std::ops::Range;
 
-use crate::{
-    Error,
-    config::READ_UNIT_BYTES,
-    folio::FolioBytes,
-    open_file::OpenFile,
-    ranges::index_of,
-    sync::{Arc, Condvar, Mutex, PoisonError, thread},
-};
+use crate::{config::READ_UNIT_BYTES, open_file::OpenFile, sync::Arc};
 
 const UNIT: u64 = READ_UNIT_BYTES as u64;
+const FIRST_WINDOW: u64 = 128 << 10;
 
 /// One handle's reading ahead.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead {
     /// Where the last read ended: one that begins there is sequential.
     next: u64,
-    units: VecDeque<Unit>,
-}
-
-#[derive(Debug)]
-struct Unit {
-    range: Range<u64>,
-    writes: u64,
-    slot: Arc<Slot>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    outcome: Mutex<Option<Result<FolioBytes, Error>>>,
-    ready: Condvar,
+    /// How far ahead the next stretch reaches; 0 if reads do not follow one another.
+    window: u64,
+    /// All before this has been asked for.
+    asked_to: u64,
 }
 
 impl Readahead {
-    /// Reads at `position` into `to`; returns how many bytes there were, as
-    /// [`OpenFile::read`] does.
-    pub(crate) fn read(
-        &mut self,
-        file: &Arc<OpenFile>,
-        position: u64,
-        to: &mut [u8],
-    ) -> Result<usize, Error> {
-        let end = position + to.len() as u64;
-        if position != self.next {
-            self.units.clear();
-        } else {
-            self.ask(file, position, end);
+    /// Notes a read, and returns what is to be fetched ahead of it, at most `most` bytes.
+    pub(crate) fn note(&mut self, read: &Range<u64>, most: u64, size: u64) -> Range<u64> {
+        let sequential = read.start == self.next;
+        self.next = read.end;
+        if !sequential || most == 0 {
+            (self.window, self.asked_to) = (0, 0);
+            return read.end..read.end;
         }
-        self.next = end;
-        let mut at = position;
-        while at < end {
-            let offset = index_of(at - position);
-            let rest = &mut to[offset..];
-            at += match self.take(file, at, rest)? {
-                0 => {
-                    let read = file.read(at, rest)?;
-                    if read < rest.len() {
-                        return Ok(offset + read);
-                    }
-                    read as u64
-                }
-                taken => taken as u64,
-            };
+        let ahead = self.asked_to.saturating_sub(read.end);
+        if self.window > 0 && ahead > self.window / 2 {
+            return read.end..read.end;
         }
-        Ok(to.len())
+        let least = FIRST_WINDOW.max((read.end - read.start).saturating_mul(2));
+        self.window = self.window.saturating_mul(2).max(least).min(most);
+        let from = self.asked_to.max(read.end);
+        self.asked_to = read.end.saturating_add(self.window).min(size).max(from);
+        from..self.asked_to
     }
+}
 
-    /// Asks for the units behind `position`, as far ahead of `end` as is configured, on other
-    /// threads.
-    fn ask(&mut self, file: &Arc<OpenFile>, position: u64, end: u64) {
-        let (size, writes) = {
-            let folios = file.folios();
-            (folios.size(), folios.writes())
-        };
-        self.units.retain(|unit| unit.range.end > position && unit.writes == writes);
-        let ahead = file.core.config.readahead_bytes as u64;
-        let last = end.saturating_add(ahead).min(size);
-        let mut start = self.units.back().map_or(end / UNIT * UNIT, |unit| unit.range.end);
-        while start < last && ahead > 0 {
-            let Some(mut memory) = file.core.read_units.try_take() else { break };
-            let range = start..(start + UNIT).min(size);
-            let slot = Arc::new(Slot::default());
-            self.units.push_back(Unit { range: range.clone(), writes, slot: slot.clone() });
-            start = range.end;
+impl OpenFile {
+    /// Has a range fetched on other threads, a unit at a time.
+    pub(crate) fn read_ahead(self: &Arc<Self>, range: Range<u64>) {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min((start / UNIT + 1) * UNIT);
+            let unit = start..end;
+            start = end;
             // A file that is closed meanwhile is not kept open by what nobody will read.
-            let weak = Arc::downgrade(file);
-            file.core.io.read_ahead(move || {
-                let slot = Answering(slot);
-                let outcome = weak.upgrade().ok_or(Error::Closed).and_then(|file| {
-                    let to = &mut memory.as_mut_slice()[..index_of(range.end - range.start)];
-                    file.read(range.start, to)
-                });
-                // If there was less, the file was cut, and what was read ahead is not used.
-                slot.0.set(outcome.map(|_read| memory));
+            let weak = Arc::downgrade(self);
+            self.core.io.read_ahead(move || {
+                if let Some(file) = weak.upgrade() {
+                    file.fill_ahead(&unit);
+                }
             });
         }
     }
-
-    /// Copies what was read ahead at `position`, if it is still good; returns how many bytes.
-    fn take(&mut self, file: &Arc<OpenFile>, position: u64, to: &mut [u8]) -> Result<usize, Error> {
-        let Some(unit) = self.units.iter().find(|unit| unit.range.contains(&position)) else {
-            return Ok(0);
-        };
-        let mut outcome = unit.slot.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        while outcome.is_none() {
-            outcome = unit.slot.ready.wait(outcome).unwrap_or_else(PoisonError::into_inner);
-        }
-        // A failed unit, or one from before a write, is read again at the place itself.
-        let Some(Ok(bytes)) = &*outcome else { return Ok(0) };
-        if file.folios().writes() != unit.writes {
-            return Ok(0);
-        }
-        let from = index_of(position - unit.range.start);
-        let len = index_of(unit.range.end - position).min(to.len());
-        to[..len].copy_from_slice(&bytes.as_ref()[from..from + len]);
-        Ok(len)
-    }
 }
 
-/// Answers even if the read panics: somebody may be waiting.
-struct Answering(Arc<Slot>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.set(Err(Error::Closed));
+    const SIZE: u64 = 1 << 30;
+    const MOST: u64 = 4 << 20;
+
+    #[test]
+    fn the_window_doubles_as_long_as_reads_follow_one_another() {
+        let (mut readahead, mut ahead, mut asked) = (Readahead::default(), Vec::new(), 0);
+        for at in (0..64 << 20).step_by(64 << 10) {
+            let range = readahead.note(&(at..at + (64 << 10)), MOST, SIZE);
+            if !range.is_empty() {
+                assert_eq!(
+                    range.start,
+                    asked.max(at + (64 << 10)),
+                    "nothing twice, nothing left out"
+                );
+                asked = range.end;
+                ahead.push((asked - at - (64 << 10)) >> 10);
+            }
+        }
+        assert_eq!(ahead[..7], [128, 256, 512, 1024, 2048, 4096, 4096]);
+    }
+
+    #[test]
+    fn random_reads_ask_for_nothing_ahead() {
+        let mut readahead = Readahead::default();
+        for at in [700, 3, 900, 20, 100_000, 5] {
+            let at = at * 4096;
+            assert!(readahead.note(&(at..at + 4096), MOST, SIZE).is_empty());
         }
     }
-}
 
-impl Slot {
-    fn set(&self, outcome: Result<FolioBytes, Error>) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.ready.notify_all();
+    #[test]
+    fn nothing_is_asked_for_behind_the_end_or_with_no_window_allowed() {
+        let mut readahead = Readahead::default();
+        assert_eq!(readahead.note(&(0..4096), MOST, 10_000), 4096..10_000);
+        assert!(readahead.note(&(4096..8192), MOST, 10_000).is_empty());
+        assert!(Readahead::default().note(&(0..4096), 0, SIZE).is_empty());
     }
 }

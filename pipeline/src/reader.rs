@@ -1,10 +1,10 @@
-//! Reading: folios first, then the cache, then the server for what the cache lacks or has damaged.
+//! Reading what is stored: from the cache, then from the server what the cache lacks or has damaged.
 //!
 //! Stored bytes are read on the caller's thread, a unit at a time, while the crypto pool opens the
 //! units before. A damaged block is read again, a bounded number of times, before it is
 //! reported: somebody else may be writing it.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use sealback_crypto::{
     BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Stored, Verdict,
@@ -29,13 +29,34 @@ const MAX_FRESH_STARTS: u32 = 64;
 /// The pause before the third of these reads; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// Units read in one go: bounds the memory of a large read.
-const UNITS_AT_ONCE: usize = 8;
+pub(crate) const UNITS_AT_ONCE: usize = 8;
 
 /// A run of blocks that is read and opened in one go.
 struct Unit<'a> {
     blocks: Range<u64>,
-    plain: &'a mut [u8],
+    /// Where it goes, one slice after the other.
+    plain: Vec<&'a mut [u8]>,
     outcome: Outcome,
+}
+
+/// Slices that are filled one after the other.
+struct Slices<'a>(VecDeque<&'a mut [u8]>);
+
+impl<'a> Slices<'a> {
+    /// The next `len` bytes.
+    fn take(&mut self, mut len: usize) -> Vec<&'a mut [u8]> {
+        let mut taken = Vec::new();
+        while len > 0 {
+            let slice = self.0.pop_front().expect("there are as many as are wanted");
+            let (part, behind) = slice.split_at_mut(len.min(slice.len()));
+            len -= part.len();
+            taken.push(part);
+            if !behind.is_empty() {
+                self.0.push_front(behind);
+            }
+        }
+        taken
+    }
 }
 
 /// Where a unit was read.
@@ -54,26 +75,13 @@ enum Outcome {
 }
 
 impl OpenFile {
-    /// Reads at `position` into `to`; returns how many bytes there were: fewer than asked only at
-    /// the file's end.
-    pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
-        let _sizes = self.hold_sizes();
-        let (range, missing, size) = {
-            let folios = self.folios();
-            let end = folios.size().min(position.saturating_add(to.len() as u64));
-            let range = position..end.max(position);
-            let missing = folios.read(&range, &mut to[..index_of(range.end - position)]);
-            (range, missing, folios.size())
-        };
-        for part in missing {
-            let into = index_of(part.start - position)..index_of(part.end - position);
-            self.read_stored(&part, &mut to[into], size)?;
-        }
-        Ok(index_of(range.end - range.start))
-    }
-
     /// Reads a range that no folio holds, whatever its ends, of a file of `size` bytes.
-    fn read_stored(&self, range: &Range<u64>, to: &mut [u8], size: u64) -> Result<(), Error> {
+    pub(crate) fn read_stored(
+        &self,
+        range: &Range<u64>,
+        to: &mut [u8],
+        size: u64,
+    ) -> Result<(), Error> {
         let geometry = self.geometry();
         let whole = geometry.blocks_within(range.clone());
         let mut aligned = geometry.block_start(whole.start)..geometry.block_start(whole.end);
@@ -85,7 +93,8 @@ impl OpenFile {
         }
         let at = |position: u64| index_of(position - range.start);
         if !aligned.is_empty() {
-            self.fetch(aligned.clone(), &mut to[at(aligned.start)..at(aligned.end)], size)?;
+            let to = &mut to[at(aligned.start)..at(aligned.end)];
+            self.fetch(aligned.clone(), vec![to], size)?;
         }
         for edge in [range.start..aligned.start, aligned.end..range.end] {
             let mut start = edge.start;
@@ -94,7 +103,7 @@ impl OpenFile {
                 let block = block..(block + geometry.block_bytes()).min(size);
                 let end = block.end.min(edge.end);
                 let mut plain = Zeroizing::new(vec![0; index_of(block.end - block.start)]);
-                self.fetch(block.clone(), &mut plain, size)?;
+                self.fetch(block.clone(), vec![&mut plain], size)?;
                 let from = index_of(start - block.start)..index_of(end - block.start);
                 to[at(start)..at(end)].copy_from_slice(&plain[from]);
                 start = end;
@@ -105,28 +114,30 @@ impl OpenFile {
 
     /// Reads and opens whole blocks: `range` begins with one, and ends with one or at `size`, the
     /// file's when the range was found to be missing: what is appended meanwhile is not judged.
-    /// Returns the stored nonces, one for each block.
+    /// `to` are slices that are filled one after the other. Returns the stored nonces, one for each
+    /// block.
     pub(crate) fn fetch(
         &self,
         range: Range<u64>,
-        to: &mut [u8],
+        to: Vec<&mut [u8]>,
         size: u64,
     ) -> Result<Vec<Option<Nonce>>, Error> {
         let geometry = self.geometry();
         // What was never sent there is zeros, and no reason to call a block short.
         let size = size.min(self.folios().sent_to());
-        let n_sent = size.saturating_sub(range.start).min(to.len() as u64);
-        let (to, never_sent) = to.split_at_mut(index_of(n_sent));
-        never_sent.fill(0);
+        let mut left = index_of(size.saturating_sub(range.start).min(range.end - range.start));
+        let mut to = Slices(to.into());
         let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
         let mut nonces = Vec::new();
         let mut first = geometry.block_at(range.start);
-        for batch in to.chunks_mut(unit_bytes * UNITS_AT_ONCE) {
+        while left > 0 {
             let mut units = Vec::new();
-            for plain in batch.chunks_mut(unit_bytes) {
-                let blocks = first..first + geometry.n_blocks(plain.len() as u64);
+            while left > 0 && units.len() < UNITS_AT_ONCE {
+                let len = left.min(unit_bytes);
+                left -= len;
+                let blocks = first..first + geometry.n_blocks(len as u64);
                 first = blocks.end;
-                units.push(Unit { blocks, plain, outcome: Outcome::Pending });
+                units.push(Unit { blocks, plain: to.take(len), outcome: Outcome::Pending });
             }
             self.fetch_units(&mut units, size)?;
             for unit in units {
@@ -136,6 +147,7 @@ impl OpenFile {
                 nonces.extend(opened);
             }
         }
+        to.0.into_iter().for_each(|never_sent| never_sent.fill(0));
         let n_blocks = geometry.n_blocks(range.end - range.start);
         nonces.resize(index_of(n_blocks), None);
         Ok(nonces)
@@ -205,7 +217,8 @@ impl OpenFile {
                 Outcome::Failed(error) if attempt > MAX_READS || !is_transient(error) => {
                     let geometry = before.geometry();
                     let start = geometry.block_start(unit.blocks.start);
-                    let range = start..start + unit.plain.len() as u64;
+                    let bytes: usize = unit.plain.iter().map(|slice| slice.len()).sum();
+                    let range = start..start + bytes as u64;
                     let (attempts, source) = (attempt - 1, error.clone());
                     return Err(Error::Unread { range, attempts, source });
                 }
@@ -255,10 +268,11 @@ impl OpenFile {
 
     fn open_unit(&self, unit: &mut Unit<'_>, view: &View, stored: Stored, source: Source) {
         let header = self.header();
-        let opened = header.content_key().open(&view.file, unit.blocks.start, stored, unit.plain);
+        let plain = unit.plain.iter_mut().map(|slice| &mut **slice).collect();
+        let opened = header.content_key().open_into(&view.file, unit.blocks.start, stored, plain);
         let damage = opened.first_damage().copied();
         if let Some(damage) = damage.or_else(|| view.first_too_short(&unit.blocks, &opened)) {
-            unit.plain.zeroize();
+            unit.plain.iter_mut().for_each(|slice| slice.zeroize());
             unit.outcome = Outcome::Damaged(damage);
             return;
         }

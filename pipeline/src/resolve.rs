@@ -44,7 +44,7 @@ impl OpenFile {
         // The cache may have what was there before.
         self.forget_cached(&(block..block + 1))?;
         let mut plain = Zeroizing::new(vec![0; index_of(end - start)]);
-        let nonces = self.fetch(start..end, &mut plain, size)?;
+        let nonces = self.fetch(start..end, vec![&mut plain], size)?;
         let stored = nonces[0].map_or(Expected::Absent, Expected::Nonce);
         self.folios().take_over(block, &plain, stored, &self.core.folios);
         Ok(())

@@ -7,7 +7,7 @@ use sealback_stream::Expected;
 
 use crate::{
     folio::FolioPool,
-    page_cache::{Folios, NextRun},
+    page_cache::{CleanFolios, Folios, NextRun},
     source::DirtyRun,
 };
 
@@ -15,14 +15,16 @@ use crate::{
 #[derive(Debug)]
 pub struct PageCache {
     folios: Folios,
+    clean: CleanFolios,
     pool: FolioPool,
 }
 
 impl PageCache {
     /// An empty file's. Folios are `folio_bytes` long.
     pub fn new(geometry: Geometry, folio_bytes: usize) -> PageCache {
-        let folios = Folios::new(geometry, folio_bytes, 0, 0..0);
-        PageCache { folios, pool: FolioPool::new(0, folio_bytes) }
+        let clean = CleanFolios::new();
+        let folios = Folios::new(geometry, folio_bytes, 0, 0..0, clean.of_file(0));
+        PageCache { folios, clean, pool: FolioPool::new(0, folio_bytes) }
     }
 
     /// The size in bytes.
@@ -124,6 +126,11 @@ impl PageCache {
 
     /// Lets go of a clean folio.
     pub fn evict(&mut self) -> bool {
-        self.folios.evict()
+        while let Some((_, folio)) = self.clean.pop() {
+            if self.folios.evict(folio) {
+                return true;
+            }
+        }
+        false
     }
 }

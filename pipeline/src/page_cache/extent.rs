@@ -128,7 +128,7 @@ impl Folios {
         if let Some(grown) = grown {
             self.grow(grown, self.geometry.n_blocks(grown), pool);
         }
-        while self.evict() {}
+        self.evict_all();
         all
     }
 
@@ -267,7 +267,7 @@ impl Folios {
             if folio.valid.is_empty() {
                 emptied.push(*index);
             } else if folio.is_clean() && !was_clean {
-                self.clean.push_back(*index);
+                self.clean.push(*index);
             }
         }
         for index in emptied {

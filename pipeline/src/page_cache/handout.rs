@@ -314,7 +314,7 @@ impl Folios {
             let was_clean = folio.is_clean();
             self.dirty_bytes -= folio.dirty.take(&range).len();
             if folio.is_clean() && !was_clean {
-                self.clean.push_back(*index);
+                self.clean.push(*index);
             }
         }
         self.merged(block, plain, pool);
@@ -335,7 +335,7 @@ impl Folios {
         }
         let is_clean = folio.is_clean();
         if is_clean {
-            self.clean.push_back(index);
+            self.became_clean(index);
         }
         is_clean
     }

@@ -38,6 +38,7 @@ fn a_file_that_somebody_else_has_cut_is_read_to_its_new_end() {
     assert_eq!(read(&reader, 0..100), sample(LEN)[..100]);
     let other = open(&engine(), &server, None);
     other.set_len(5000).unwrap();
+    reader.revalidate().unwrap();
     assert_eq!(read(&reader, 4990..6000), sample(LEN)[4990..5000]);
     assert_eq!(read(&reader, 50_000..50_100), []);
     assert_eq!(reader.size(), 5000);

@@ -1,6 +1,6 @@
 //! The page cache: what is read for a write, and when.
 
-use sealback::{Engine, Error, File};
+use sealback::{Config, Engine, Error, File};
 use sealback_stream::{MemoryOptions, MemoryServer};
 use sealback_tests::{
     counter::{CountedServer, Counter},
@@ -114,4 +114,68 @@ fn a_block_that_cannot_be_read_fails_the_sync_and_all_others_are_written() {
         data[block * BLOCK + 9..][..3].copy_from_slice(&[1, 2, 3]);
     }
     assert!(stored(&server) == data);
+}
+
+#[test]
+fn what_was_read_is_not_read_again_as_long_as_there_is_memory() {
+    let server = counted();
+    let (_engine, file, data) = cold(&server, 64);
+    assert!(read_all(&file) == data);
+    let mut read: Vec<u64> = server.hook.take_read().into_iter().flatten().collect();
+    read.sort_unstable();
+    assert!(read.into_iter().eq(0..64), "each block once, ahead or not");
+    assert!(read_all(&file) == data);
+    assert!(server.hook.take_read().is_empty());
+}
+
+#[test]
+fn a_random_read_fetches_its_blocks_and_no_others() {
+    let server = counted();
+    let (_engine, file, data) = cold(&server, 200);
+    for (block, len) in [(150, 10), (20, 4096), (99, 5000), (3, 1)] {
+        let mut to = vec![0; len];
+        assert_eq!(file.read_at((block * BLOCK) as u64, &mut to).unwrap(), len);
+        assert!(to[..] == data[block * BLOCK..][..len]);
+        let read: Vec<u64> = server.hook.take_read().into_iter().flatten().collect();
+        assert!(read.into_iter().eq(block as u64..(block + len.div_ceil(BLOCK)) as u64));
+    }
+}
+
+#[test]
+fn the_clean_folio_that_was_used_least_recently_goes_first() {
+    let server = counted();
+    let config = Config { readahead_bytes: 0, folio_bytes: 256 << 10, ..config() };
+    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    let data = sample((n_folios + 1) * config.folio_bytes);
+    let writer = create(&engine(), &server, None, BLOCK as u64);
+    writer.write_at(0, &data).unwrap();
+    writer.close().unwrap();
+    let engine = Engine::new(config.clone()).unwrap();
+    let file = open(&engine, &server, None);
+    let read = |folio: usize| {
+        server.hook.take_read();
+        let (at, mut to) = (folio * config.folio_bytes, vec![0; config.folio_bytes]);
+        file.read_at(at as u64, &mut to).unwrap();
+        assert!(to[..] == data[at..][..to.len()]);
+        !server.hook.take_read().is_empty()
+    };
+    assert!((0..n_folios).all(read), "they fill the memory");
+    assert!(!read(0), "it is used again");
+    assert!(read(n_folios), "something has to go");
+    assert!(!read(0), "not what was used last");
+    assert!(read(1), "but what was used longest ago");
+}
+
+#[test]
+fn a_file_that_others_have_changed_is_read_anew_when_it_is_opened_once_more() {
+    let server = counted();
+    let (engine, file, mut data) = cold(&server, 8);
+    assert!(read_all(&file) == data);
+    let other = open(&Engine::new(config()).unwrap(), &server, None);
+    other.write_at(9000, b"changed").unwrap();
+    other.close().unwrap();
+    data[9000..9007].copy_from_slice(b"changed");
+    let again = open(&engine, &server, None);
+    assert!(read_all(&again) == data, "close to open");
+    assert!(read_all(&file) == data, "handles of a file share its folios");
 }
