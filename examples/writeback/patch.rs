@@ -23,7 +23,7 @@ pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let started = Instant::now();
-    let bytes = write(&file, name, &mut source, *offset).inspect_err(|_| stores::stop(&file))?;
+    let bytes = write(&file, name, &mut source, *offset).inspect_err(|_| file.discard())?;
     let written = Written { name, bytes, took: started.elapsed() };
     let patched = Patched {
         summary: Summary::new(&stores, &engine, &file, &written),

@@ -54,7 +54,7 @@ fn fill(file: &File, name: &Name, source: &mut Source) -> Result<u64, Failure> {
 
 /// Lets go of a file that is not to be published, and waits until its draft is gone.
 fn abandon(file: File, draft: &Path) {
-    stores::stop(&file);
+    file.discard();
     drop(file);
     // A thread that has just ended the writeback may hold the draft for a moment longer. If that
     // is not enough, the next one to open the server removes it.

@@ -51,7 +51,7 @@ pub(crate) fn punch(args: &PunchArgs) -> Result<(), Failure> {
 
 /// Changes a file; if that fails, nothing is written any more.
 fn change(file: &File, how: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    how().inspect_err(|_| stores::stop(file))
+    how().inspect_err(|_| file.discard())
 }
 
 /// What `--json` prints.

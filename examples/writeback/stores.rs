@@ -74,15 +74,6 @@ impl Stores {
     }
 }
 
-/// Ends whatever writes the file back, and waits for that. A process that ends in the middle of a
-/// write may tear a block.
-pub(crate) fn stop(file: &sealback::File) {
-    // Only what is cancelled starts no other writeback behind it.
-    let writeback = file.writeback();
-    writeback.cancel();
-    let _ = writeback.wait();
-}
-
 /// An engine for a command's wishes.
 pub(crate) fn engine(with: &With) -> Result<Engine, Failure> {
     let mut config = Config { cipher: with.engine, memory_bytes: with.memory, ..Config::default() };

@@ -12,6 +12,7 @@ use crate::{
     Error,
     engine::CACHE,
     open_file::OpenFile,
+    pass::PassKind,
     ranges::hull,
     resize::SizeGuard,
     sync::{Arc, MutexGuard, PoisonError},
@@ -24,25 +25,34 @@ const MAX_COMMITS: u32 = 16;
 const FIRST_GENERATION: u64 = 1;
 
 impl OpenFile {
-    /// Writes back what is dirty, then commits a header that speaks for it.
+    /// Writes back what is dirty, all or a part, then commits a header that speaks for it.
     pub(crate) fn sync(
         self: &Arc<Self>,
         _sizes: &SizeGuard<'_>,
+        kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
         let (size, holes) = {
             let folios = self.folios();
             (folios.size(), folios.holes())
         };
-        self.flush(observer)?;
-        self.commit_growth(size, &holes)
+        self.flush(kind, observer)?;
+        match kind {
+            PassKind::Sync => self.commit_growth(size, &holes),
+            // It speaks for a part, and for no more than the file had.
+            _ => {
+                let _one_at_a_time = self.commits();
+                self.commit_size(0, &(0..0))
+            }
+        }
     }
 
     /// Commits a header, with the lock that the size asks for.
     fn commit_growth(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
-        let _one_at_a_time = self.commits();
+        // A pass that grows the file has the size's lock when it commits: it comes first.
         let grows = size > self.header().size() && !self.is_draft();
         let _locked = if grows { self.lock_size()? } else { None };
+        let _one_at_a_time = self.commits();
         self.commit_size(size, holes)
     }
 

@@ -36,6 +36,14 @@ pub struct Config {
     /// How long a cache may answer nothing before a writeback goes on without it;
     /// [`Duration::MAX`]: for ever.
     pub cache_patience: Duration,
+    /// When more than so many percent of the folios are dirty, they are written back in the
+    /// background.
+    pub dirty_background_percent: u8,
+    /// While so many percent of the folios are dirty, writers wait.
+    pub dirty_limit_percent: u8,
+    /// After so long what is dirty is written back in any case; [`Duration::MAX`]: never. Give or
+    /// take a quarter.
+    pub dirty_expire: Duration,
     /// Sequential reads are read ahead this far; 0 turns it off.
     pub readahead_bytes: usize,
 }
@@ -52,6 +60,9 @@ impl Default for Config {
             cache_window: 4,
             retry: RetryLimits::default(),
             cache_patience: Duration::from_secs(30),
+            dirty_background_percent: 25,
+            dirty_limit_percent: 75,
+            dirty_expire: Duration::from_secs(30),
             readahead_bytes: 4 * MIB,
         }
     }
@@ -91,6 +102,12 @@ impl Config {
             Err(Error::Config("a span is 4 KiB to 64 MiB"))
         } else if self.upload_window == 0 || self.cache_window == 0 {
             Err(Error::Config("a window has room for at least one subrequest"))
+        } else if self.dirty_background_percent > self.dirty_limit_percent
+            || !(1..=100).contains(&self.dirty_limit_percent)
+        {
+            Err(Error::Config("of the shares that may be dirty, the background's is the smaller"))
+        } else if self.dirty_expire.is_zero() {
+            Err(Error::Config("what is dirty must have some time before it is written back"))
         } else if self.retry.max_attempts == 0 {
             Err(Error::Config("there must be at least one attempt"))
         } else {

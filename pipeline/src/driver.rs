@@ -79,7 +79,12 @@ pub(crate) struct Driver {
     acknowledged: AtomicU64,
     ending: Mutex<Option<Ending>>,
     ended: Condvar,
+    /// Who is to be told of the end.
+    watchers: Mutex<Vec<Watcher>>,
 }
+
+/// Is told of a request's end.
+pub(crate) type Watcher = Box<dyn FnOnce(Ending) + Send>;
 
 struct State {
     request: Request,
@@ -105,6 +110,7 @@ impl Driver {
             acknowledged: AtomicU64::new(0),
             ending: Mutex::new(None),
             ended: Condvar::new(),
+            watchers: Mutex::default(),
         })
     }
 
@@ -246,8 +252,10 @@ impl Driver {
                 growth.leave(&file, &mut ending);
             }
             on_done(&ending);
-            *driver.ending() = Some(ending);
+            *driver.ending() = Some(ending.clone());
             driver.ended.notify_all();
+            let watchers = std::mem::take(&mut *driver.watchers());
+            watchers.into_iter().for_each(|watcher| watcher(ending.clone()));
         };
         let confirming = confirming && !self.core.io.is_stuck(CACHE);
         let then = move || if growing { core.io.control(finish) } else { finish() };
@@ -267,6 +275,23 @@ impl Driver {
         let waited = self.ended.wait_while(self.ending(), |ending| ending.is_none());
         let ending = waited.unwrap_or_else(PoisonError::into_inner);
         ending.clone().expect("waited for it")
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Vec<Watcher>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells `watcher` of the end, when it comes, or now.
+    pub(crate) fn on_end(&self, watcher: Watcher) {
+        let mut watchers = self.watchers();
+        // The end is noted before the watchers are taken.
+        match self.ended() {
+            Some(ending) => {
+                drop(watchers);
+                watcher(ending);
+            }
+            None => watchers.push(watcher),
+        }
     }
 
     /// How it ended, if it has.

@@ -13,19 +13,21 @@ use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions, RootKey
 use sealback_stream::{Cache, Name, Role, Server, Target, TargetError, TargetErrorKind};
 
 use crate::{
-    Config, Error, File, RequestStats,
+    Config, Error, File, RequestStats, Unclosed,
+    calls::Calls,
     config::{READ_UNIT_BYTES, Shares},
     driver::{Driver, Parts},
+    flusher::Flusher,
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
     page_cache::CleanFolios,
-    pass::PassKind,
     passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
+    shutdown::Presence,
     sync::{
         Arc, Instant, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     workers::Workers,
 };
@@ -46,7 +48,7 @@ const MAX_HEADER_READS: usize = 3;
 /// Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
-    core: Arc<Core>,
+    presence: Arc<Presence>,
 }
 
 /// How a file is created.
@@ -102,6 +104,12 @@ pub(crate) struct Core {
     files: Mutex<Files>,
     /// Files that were opened so far.
     n_files: AtomicU64,
+    pub(crate) flusher: Flusher,
+    pub(crate) calls: Calls,
+    /// Files without handles that are not written back yet, by number.
+    kept: Mutex<HashMap<u64, Arc<OpenFile>>>,
+    /// It has been shut down.
+    closed: AtomicBool,
     stats: Mutex<RequestStats>,
     errors: Mutex<ErrorSeq>,
 }
@@ -153,6 +161,10 @@ impl Engine {
                 folios: FolioPool::new(n_folios, config.folio_bytes),
                 clean: CleanFolios::new(),
                 n_files: AtomicU64::new(0),
+                flusher: Flusher::default(),
+                calls: Calls::new(),
+                kept: Mutex::default(),
+                closed: AtomicBool::new(false),
                 io,
                 started: Instant::now(),
                 active: Mutex::default(),
@@ -162,7 +174,34 @@ impl Engine {
                 config,
             }
         });
-        Ok(Engine { core })
+        Ok(Engine { presence: Presence::new(core) })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        self.presence.core()
+    }
+
+    /// Syncs every file that is open, several at once.
+    ///
+    /// # Errors
+    /// Those that could not be written back, each with what kept it from being; what was written to
+    /// them is still dirty.
+    pub fn sync_all(&self) -> Result<(), Vec<Unclosed>> {
+        let unclosed = self.presence.sync_all();
+        if unclosed.is_empty() { Ok(()) } else { Err(unclosed) }
+    }
+
+    /// Lets nothing more be written, created or opened, and writes back everything that was. What
+    /// fails can be synced again through the handles that come with the errors.
+    ///
+    /// An engine that is dropped, with all of its files, without a shutdown writes back, too, and
+    /// waits for it; what fails then is told on standard error.
+    ///
+    /// # Errors
+    /// As for [`sync_all`](Engine::sync_all).
+    pub fn shutdown(&self) -> Result<(), Vec<Unclosed>> {
+        self.core().closed.store(true, Ordering::SeqCst);
+        self.sync_all()
     }
 
     /// Creates a file.
@@ -177,9 +216,10 @@ impl Engine {
         name: &Name,
         options: &CreateOptions,
     ) -> Result<File, Error> {
+        self.core().check_open()?;
         let geometry = Geometry::new(options.block_bytes)
             .map_err(|_| Error::Config("a block is a power of two from 4 KiB to 1 MiB"))?;
-        let new = Header::create(place.root, geometry, self.core.config.cipher)
+        let new = Header::create(place.root, geometry, self.core().config.cipher)
             .map_err(|source| Error::Seal(Arc::new(source)))?;
         let file_id = new.header.file_id();
         let target = if options.replace {
@@ -190,7 +230,7 @@ impl Engine {
         let target = target.map_err(Error::server)?;
         let file = self.open_file(place, target, new.header);
         file.set_draft(options.replace);
-        Ok(File::new(file))
+        Ok(File::new(file, self.presence.clone()))
     }
 
     /// Opens a file.
@@ -199,8 +239,9 @@ impl Engine {
     /// [`Error::Header`] if it is no sealed file, is damaged, or is another key's;
     /// [`Error::Server`] if the server does not have it, or will not say.
     pub fn open(&self, place: &Place<'_>, name: &Name) -> Result<File, Error> {
+        self.core().check_open()?;
         let target = place.server.open(name).map_err(Error::server)?;
-        let options = OpenOptions { engine: self.core.config.cipher, ..OpenOptions::default() };
+        let options = OpenOptions { engine: self.core().config.cipher, ..OpenOptions::default() };
         let read = || {
             let bytes = target.read_header().map_err(Error::server)?;
             Header::open(&bytes, place.root, &options).map_err(Error::from)
@@ -208,7 +249,7 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
-        Ok(File::new(self.open_file(place, target, header)))
+        Ok(File::new(self.open_file(place, target, header), self.presence.clone()))
     }
 
     fn open_file(
@@ -218,14 +259,14 @@ impl Engine {
         header: Header,
     ) -> Arc<OpenFile> {
         let key = (header.file_id(), target.identity());
-        let mut files = self.core.files();
+        let mut files = self.core().files();
         let open = files.by_key.get(&key).and_then(Weak::upgrade);
         let file = if let Some(file) = open {
             drop(files);
             file.met(header);
             file
         } else {
-            let file = OpenFile::new(self.core.clone(), target, header);
+            let file = OpenFile::new(self.core().clone(), target, header);
             files.by_key.insert(key, Arc::downgrade(&file));
             files.by_number.insert(file.number(), Arc::downgrade(&file));
             drop(files);
@@ -239,8 +280,8 @@ impl Engine {
 
     /// What has been done so far, by all requests that have ended.
     pub fn stats(&self) -> EngineStats {
-        let requests = self.core.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let core = &self.core;
+        let requests = self.core().stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let core = self.core();
         EngineStats {
             requests,
             buffers_free: core.buffers.n_free() + core.large_buffers.n_free(),
@@ -253,13 +294,13 @@ impl Engine {
 
     /// What the engine was started with.
     pub fn config(&self) -> &Config {
-        &self.core.config
+        &self.core().config
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("config", &self.core.config).finish_non_exhaustive()
+        f.debug_struct("Engine").field("config", &self.core().config).finish_non_exhaustive()
     }
 }
 
@@ -340,6 +381,16 @@ impl Core {
         false
     }
 
+    /// Files without handles that are not written back yet, by number.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, HashMap<u64, Arc<OpenFile>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if it has been shut down.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// A number that no file of this engine has had.
     pub(crate) fn next_file_number(&self) -> u64 {
         self.n_files.fetch_add(1, Ordering::Relaxed)
@@ -360,15 +411,14 @@ impl Core {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a writeback of every file that has something dirty and is not being written back:
-    /// of all of it, since last blocks that are not full can fill the memory, too.
-    pub(crate) fn kick_all(&self) {
-        self.open_files().iter().for_each(|file| file.kick(PassKind::Sync));
-    }
-
     /// The errors of all files' writebacks.
     pub(crate) fn errors(&self) -> MutexGuard<'_, ErrorSeq> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many requests are under way.
+    pub(crate) fn n_active(&self) -> usize {
+        self.active().len()
     }
 
     /// Whether no request is under way.
@@ -376,7 +426,7 @@ impl Core {
         self.active().is_empty()
     }
 
-    fn open_files(&self) -> Vec<Arc<OpenFile>> {
+    pub(crate) fn open_files(&self) -> Vec<Arc<OpenFile>> {
         self.files().by_key.values().filter_map(Weak::upgrade).collect()
     }
 }

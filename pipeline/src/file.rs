@@ -10,31 +10,83 @@ use crate::{
     Error, RequestStats,
     driver::Driver,
     open_file::OpenFile,
+    operation::{Operation, operation},
     pass::PassKind,
     passes::Started,
     ranges::index_of,
     readahead::Readahead,
     request::Event,
     resolve::Resolution,
+    shutdown::Presence,
     sync::{Arc, Mutex, PoisonError},
     trace::Observer,
 };
 
 /// An open file. Handles of one file share its folios.
 ///
-/// Dropping a handle does not write back: call [`close`](File::close), or
-/// [`sync`](File::sync) before.
+/// A handle that is dropped with something unwritten has it written back by the engine, and nobody is
+/// told how that ends: call [`close`](File::close), or [`sync`](File::sync) before.
 pub struct File {
+    file: Arc<OpenFile>,
+    handle: Arc<Handle>,
+}
+
+/// What one handle knows.
+struct Handle {
     file: Arc<OpenFile>,
     readahead: Mutex<Readahead>,
     /// The number of the last writeback error this handle has reported.
     reported: Mutex<u64>,
+    _presence: Arc<Presence>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.file.handle_dropped();
+    }
 }
 
 impl File {
-    pub(crate) fn new(file: Arc<OpenFile>) -> File {
+    pub(crate) fn new(file: Arc<OpenFile>, presence: Arc<Presence>) -> File {
+        file.handle_made();
         let reported = Mutex::new(file.errors().number);
-        File { file, readahead: Mutex::default(), reported }
+        let (readahead, of) = (Mutex::default(), file.clone());
+        let handle = Arc::new(Handle { file: of, readahead, reported, _presence: presence });
+        File { file, handle }
+    }
+
+    /// Runs a call on one of the engine's threads, to be waited for, awaited, or called back from.
+    /// Dropping the [`Operation`] does not end the call. A buffer goes in and comes back with the
+    /// result:
+    ///
+    /// ```
+    /// # use sealback::{Config, CreateOptions, Engine, Place, crypto::RootKey};
+    /// # use sealback::stream::{MemoryOptions, MemoryServer, Name};
+    /// # let engine = Engine::new(Config::default())?;
+    /// # let (server, root) = (MemoryServer::new(MemoryOptions::default()), RootKey::from_bytes(&[7; 32]));
+    /// # let place = Place { server: &server, cache: None, root: &root };
+    /// # let name = Name::new("letter").expect("a plain name");
+    /// # let file = engine.create(&place, &name, &CreateOptions::default())?;
+    /// file.write_at(0, b"for your eyes only")?;
+    /// let syncing = file.submit(|file| file.sync());
+    /// let mut buffer = vec![0; 100];
+    /// let reading = file.submit(move |file| {
+    ///     let read = file.read_at(4, &mut buffer);
+    ///     (buffer, read)
+    /// });
+    /// let (buffer, read) = reading.wait(); // or reading.await
+    /// assert_eq!(&buffer[..read?], b"your eyes only");
+    /// syncing.on_done(|synced| assert!(synced.is_ok()));
+    /// # Ok::<(), sealback::Error>(())
+    /// ```
+    ///
+    /// A bounded number of calls run at once; others wait for their turn.
+    pub fn submit<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&File) -> T + Send + 'static,
+    ) -> Operation<T> {
+        let file = File { file: self.file.clone(), handle: self.handle.clone() };
+        self.file.core.calls.run(move || call(&file))
     }
 
     /// The size in bytes, with what is not written back yet.
@@ -67,6 +119,15 @@ impl File {
     /// from making room.
     pub fn write_at(&self, position: u64, data: &[u8]) -> Result<(), Error> {
         self.file.following_cuts(|| self.file.write(position, data))
+    }
+
+    /// Writes all of `data` behind the end, and returns where that was. No other handle of this
+    /// engine's writes there in between.
+    ///
+    /// # Errors
+    /// As for [`write_at`](File::write_at).
+    pub fn append(&self, data: &[u8]) -> Result<u64, Error> {
+        self.file.following_cuts(|| self.file.append(data))
     }
 
     /// Reads from `source` straight into folios, from `position` on, until it ends; for whole
@@ -164,7 +225,8 @@ impl File {
         let end = position.saturating_add(to.len() as u64).min(size);
         if position < end {
             let most = self.file.core.config.readahead_bytes as u64;
-            let mut readahead = self.readahead.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut readahead =
+                self.handle.readahead.lock().unwrap_or_else(PoisonError::into_inner);
             let ahead = readahead.note(&(position..end), most, size);
             drop(readahead);
             self.file.read_ahead(ahead);
@@ -237,12 +299,31 @@ impl File {
     /// `sync`; each error is told once to each handle. The data is still dirty, and the next
     /// `sync` tries again.
     pub fn sync(&self) -> Result<(), Error> {
+        self.sync_part(PassKind::Sync)
+    }
+
+    /// As [`sync`](File::sync), for the positions `range` (exclusive end) and whatever shares blocks
+    /// with them. Where the file has grown, all that is new before the range's end goes with it.
+    ///
+    /// # Errors
+    /// As for [`sync`](File::sync).
+    pub fn sync_range(&self, range: Range<u64>) -> Result<(), Error> {
+        let geometry = self.file.geometry();
+        let committed = self.file.header().size();
+        let blocks = geometry.blocks_covering(range.start..range.end.max(range.start));
+        self.sync_part(match range.end <= committed {
+            true => PassKind::Range { start: blocks.start, end: blocks.end },
+            false => PassKind::Sync,
+        })
+    }
+
+    fn sync_part(&self, kind: PassKind) -> Result<(), Error> {
         let result = self.file.following_cuts(|| {
             let sizes = self.file.hold_sizes_for_change()?;
-            self.file.sync(&sizes, None)
+            self.file.sync(&sizes, kind, None)
         });
         let errors = self.file.errors();
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
         match (result, errors.last) {
             (Ok(()), Some(error)) if unreported => Err(error),
@@ -259,6 +340,12 @@ impl File {
         self.file.target.publish().map_err(Error::server)?;
         self.file.set_draft(false);
         Ok(())
+    }
+
+    /// Drops what was written and is not on the server, in all handles of the file; what was cut off
+    /// or punched stays so. A writeback that is running is cancelled.
+    pub fn discard(&self) {
+        self.file.discard();
     }
 
     /// Syncs and lets go.
@@ -376,6 +463,15 @@ impl WritebackHandle {
     /// Whether it has ended.
     pub fn is_done(&self) -> bool {
         self.driver.ended().is_some()
+    }
+
+    /// The same, to be awaited, or called back from.
+    pub fn operation(&self) -> Operation<Result<RequestStats, Error>> {
+        let (ender, operation) = operation();
+        self.driver.on_end(Box::new(|ending| {
+            ender.end(ending.result.map(|()| ending.stats));
+        }));
+        operation
     }
 
     /// Waits for its end, and returns what it did.

@@ -47,6 +47,7 @@
 //! drives it with threads; a simulator, or a client with a loop of its own, can drive the same code.
 #![deny(unsafe_code)]
 
+mod calls;
 mod commit;
 mod config;
 mod control;
@@ -56,11 +57,13 @@ mod engine;
 mod error;
 mod file;
 mod fill;
+mod flusher;
 mod folio;
 mod growth;
 mod io;
 mod issuer;
 mod open_file;
+mod operation;
 mod page_cache;
 mod pass;
 mod passes;
@@ -74,6 +77,7 @@ mod resize;
 mod resolve;
 mod retryer;
 pub mod rmw;
+mod shutdown;
 pub mod source;
 mod spans;
 mod stats;
@@ -88,6 +92,7 @@ pub use config::Config;
 pub use engine::{CreateOptions, Engine, EngineStats, Place};
 pub use error::Error;
 pub use file::{BlockReport, CacheReport, File, FileInfo, Unclosed, WritebackHandle};
+pub use operation::Operation;
 pub use resolve::Resolution;
 pub use retryer::RetryLimits;
 pub use sealback_crypto as crypto;

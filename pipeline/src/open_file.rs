@@ -3,7 +3,7 @@
 //! All handles of a file share one of these. It takes writes in, starts writebacks, and commits
 //! the header that speaks for what was written.
 
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
 use sealback_crypto::{Geometry, Header, MAX_FILE_BYTES};
 use sealback_stream::{Cache, CacheFile, Target};
@@ -19,7 +19,7 @@ use crate::{
     resize::Sizes,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -38,6 +38,10 @@ pub(crate) struct OpenFile {
     pub(crate) fetched: Condvar,
     /// Its number among the files of the engine.
     number: u64,
+    /// It waits to be written back in the background.
+    pub(crate) queued: AtomicBool,
+    /// Changed with the lock held on the files that have none.
+    pub(crate) n_handles: AtomicUsize,
     /// Held over a commit, so that commits of one client follow one another.
     pub(crate) commit: Mutex<()>,
 }
@@ -61,6 +65,8 @@ impl OpenFile {
             sizes: Sizes::default(),
             fetched: Condvar::new(),
             number,
+            queued: AtomicBool::new(false),
+            n_handles: AtomicUsize::new(0),
             commit: Mutex::new(()),
         })
     }
@@ -141,19 +147,32 @@ impl OpenFile {
 
     /// Writes `data` at `position`, growing the file if need be.
     pub(crate) fn write(self: &Arc<Self>, position: u64, data: &[u8]) -> Result<(), Error> {
-        let end = position.checked_add(data.len() as u64);
-        if end.is_none_or(|end| end > MAX_FILE_BYTES) {
-            return Err(Error::TooLarge);
-        }
+        let end = end_of(position, data)?;
         if data.is_empty() {
             return Ok(());
         }
+        self.core.check_open()?;
         let sizes = self.hold_sizes_for_change()?;
-        let grows = end.is_none_or(|end| end > self.folios().size());
+        let grows = end > self.folios().size();
         let growing = grows.then(|| self.hold_growth(&sizes));
         if growing.is_some() {
             self.grow_before(position);
         }
+        self.write_or_leave_short(position, data)
+    }
+
+    /// Writes `data` behind the end, and returns where that was.
+    pub(crate) fn append(self: &Arc<Self>, data: &[u8]) -> Result<u64, Error> {
+        self.core.check_open()?;
+        let sizes = self.hold_sizes_for_change()?;
+        let _growing = self.hold_growth(&sizes);
+        let position = self.folios().size();
+        end_of(position, data)?;
+        self.write_or_leave_short(position, data)?;
+        Ok(position)
+    }
+
+    fn write_or_leave_short(self: &Arc<Self>, position: u64, data: &[u8]) -> Result<(), Error> {
         let written = self.write_within(position, data);
         if written.is_err() {
             let mut folios = self.folios();
@@ -189,7 +208,7 @@ impl OpenFile {
         {
             folios.put_folio(folio, memory, len as u64);
             drop(folios);
-            self.kick_if_due();
+            self.dirtied();
         }
         Ok(())
     }
@@ -199,14 +218,15 @@ impl OpenFile {
         let range = position..position + data.len() as u64;
         let mut at = position;
         while at < range.end {
+            self.throttle()?;
             let (folio, positions) = self.folios().folio_at(at);
             let part = at..positions.end.min(range.end);
             let offset = |position: u64| index_of(position - range.start);
             let slice = &data[offset(part.start)..offset(part.end)];
             self.put(folio, &part, slice)?;
+            self.dirtied();
             at = part.end;
         }
-        self.kick_if_due();
         Ok(())
     }
 
@@ -238,28 +258,8 @@ impl OpenFile {
 
     /// Memory for a folio: from the budget, from a clean folio, or, when writeback has made some.
     pub(crate) fn folio_memory(self: &Arc<Self>) -> Result<FolioBytes, Error> {
-        let seen = self.core.errors().number;
-        loop {
-            let changes = self.core.folios.changes();
-            if let Some(folio) = self.core.folios.try_take() {
-                return Ok(folio);
-            }
-            if self.core.evict() {
-                continue;
-            }
-            if self.passes.are_held_back() {
-                // Who holds them back is the one who asks: writeback cannot make room for him.
-                return Ok(self.core.folios.take_over_budget());
-            }
-            let errors = self.core.errors().clone();
-            if errors.number > seen && self.core.is_idle() {
-                // Writeback cannot make room, of whatever file: the writer is told instead of
-                // waiting for ever.
-                return Err(errors.last.unwrap_or(Error::Cancelled));
-            }
-            self.core.kick_all();
-            self.core.folios.wait(changes, Duration::from_millis(100));
-        }
+        let spare = || self.spare_memory(1)?.pop();
+        self.wait_for_writeback(spare, || self.core.folios.take_over_budget())
     }
 
     /// Memory for `n` folios, from the budget or from clean folios; none if it is not to be had
@@ -273,6 +273,12 @@ impl OpenFile {
         };
         (0..n).map(|_| spare()).collect()
     }
+}
+
+/// Where `data` ends that is written at `position`.
+fn end_of(position: u64, data: &[u8]) -> Result<u64, Error> {
+    let end = position.checked_add(data.len() as u64);
+    end.filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::TooLarge)
 }
 
 impl Drop for OpenFile {

@@ -17,15 +17,14 @@ use std::{
 use sealback_crypto::{Geometry, Nonce, Sealed};
 use sealback_stream::Expected;
 
-use zeroize::Zeroizing;
-
 use crate::{
-    folio::{FolioBytes, FolioPool},
+    folio::FolioBytes,
     ranges::{RangeSet, index_of},
 };
 
 mod clean;
 mod extent;
+mod fetched;
 mod handout;
 
 pub(crate) use clean::{CleanFolios, CleanFoliosOf};
@@ -38,11 +37,18 @@ struct Folio {
     valid: RangeSet,
     /// Positions in the file that the server does not have; a part of `valid`.
     dirty: RangeSet,
+    /// The count of writes when the first of them became so.
+    dirty_since: u64,
     /// What was dirty in the runs that are under writeback, oldest first.
     handed_out: VecDeque<RangeSet>,
 }
 
 impl Folio {
+    fn clean(bytes: FolioBytes, valid: RangeSet) -> Folio {
+        let (bytes, dirty, handed_out) = (Arc::new(bytes), RangeSet::default(), VecDeque::new());
+        Folio { bytes, valid, dirty, dirty_since: 0, handed_out }
+    }
+
     /// Its bytes, to be changed: a copy in the memory that `copy_to` gives, if they are being
     /// sealed.
     fn bytes_mut(&mut self, copy_to: impl FnOnce() -> FolioBytes) -> &mut [u8] {
@@ -94,17 +100,8 @@ pub(crate) struct Folios {
     dirty_bytes: u64,
     /// Counts the writes: a copy of what was stored before one may be stale after it.
     writes: u64,
-    /// Fetches under way: bytes fetched before an eviction may be older than what was evicted.
-    fetches: Vec<Fetch>,
-    n_fetches: u64,
-}
-
-/// Blocks that are being fetched.
-#[derive(Debug)]
-struct Fetch {
-    id: u64,
-    blocks: Range<u64>,
-    stale: bool,
+    /// Fetches under way.
+    fetches: fetched::Fetches,
 }
 
 impl Folios {
@@ -134,8 +131,7 @@ impl Folios {
             uncached: RangeSet::default(),
             dirty_bytes: 0,
             writes: 0,
-            fetches: Vec::new(),
-            n_fetches: 0,
+            fetches: fetched::Fetches::default(),
         }
     }
 
@@ -153,25 +149,6 @@ impl Folios {
 
     pub(crate) fn writes(&self) -> u64 {
         self.writes
-    }
-
-    /// Notes that blocks are being fetched.
-    pub(crate) fn begin_fetch(&mut self, blocks: Range<u64>) -> u64 {
-        self.n_fetches += 1;
-        self.fetches.push(Fetch { id: self.n_fetches, blocks, stale: false });
-        self.n_fetches
-    }
-
-    /// Whether what was fetched may be used: nothing of it was evicted meanwhile.
-    pub(crate) fn end_fetch(&mut self, id: u64) -> bool {
-        let found = self.fetches.iter().position(|fetch| fetch.id == id);
-        found.is_some_and(|index| !self.fetches.swap_remove(index).stale)
-    }
-
-    fn outdate_fetches(&mut self, blocks: &Range<u64>) {
-        for fetch in &mut self.fetches {
-            fetch.stale |= fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end;
-        }
     }
 
     /// Whether a writeback would find something to do.
@@ -300,11 +277,8 @@ impl Folios {
         let (index, positions) = self.folio_at(position);
         let range = position..position + data.len() as u64;
         assert!(range.end <= positions.end, "{range:?} leaves the folio {positions:?}");
-        let folio = self.folios.entry(index).or_insert_with(|| Folio {
-            bytes: Arc::new(fresh.take().expect("memory for a new folio")),
-            valid: RangeSet::default(),
-            dirty: RangeSet::default(),
-            handed_out: VecDeque::new(),
+        let folio = self.folios.entry(index).or_insert_with(|| {
+            Folio::clean(fresh.take().expect("memory for a new folio"), RangeSet::default())
         });
         let wanted = if dirty { vec![range.clone()] } else { folio.valid.missing(&range) };
         let bytes = folio.bytes_mut(|| fresh.take().expect("memory for a copy of a shared folio"));
@@ -315,13 +289,24 @@ impl Folios {
         }
         folio.valid.insert(range.clone());
         if dirty {
-            let before = folio.dirty.len();
-            folio.dirty.insert(range.clone());
-            self.dirty_bytes += folio.dirty.len() - before;
+            self.make_dirty(index, range.clone(), self.writes + 1);
             self.dirtied(&range);
         } else if folio.is_clean() {
             self.clean.push(index);
         }
+    }
+
+    /// Makes positions of a folio dirty that are valid. `since` is the count of writes with this one.
+    fn make_dirty(&mut self, index: u64, range: Range<u64>, since: u64) {
+        let folio = self.folios.get_mut(&index).expect("a folio with valid positions");
+        if folio.is_clean() {
+            self.clean.remove(iter::once(index));
+        }
+        let older = if folio.dirty.is_empty() { u64::MAX } else { folio.dirty_since };
+        folio.dirty_since = older.min(since);
+        let before = folio.dirty.len();
+        folio.dirty.insert(range);
+        self.dirty_bytes += folio.dirty.len() - before;
     }
 
     /// Puts a whole folio of new data in: `len` bytes of `bytes`, from the folio's start.
@@ -330,16 +315,22 @@ impl Folios {
         let range = start..start + len;
         let mut valid = RangeSet::default();
         valid.insert(range.clone());
+        self.clean.remove(iter::once(index));
+        let mut dirty_since = self.writes + 1;
         let handed_out = match self.folios.remove(&index) {
             Some(old) => {
+                if !old.dirty.is_empty() {
+                    // Whoever waits for what it had gets this instead.
+                    dirty_since = old.dirty_since;
+                }
                 self.dirty_bytes -= old.dirty.len();
                 old.handed_out
             }
             None => VecDeque::new(),
         };
-        let dirty = valid.clone();
+        let (bytes, dirty) = (Arc::new(bytes), valid.clone());
         self.dirty_bytes += len;
-        self.folios.insert(index, Folio { bytes: Arc::new(bytes), valid, dirty, handed_out });
+        self.folios.insert(index, Folio { bytes, valid, dirty, dirty_since, handed_out });
         self.dirtied(&range);
     }
 
@@ -400,6 +391,7 @@ impl Folios {
         }
         let start = group.start * self.folio_bytes;
         let blocks = self.geometry.blocks_covering(start..group.end * self.folio_bytes);
+        self.clean.remove(group.clone());
         for folio in group {
             self.folios.remove(&folio);
         }
@@ -426,55 +418,6 @@ impl Folios {
         }
     }
 
-    /// Takes in a piece of what was fetched, where nothing newer is here.
-    pub(crate) fn take_in(&mut self, piece: Piece, pool: &FolioPool) {
-        let Piece { range, room } = piece;
-        let (index, positions) = self.folio_at(range.start);
-        match room {
-            Room::Folio(bytes) if !self.has(index) => {
-                let mut valid = RangeSet::default();
-                valid.insert(range);
-                let (dirty, handed_out) = (RangeSet::default(), VecDeque::new());
-                self.folios
-                    .insert(index, Folio { bytes: Arc::new(bytes), valid, dirty, handed_out });
-                self.clean.push(index);
-            }
-            room => {
-                let data = match &room {
-                    Room::Folio(bytes) => {
-                        let from = index_of(range.start - positions.start);
-                        &bytes.as_ref()[from..][..index_of(range.end - range.start)]
-                    }
-                    Room::Scratch(bytes) => bytes,
-                };
-                let needs_memory = !self.has(index) || self.is_shared(index);
-                let mut memory = needs_memory.then(|| pool.take_over_budget());
-                self.put(range.start, data, false, &mut memory);
-            }
-        }
-    }
-
-    /// The pieces, one for each folio, that `range` is fetched in. `memory` is for folios that have
-    /// none.
-    pub(crate) fn pieces(&self, range: &Range<u64>, mut memory: Vec<FolioBytes>) -> Vec<Piece> {
-        let parts = self.parts(range);
-        let piece = |(index, range): (u64, Range<u64>)| {
-            let fresh = (!self.has(index)).then(|| memory.pop()).flatten();
-            let scratch =
-                || Room::Scratch(Zeroizing::new(vec![0; index_of(range.end - range.start)]));
-            let room = fresh.map_or_else(scratch, Room::Folio);
-            Piece { range, room }
-        };
-        parts.map(piece).collect()
-    }
-
-    /// Whether somebody is fetching any of these blocks, and may be waited for.
-    pub(crate) fn is_fetching(&self, blocks: &Range<u64>) -> bool {
-        self.fetches.iter().any(|fetch| {
-            !fetch.stale && fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end
-        })
-    }
-
     /// The folios that lie in the same block as one: what is known to be stored for the block goes
     /// for all of them.
     fn block_mates(&self, index: u64) -> Range<u64> {
@@ -487,34 +430,5 @@ impl Folios {
 impl Drop for Folios {
     fn drop(&mut self) {
         self.clean.remove(self.folios.keys().copied());
-    }
-}
-
-/// What is fetched for one folio.
-pub(crate) struct Piece {
-    /// Positions in the file.
-    pub(crate) range: Range<u64>,
-    room: Room,
-}
-
-/// Where it goes.
-enum Room {
-    /// A new folio's memory, where it lies in the folio.
-    Folio(FolioBytes),
-    /// To be copied.
-    Scratch(Zeroizing<Vec<u8>>),
-}
-
-impl Piece {
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        let len = index_of(self.range.end - self.range.start);
-        match &mut self.room {
-            Room::Folio(bytes) => {
-                let bytes = bytes.as_mut_slice();
-                let from = index_of(self.range.start % bytes.len() as u64);
-                &mut bytes[from..from + len]
-            }
-            Room::Scratch(bytes) => bytes,
-        }
     }
 }

@@ -14,20 +14,34 @@ use crate::{
     open_file::OpenFile,
     page_cache::NextRun,
     source::{FolioSource, Next, Writeback},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Blocks that are fetched ahead of a pass at once, at most.
 const MAX_FETCHES: usize = 16;
+/// Plaintext that a pass in the background takes, at most: whoever waits for its end does not wait for
+/// long.
+const MAX_BACKGROUND_BYTES: u64 = 128 << 20;
 
 /// Which blocks a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PassKind {
-    /// All but a last block that is not full yet: more of it is likely to come.
+    /// All but a last block that is not full yet: more of it is likely to come. No more than a part at
+    /// a time.
     Background,
     /// One block.
     Block(u64),
-    /// All.
+    /// All from one block up to another (exclusive).
+    Range {
+        /// The first.
+        start: u64,
+        /// The one behind the last.
+        end: u64,
+    },
+    /// All that was dirty when it began.
     Sync,
 }
 
@@ -38,6 +52,10 @@ pub(crate) struct Pass {
     kind: PassKind,
     /// It may write behind the committed size.
     grows: bool,
+    /// What has been dirty since the count of writes was this, or longer, is its to take.
+    since: u64,
+    /// Blocks that one in the background may still take.
+    left: AtomicU64,
     fetches: Arc<Mutex<Fetches>>,
 }
 
@@ -52,11 +70,24 @@ struct Fetches {
 
 impl Pass {
     pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
-        Pass { file, kind, grows, fetches: Arc::default() }
+        let left = AtomicU64::new((MAX_BACKGROUND_BYTES / file.geometry().block_bytes()).max(1));
+        let since = match kind {
+            // Another one would follow it for what is dirtied meanwhile.
+            PassKind::Background => u64::MAX,
+            PassKind::Block(_) | PassKind::Range { .. } | PassKind::Sync => file.folios().writes(),
+        };
+        Pass { file, kind, grows, since, left, fetches: Arc::default() }
     }
 
     fn fetches(&self) -> MutexGuard<'_, Fetches> {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one in the background lets others go on: it has taken its part, or somebody waits.
+    fn has_done_enough(&self) -> bool {
+        // Below zero it wraps.
+        let left = self.left.load(Ordering::Relaxed).cast_signed();
+        left <= 0 || self.file.passes.are_waited_for()
     }
 
     /// The blocks from `from` on that it takes.
@@ -66,6 +97,7 @@ impl Pass {
         let within = match self.kind {
             PassKind::Background => from..folios.n_full_blocks().min(end),
             PassKind::Block(block) => from.max(block)..block + 1,
+            PassKind::Range { start, end: last } => from.max(start)..last.min(end),
             PassKind::Sync => from..end,
         };
         within.start..within.end.max(within.start)
@@ -77,7 +109,7 @@ impl Pass {
         // A block that is larger than a folio may need more memory than there is.
         let unit_blocks = READ_UNIT_BYTES as u64 / geometry.block_bytes();
         let max = MAX_FETCHES.min(usize::try_from(unit_blocks).unwrap_or(MAX_FETCHES)).max(1);
-        let lacking = self.file.folios().lacking(within, max);
+        let lacking = self.file.folios().lacking(within, max, self.since);
         for block in lacking {
             if fetches.under_way.len() >= max {
                 break;
@@ -110,12 +142,16 @@ impl Fetches {
 
 impl FolioSource for Pass {
     fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
+        if self.kind == PassKind::Background && self.has_done_enough() {
+            return Next::End;
+        }
         let mut fetches = self.fetches();
         let mut within = self.within(from);
         loop {
-            let next = self.file.folios().next_run(within.clone(), max_blocks);
+            let next = self.file.folios().next_run(within.clone(), max_blocks, self.since);
             match next {
                 NextRun::Run(run) => {
+                    self.left.fetch_sub(run.blocks.end - run.blocks.start, Ordering::Relaxed);
                     self.fetch_ahead(&mut fetches, run.blocks.end..within.end, waker);
                     return Next::Run(run);
                 }

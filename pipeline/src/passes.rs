@@ -16,8 +16,12 @@ use crate::{
     open_file::OpenFile,
     pass::{Pass, PassKind},
     reader::MAX_READS,
+    request::Event,
     rmw::{Merge, MergeError, Merged},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     trace::Observer,
 };
 
@@ -26,6 +30,8 @@ use crate::{
 pub(crate) struct Passes {
     state: Mutex<State>,
     ended: Condvar,
+    /// Who waits until none runs: a pass in the background gives way to them.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +39,6 @@ struct State {
     running: Option<Arc<Driver>>,
     /// Somebody cuts or punches: only his own passes run.
     held_back: bool,
-    /// Syncs that wait to run a pass of their own; background passes let them go first.
-    syncs_waiting: usize,
     errors: ErrorSeq,
     /// Passes that have failed, one after the other.
     failures: u32,
@@ -72,9 +76,30 @@ impl Passes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until no pass runs; one in the background ends soon, and does not wait its time before
+    /// it tries again.
     fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let running = self.state().running.clone();
+        if let Some(running) = running {
+            running.post(Event::Hurry);
+        }
         let waited = self.ended.wait_while(self.state(), |state| state.running.is_some());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancels the one that runs.
+    pub(crate) fn cancel(&self) {
+        let running = self.state().running.clone();
+        if let Some(running) = running {
+            running.post(Event::Cancel);
+        }
+    }
+
+    /// Whether somebody waits until none runs.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// Waits until no pass runs, and lets none begin until the guard is dropped.
@@ -108,18 +133,6 @@ impl Drop for HeldBack<'_> {
 }
 
 impl OpenFile {
-    /// Starts a background writeback if a quarter of the folios' memory is dirty.
-    pub(crate) fn kick_if_due(self: &Arc<Self>) {
-        let budget = (self.core.folios.max() * self.core.folios.folio_bytes()) as u64;
-        let due = {
-            let folios = self.folios();
-            folios.dirty_bytes() > budget / 4 || folios.copied_bytes() > budget / 4
-        };
-        if due {
-            self.kick(PassKind::Background);
-        }
-    }
-
     /// Starts a writeback, unless one is running or nothing is dirty.
     pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
         // A server that failed is left alone for a growing time, but for those who ask.
@@ -139,7 +152,7 @@ impl OpenFile {
         if let Some(running) = &state.running {
             return Started::Other(running.clone());
         }
-        if state.held_back || (kind == PassKind::Background && state.syncs_waiting > 0) {
+        if state.held_back || (kind == PassKind::Background && self.passes.are_waited_for()) {
             return Started::HeldBack;
         }
         Started::New(self.begin_pass(state, kind, observer))
@@ -251,29 +264,23 @@ impl OpenFile {
         drop(state);
         self.passes.ended.notify_all();
         self.core.folios.notify();
-        if ending.result.is_ok() {
-            self.kick_if_due();
-        }
+        self.core.flush_if_due();
     }
 
-    /// Writes back everything that is dirty now: waits for the pass that is running, then runs
+    /// Writes back what is dirty now, all or a part: waits for the pass that is running, then runs
     /// one. To be called with sizes held.
     pub(crate) fn flush(
         self: &Arc<Self>,
+        kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
-        self.passes.state().syncs_waiting += 1;
-        let ended = {
-            // Looked at and begun in one step: what another pass has taken is not on the server.
-            let idle = self.passes.wait_until_none_runs();
-            if self.folios().has_work() {
-                self.begin_pass(idle, PassKind::Sync, observer.cloned()).wait().result
-            } else {
-                Ok(())
-            }
-        };
-        self.passes.state().syncs_waiting -= 1;
-        ended
+        // Looked at and begun in one step: what another pass has taken is not on the server.
+        let idle = self.passes.wait_until_none_runs();
+        if self.folios().has_work() {
+            self.begin_pass(idle, kind, observer.cloned()).wait().result
+        } else {
+            Ok(())
+        }
     }
 }
 

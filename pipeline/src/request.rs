@@ -49,6 +49,8 @@ pub enum Event {
     Cancel,
     /// Stop as for [`Cancel`](Event::Cancel), for this reason.
     Fail(Error),
+    /// Somebody waits for the end: what failed is sent again at once, if it waits its time.
+    Hurry,
     /// A block's merge has ended.
     Merged {
         /// The block, from [`Action::Merge`].
@@ -234,6 +236,7 @@ impl Request {
         match event {
             Event::Cancel => self.end_with(Error::Cancelled),
             Event::Fail(error) => self.end_with(error),
+            Event::Hurry => self.retryer.hurry(now),
             Event::Merged { block, result } => self.on_merged(block, result, host),
             Event::Sealed { span, result } => self.on_sealed(span, result, host),
             Event::Terminated { ticket, outcome } => self.on_terminated(ticket, outcome, now, host),

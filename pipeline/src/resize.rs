@@ -114,6 +114,14 @@ impl OpenFile {
         }
     }
 
+    /// Drops what was written and is not on the server.
+    pub(crate) fn discard(&self) {
+        self.passes.cancel();
+        let _alone = self.alone();
+        self.folios().discard();
+        self.core.folios.notify();
+    }
+
     /// Cuts the file, unless it has become shorter than that meanwhile.
     fn shrink(self: &Arc<Self>, size: u64) -> Result<bool, Error> {
         let alone = self.alone();
@@ -223,7 +231,7 @@ impl OpenFile {
             self.write_zeros(range.start..geometry.block_start(blocks.start))?;
             self.write_zeros(geometry.block_start(blocks.end).min(range.end)..range.end)?;
             self.folios().allow_holes(&blocks);
-            self.sync(&sizes, None)?;
+            self.sync(&sizes, PassKind::Sync, None)?;
             drop(sizes);
             let _alone = self.alone();
             // Somebody may have made the file longer, and the last block more than what is punched.

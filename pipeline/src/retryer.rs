@@ -115,6 +115,13 @@ impl Retryer {
         self.first_failure_at = None;
     }
 
+    /// Ends the wait before what failed is sent again.
+    pub(crate) fn hurry(&mut self, now: Duration) {
+        if let State::BackingOff { until } = &mut self.state {
+            *until = now.min(*until);
+        }
+    }
+
     /// Whether issuing is paused.
     pub(crate) fn is_paused(&self) -> bool {
         !matches!(self.state, State::Idle)

@@ -102,7 +102,7 @@ impl PageCache {
     /// # Errors
     /// The block that comes next, which is to be filled in before this is asked again.
     pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Result<Option<DirtyRun>, u64> {
-        match self.folios.next_run(from..u64::MAX, max_blocks) {
+        match self.folios.next_run(from..u64::MAX, max_blocks, u64::MAX) {
             NextRun::Run(run) => Ok(Some(run)),
             NextRun::Lacking(block) => Err(block),
             NextRun::End => Ok(None),

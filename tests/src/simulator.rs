@@ -199,6 +199,11 @@ impl World {
             };
             return self.hand(request, event);
         }
+        if self.plan.hurry > self.rng.u32(..1000) {
+            self.met.hurried += 1;
+            self.oracle.on_hurry();
+            return self.hand(request, Event::Hurry);
+        }
         self.wake_who_waits();
         if self.under_way.is_empty() {
             // The server may wait for the credits that a hung cache holds, which are of one stock here.

@@ -42,6 +42,7 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
         ("refused credits", met.no_credit),
         ("starved issuers", met.starved),
         ("sources that waited", met.waited),
+        ("times somebody waited", met.hurried),
         ("caches switched off", met.cache_off),
         ("failed requests", met.failed),
         ("redirtied folios", met.redirtied),

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     Engine,
     engine::models::{Answers, BLOCK, File, end, start},
-    source::{Destinations, FolioEnd, RunContent, Writeback},
+    source::{Destinations, DirtyRun, FolioEnd, RunContent, Writeback},
 };
 
 /// Blocks 0, 2, 4, ...: each of them a run, a span and a folio by itself.
@@ -22,10 +22,13 @@ struct Source {
 }
 
 impl FolioSource for Source {
-    fn next_dirty(&self, from: u64, _max_blocks: u64) -> Option<DirtyRun> {
+    fn next_dirty(&self, from: u64, _max_blocks: u64, _waker: &Waker) -> Next {
         let block = from.next_multiple_of(2);
+        if block >= 2 * self.n_runs {
+            return Next::End;
+        }
         let plain = PlainSlice::new(Arc::new(vec![1; BLOCK]), 0..BLOCK);
-        (block < 2 * self.n_runs).then(|| DirtyRun {
+        Next::Run(DirtyRun {
             blocks: block..block + 1,
             content: RunContent::Plain(vec![plain]),
             destinations: Destinations::ALL,

@@ -13,6 +13,7 @@ use sealback_stream::{
 use shuttle::thread;
 
 use super::*;
+use crate::pass::PassKind;
 
 /// The block size of files here, and the size of a folio.
 pub(crate) const BLOCK: usize = 4096;
@@ -30,21 +31,15 @@ pub(crate) fn start() -> Engine {
         cache_window: 2,
         cache_patience: Duration::MAX,
         readahead_bytes: 0,
+        dirty_expire: Duration::MAX,
         ..Config::default()
     };
     Engine::new(config).unwrap()
 }
 
-impl Engine {
-    /// What its parts share.
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-}
-
 /// Ends an engine whose workers no time-out ends.
 pub(crate) fn end(engine: Engine) {
-    engine.core.workers.retire();
+    engine.core().workers.retire();
 }
 
 /// When and where a server answers writes.
@@ -89,7 +84,7 @@ impl File {
     /// Opens it, apart from whoever has it open already.
     pub(crate) fn open(self: &Arc<File>, engine: &Engine, known: &Header) -> Arc<OpenFile> {
         let header = known.reopen(&self.stored.read_header().unwrap()).unwrap();
-        OpenFile::new(engine.core.clone(), self.clone(), header)
+        OpenFile::new(engine.core().clone(), self.clone(), header)
     }
 }
 

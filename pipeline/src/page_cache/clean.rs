@@ -7,7 +7,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A folio: its file's number and its own.
 type Key = (u64, u64);
 
-/// The clean folios of all files. One that became dirty since may still be among them.
+/// The clean folios of all files.
 #[derive(Clone)]
 pub(crate) struct CleanFolios(Arc<Mutex<LruCache<Key, ()>>>);
 
@@ -24,6 +24,11 @@ impl CleanFolios {
     /// Takes out the folio that was used least recently: its file's number and its own.
     pub(crate) fn pop(&self) -> Option<Key> {
         self.list().pop_lru().map(|(key, ())| key)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list().len()
     }
 
     fn list(&self) -> MutexGuard<'_, LruCache<Key, ()>> {
@@ -58,7 +63,7 @@ impl CleanFoliosOf {
         }
     }
 
-    /// These folios have no memory any more.
+    /// These folios are dirty, or have no memory any more.
     pub(super) fn remove(&self, folios: impl Iterator<Item = u64>) {
         let mut list = self.all.list();
         for folio in folios {

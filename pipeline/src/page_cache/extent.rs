@@ -13,6 +13,23 @@ use crate::{
 };
 
 impl Folios {
+    /// Whether something was written that is not on the server, or that no header speaks for.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        let mut folios = self.folios.values();
+        self.grows() || self.dirty_bytes > 0 || folios.any(|folio| !folio.handed_out.is_empty())
+    }
+
+    /// Drops what is not on the server: the file is as the committed header has it. With nothing under
+    /// writeback.
+    pub(crate) fn discard(&mut self) {
+        self.cut(self.size.min(self.committed));
+        let dirty: Vec<u64> = self.folios.keys().copied().collect();
+        for folio in dirty {
+            self.drop_positions(&(folio * self.folio_bytes..(folio + 1) * self.folio_bytes));
+        }
+        self.stored.clear();
+    }
+
     /// Whether there is something behind the committed size.
     pub(crate) fn grows(&self) -> bool {
         self.size > self.committed
@@ -155,10 +172,10 @@ impl Folios {
     /// Makes positions dirty that are here.
     fn redirty(&mut self, range: &Range<u64>) {
         for (index, part) in self.parts(range) {
-            let Some(folio) = self.folios.get_mut(&index) else { continue };
-            let before = folio.dirty.len();
-            folio.dirty.insert(part);
-            self.dirty_bytes += folio.dirty.len() - before;
+            if self.has(index) {
+                // It was written before the pass that finds it so.
+                self.make_dirty(index, part, 0);
+            }
         }
     }
 
@@ -270,6 +287,7 @@ impl Folios {
                 self.clean.push(*index);
             }
         }
+        self.clean.remove(emptied.iter().copied());
         for index in emptied {
             self.folios.remove(&index);
         }

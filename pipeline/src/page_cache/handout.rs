@@ -83,13 +83,14 @@ impl Folios {
         }
     }
 
-    /// Takes the next run of blocks that begins within `within`.
-    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64) -> NextRun {
+    /// Takes the next run of blocks that begins within `within`, of folios that have been dirty since
+    /// the count of writes was `since`, or longer.
+    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64, since: u64) -> NextRun {
         // A gap that has opened since the pass began is closed before anything behind it is sent.
         let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
         let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
         let within = within.start..end;
-        let dirty = self.next_dirty_blocks(within.clone(), max_blocks);
+        let dirty = self.next_dirty_blocks(within.clone(), max_blocks, since);
         let copy = self.copies.range(within).next().map(|(start, _)| *start);
         match (dirty, copy) {
             (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
@@ -138,11 +139,12 @@ impl Folios {
 
     /// The first `max` dirty blocks of `within` that something has to be fetched for. Looks no
     /// further than at a few folios.
-    pub(crate) fn lacking(&self, within: Range<u64>, max: usize) -> Vec<u64> {
+    pub(crate) fn lacking(&self, within: Range<u64>, max: usize, since: u64) -> Vec<u64> {
         let geometry = self.geometry;
         let from = geometry.block_start(within.start);
         let folios = self.folios.range(from / self.folio_bytes..).take(max * LOOK_AHEAD);
-        let dirty = folios.flat_map(|(_, folio)| folio.dirty.iter());
+        let old = folios.filter(|(_, folio)| folio.dirty_since <= since);
+        let dirty = old.flat_map(|(_, folio)| folio.dirty.iter());
         let mut lacking: Vec<u64> = Vec::new();
         for dirty in dirty.filter(|dirty| dirty.end > from) {
             for block in geometry.blocks_covering(dirty.start.max(from)..dirty.end) {
@@ -158,11 +160,17 @@ impl Folios {
     }
 
     /// The first run of blocks with dirty bytes within `within`, that go the same way.
-    fn next_dirty_blocks(&self, within: Range<u64>, max_blocks: u64) -> Option<Range<u64>> {
+    fn next_dirty_blocks(
+        &self,
+        within: Range<u64>,
+        max_blocks: u64,
+        since: u64,
+    ) -> Option<Range<u64>> {
         let geometry = self.geometry;
         let from = geometry.block_start(within.start);
         let mut run: Option<Range<u64>> = None;
-        'folios: for (_, folio) in self.folios.range(from / self.folio_bytes..) {
+        let folios = self.folios.range(from / self.folio_bytes..);
+        'folios: for (_, folio) in folios.filter(|(_, folio)| folio.dirty_since <= since) {
             for dirty in folio.dirty.iter().filter(|dirty| dirty.end > from) {
                 let covering = geometry.blocks_covering(dirty.start.max(from)..dirty.end);
                 match &mut run {
@@ -331,6 +339,7 @@ impl Folios {
         } else {
             let before = folio.dirty.len();
             folio.dirty.extend(&handed_out);
+            folio.dirty_since = 0;
             self.dirty_bytes += folio.dirty.len() - before;
         }
         let is_clean = folio.is_clean();

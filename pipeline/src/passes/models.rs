@@ -44,7 +44,7 @@ impl Opened {
 }
 
 fn sync(open: &Arc<OpenFile>) {
-    open.sync(&open.hold_sizes(), None).unwrap();
+    open.sync(&open.hold_sizes(), PassKind::Sync, None).unwrap();
 }
 
 fn block(number: usize) -> Range<usize> {
@@ -69,7 +69,7 @@ fn a_sync_returns_when_what_was_dirty_at_its_call_is_on_the_server() {
         opened.open.kick(PassKind::Sync);
         writers.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(opened.open.folios().dirty_bytes(), 0);
-        assert!(opened.open.passes.state().syncs_waiting == 0);
+        assert!(!opened.open.passes.are_waited_for());
         opened.end();
     });
 }
@@ -119,6 +119,24 @@ fn a_cut_a_write_and_a_sync_do_not_wait_for_one_another_for_ever() {
         writer.join().unwrap();
         cutter.join().unwrap();
         assert_eq!(opened.stored(0..2 * BLOCK), [1; BLOCK]);
+        opened.end();
+    });
+}
+
+/// Two who append and sync, each with a pass that grows the file.
+#[test]
+fn syncs_of_a_growing_file_do_not_wait_for_one_another_for_ever() {
+    explore(Timeouts::Never, || {
+        let opened = Opened::new(1);
+        let appenders = [1, 2].map(|byte| {
+            let opened = opened.clone();
+            thread::spawn(move || {
+                opened.open.append(&[byte; BLOCK]).unwrap();
+                sync(&opened.open);
+            })
+        });
+        appenders.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(opened.open.header().size(), 3 * BLOCK as u64);
         opened.end();
     });
 }

@@ -33,6 +33,8 @@ pub struct Met {
     pub starved: u64,
     /// Times the source had to wait.
     pub waited: u64,
+    /// Times somebody began to wait for the end.
+    pub hurried: u64,
     /// Caches that were switched off.
     pub cache_off: u64,
     /// Cache writes that were never answered.
@@ -65,6 +67,7 @@ impl Met {
         self.no_credit += other.no_credit;
         self.starved += other.starved;
         self.waited += other.waited;
+        self.hurried += other.hurried;
         self.cache_off += other.cache_off;
         self.hung += other.hung;
         self.cancelled += other.cancelled;

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) seal_failure: u32,
     /// Of the times that the source is asked, those when it has to wait.
     pub(super) later: u32,
+    /// Of the steps, those at which somebody begins to wait for the end.
+    pub(super) hurry: u32,
     /// The source has something that it cannot hand out.
     pub(super) lacks: bool,
     pub(super) cancel: u32,
@@ -63,6 +65,7 @@ impl Plan {
             conflict: chance(rng, &[0, 0, 0, 0, 10]),
             seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
             later: chance(rng, &[0, 0, 100, 500]),
+            hurry: chance(rng, &[0, 0, 0, 20]),
             lacks: rng.u32(..20) == 0,
             cancel: chance(rng, &[0, 0, 0, 0, 10]),
             hang: if may_hang { chance(rng, &[0, 0, 50]) } else { 0 },

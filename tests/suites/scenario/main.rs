@@ -9,6 +9,7 @@ mod cuts;
 mod faults;
 mod files;
 mod in_place;
+mod lifecycle;
 mod model;
 mod pages;
 mod races;

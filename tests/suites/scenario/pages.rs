@@ -1,13 +1,16 @@
 //! The page cache: what is read for a write, and when.
 
-use sealback::{Config, Engine, Error, File};
-use sealback_stream::{MemoryOptions, MemoryServer};
+use std::{sync::Arc, thread, time::Duration};
+
+use sealback::{Config, CreateOptions, Engine, Error, File, Place};
+use sealback_stream::{MemoryOptions, MemoryServer, Name};
 use sealback_tests::{
     counter::{CountedServer, Counter},
+    gate::{Gate, GateServer},
     reader::read_sealed,
 };
 
-use crate::support::{ROOT, config, create, engine, name, open, read_all, sample};
+use crate::support::{ROOT, config, create, ends, engine, name, open, read_all, root, sample};
 
 const BLOCK: usize = 4096;
 
@@ -178,4 +181,131 @@ fn a_file_that_others_have_changed_is_read_anew_when_it_is_opened_once_more() {
     let again = open(&engine, &server, None);
     assert!(read_all(&again) == data, "close to open");
     assert!(read_all(&file) == data, "handles of a file share its folios");
+}
+
+/// A file behind a gate, with some of it dirty and a background writeback of that waiting at the gate.
+fn gated(config: &Config) -> (Engine, GateServer<MemoryServer>, File) {
+    let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), Gate::default());
+    let engine = Engine::new(config.clone()).unwrap();
+    let file = create(&engine, &server, None, BLOCK as u64);
+    (engine, server, file)
+}
+
+#[test]
+fn what_is_dirty_for_long_is_written_back_though_nobody_asks() {
+    let config = Config { dirty_expire: Duration::from_millis(50), ..config() };
+    let (_engine, server, file) = gated(&config);
+    file.write_at(0, b"a few bytes").unwrap();
+    server.hook.wait_for(1);
+    server.hook.open();
+    let clean = ends(move || {
+        while file.dirty_bytes() > 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    clean.expect("it becomes clean");
+}
+
+#[test]
+fn more_than_the_background_share_is_written_back_whosever_files_it_is_in() {
+    let config = Config { dirty_background_percent: 20, folio_bytes: 64 << 10, ..config() };
+    let (engine, server, first) = gated(&config);
+    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    first.write_at(0, &[1; 5 * 4096]).unwrap();
+    let names: Vec<_> =
+        (0..n_folios / 4).map(|n| Name::new(&format!("file {n}")).unwrap()).collect();
+    let root = root();
+    let place = Place { server: &server, cache: None, root: &root };
+    let files: Vec<_> = names
+        .iter()
+        .map(|name| engine.create(&place, name, &CreateOptions::default()).unwrap())
+        .collect();
+    assert!(server.hook.waiting().is_empty(), "little is dirty");
+    files.iter().for_each(|file| file.write_at(0, &[2; 20_000]).unwrap());
+    server.hook.wait_for(1);
+    assert_eq!(server.hook.waiting()[0], 0..5, "the one first that has been dirty for longest");
+    server.hook.open();
+}
+
+#[test]
+fn a_writer_waits_at_the_limit_until_writeback_has_made_room() {
+    let config = Config { dirty_limit_percent: 50, folio_bytes: 64 << 10, ..config() };
+    let (engine, server, file) = gated(&config);
+    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    let data = sample(n_folios * config.folio_bytes * 2);
+    let file = Arc::new(file);
+    let writer = thread::spawn({
+        let (file, data) = (file.clone(), data.clone());
+        move || file.write_at(0, &data).unwrap()
+    });
+    server.hook.wait_for(1);
+    thread::sleep(Duration::from_millis(100));
+    assert!(!writer.is_finished(), "it waits");
+    let out = engine.stats().folios_out;
+    assert!(out <= n_folios / 2 + 1, "{out} of {n_folios} folios are dirty");
+    server.hook.open();
+    writer.join().unwrap();
+    file.sync().unwrap();
+    assert!(read_all(&file) == data);
+}
+
+#[test]
+fn a_sync_does_not_wait_for_what_is_written_after_its_call() {
+    let (_engine, server, file) = gated(&config());
+    file.write_at(0, &[1; 2 * BLOCK]).unwrap();
+    let file = Arc::new(file);
+    let syncing = thread::spawn({
+        let file = file.clone();
+        move || file.sync().unwrap()
+    });
+    server.hook.wait_for(1);
+    // Behind what is under writeback, and more than once.
+    for _ in 0..3 {
+        file.write_at(100 * BLOCK as u64, &[2; 64 * BLOCK]).unwrap();
+    }
+    server.hook.open();
+    syncing.join().unwrap();
+    assert_eq!(file.dirty_bytes(), 64 * BLOCK as u64, "it is dirty as it was");
+    file.sync().unwrap();
+}
+
+#[test]
+fn a_sync_makes_a_background_pass_end_and_runs_one_of_its_own() {
+    let (engine, server, file) = gated(&config());
+    let data = sample(3 << 20);
+    file.write_at(0, &data).unwrap();
+    server.hook.wait_for(1);
+    let passes_before = engine.stats().active_requests;
+    let file = Arc::new(file);
+    let syncing = thread::spawn({
+        let file = file.clone();
+        move || file.sync().unwrap()
+    });
+    server.hook.open();
+    syncing.join().unwrap();
+    assert!(passes_before <= 1 && file.dirty_bytes() == 0);
+    assert!(read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext == data);
+}
+
+#[test]
+fn a_sync_of_a_range_writes_its_blocks_and_no_others() {
+    let server = counted();
+    let (_engine, file, mut data) = cold(&server, 100);
+    for block in [3, 10, 11, 12, 50] {
+        file.write_at((block * BLOCK + 5) as u64, &[8; 10]).unwrap();
+        data[block * BLOCK + 5..][..10].fill(8);
+    }
+    let (start, end) = ((10 * BLOCK + 4000) as u64, 11 * BLOCK as u64 + 1);
+    file.sync_range(start..end).unwrap();
+    let mut written: Vec<u64> = server.hook.take_written().into_iter().flatten().collect();
+    written.sort_unstable();
+    assert_eq!(written, [10, 11]);
+    assert_eq!(file.dirty_bytes(), 30);
+    // Behind the end, everything that is new goes with it.
+    file.write_at(200 * BLOCK as u64, &[9; 100]).unwrap();
+    file.sync_range(200 * BLOCK as u64..201 * BLOCK as u64).unwrap();
+    assert_eq!((file.dirty_bytes(), file.info().size), (0, 200 * BLOCK as u64 + 100));
+    data.resize(200 * BLOCK, 0);
+    data.extend([9; 100]);
+    assert!(stored(&server) == data);
 }

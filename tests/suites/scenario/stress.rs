@@ -143,7 +143,7 @@ fn work(world: &World, thread: usize, seed: u64) -> Vec<Vec<u8>> {
         }
         world.n_done.fetch_add(1, Ordering::Relaxed);
     }
-    // The last handle of a file to go takes what is dirty with it.
+    // What is dirty is on the server before the threads end.
     for file in &files {
         while file.sync().is_err() {}
     }

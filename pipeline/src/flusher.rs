@@ -1,0 +1,166 @@
+//! Background writeback: which files are written back without being asked for, and when.
+//!
+//! Files with something dirty wait in a queue, the one first that has waited longest. While more than
+//! the background share of the folios is dirty, or a file has waited its time, passes begin, a bounded
+//! number at once. A writer that meets the limit waits until they have made room.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    Error,
+    engine::Core,
+    open_file::OpenFile,
+    pass::PassKind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+};
+
+/// Passes at once over which no other begins in the background.
+const MAX_PASSES: usize = 16;
+/// The queue is looked at so often in the time after which what is dirty is written back.
+const TICKS: u32 = 4;
+
+/// The files that wait to be written back.
+#[derive(Debug, Default)]
+pub(crate) struct Flusher(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when they have waited, on the engine's clock, and which.
+    waiting: VecDeque<(Duration, Weak<OpenFile>)>,
+    /// Somebody will look at the queue when it is time.
+    ticking: bool,
+}
+
+impl Flusher {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that has waited longest, if it has since `since`.
+    fn pop(&self, since: Duration) -> Option<Weak<OpenFile>> {
+        let mut state = self.state();
+        let due = state.waiting.front().is_some_and(|(waits, _)| *waits <= since);
+        if due { state.waiting.pop_front().map(|(_, file)| file) } else { None }
+    }
+}
+
+impl Core {
+    /// Folios that cannot be given up: they are dirty, under writeback, or about to be.
+    fn n_pinned(&self) -> usize {
+        self.folios.n_out().saturating_sub(self.clean.len())
+    }
+
+    fn share(&self, percent: u8) -> usize {
+        self.folios.max() * usize::from(percent) / 100
+    }
+
+    /// Whether so much is dirty that it is written back in the background.
+    fn is_over_background(&self) -> bool {
+        self.n_pinned() > self.share(self.config.dirty_background_percent)
+    }
+
+    /// Begins passes over files that have waited since `since` or longer, until enough of them run.
+    fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
+        for _ in 0..MAX_PASSES {
+            if self.n_active() >= MAX_PASSES {
+                return;
+            }
+            let Some(waiting) = self.flusher.pop(since) else { return };
+            if let Some(file) = waiting.upgrade() {
+                file.queued.store(false, Ordering::SeqCst);
+                // Whoever makes it dirty from here on sees that it has left the queue.
+                if file.folios().has_work() {
+                    file.kick(kind);
+                    self.queue(&file);
+                }
+            }
+        }
+    }
+
+    /// Begins passes if so much is dirty.
+    pub(crate) fn flush_if_due(self: &Arc<Self>) {
+        if self.is_over_background() {
+            self.flush(Duration::MAX, PassKind::Background);
+        }
+    }
+
+    /// A file has something dirty: it waits to be written back, if it doesn't yet.
+    fn queue(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        if file.queued.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mut state = self.flusher.state();
+        state.waiting.push_back((self.now(), Arc::downgrade(file)));
+        if !std::mem::replace(&mut state.ticking, true) {
+            self.tick_later();
+        }
+    }
+
+    fn tick_later(self: &Arc<Self>) {
+        let expire = self.config.dirty_expire;
+        if expire < Duration::MAX {
+            let core = Arc::downgrade(self);
+            let tick = Box::new(move || {
+                if let Some(core) = core.upgrade() {
+                    core.tick();
+                }
+            });
+            self.io.wake_after(expire / TICKS, tick);
+        }
+    }
+
+    /// Writes back what has been dirty for long.
+    fn tick(self: &Arc<Self>) {
+        if let Some(since) = self.now().checked_sub(self.config.dirty_expire) {
+            self.flush(since, PassKind::Sync);
+        }
+        let mut state = self.flusher.state();
+        state.ticking = !state.waiting.is_empty();
+        if state.ticking {
+            self.tick_later();
+        }
+    }
+}
+
+impl OpenFile {
+    /// Something has been made dirty: has it written back some day, or now, if there is much.
+    pub(crate) fn dirtied(self: &Arc<Self>) {
+        self.core.queue(self);
+        self.core.flush_if_due();
+    }
+
+    /// Waits while more is dirty than may be.
+    pub(crate) fn throttle(self: &Arc<Self>) -> Result<(), Error> {
+        let limit = self.core.share(self.core.config.dirty_limit_percent).max(1);
+        self.wait_for_writeback(|| (self.core.n_pinned() < limit).then_some(()), || ())
+    }
+
+    /// Waits until writeback has brought about what `has` looks for; or takes it `anyway`, where
+    /// writeback cannot.
+    pub(crate) fn wait_for_writeback<T>(
+        self: &Arc<Self>,
+        has: impl Fn() -> Option<T>,
+        anyway: impl Fn() -> T,
+    ) -> Result<T, Error> {
+        let seen = self.core.errors().number;
+        loop {
+            let changes = self.core.folios.changes();
+            if let Some(got) = has() {
+                return Ok(got);
+            }
+            if self.passes.are_held_back() {
+                // Who holds them back is the one who asks: writeback cannot make room for him.
+                return Ok(anyway());
+            }
+            let errors = self.core.errors().clone();
+            if errors.number > seen && self.core.is_idle() {
+                // Writeback cannot make room, of whatever file: the writer is told instead of
+                // waiting for ever.
+                return Err(errors.last.unwrap_or(Error::Cancelled));
+            }
+            // Last blocks that are not full can fill the memory, too.
+            self.core.flush(Duration::MAX, PassKind::Sync);
+            self.core.folios.wait(changes, Duration::from_millis(100));
+        }
+    }
+}
