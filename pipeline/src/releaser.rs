@@ -39,3 +39,21 @@ impl Releaser {
         self.folios.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folio_leaves_when_its_end_is_passed_and_not_before() {
+        let mut releaser = Releaser::default();
+        assert!(releaser.is_empty());
+        releaser.push(FolioEnd { folio: 7, end: 2 });
+        releaser.push(FolioEnd { folio: 8, end: 2 });
+        assert_eq!(releaser.pop_passed(1), None);
+        assert_eq!(releaser.pop_passed(2), Some(7));
+        assert!(!releaser.is_empty());
+        assert_eq!(releaser.pop(), Some(8));
+        assert!(releaser.is_empty());
+    }
+}

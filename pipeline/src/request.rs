@@ -23,8 +23,8 @@ use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Buffer, Geometry, SealError, Sealed};
 use sealback_stream::{
-    BlockConflict, Collected, Failure, Prepared, Role, Stream, StreamState, TargetError,
-    TargetErrorKind, Ticket, Write,
+    BlockConflict, Collected, Failure, Prepared, Role, Stream, TargetError, TargetErrorKind,
+    Ticket, Write,
 };
 use zeroize::Zeroizing;
 
@@ -211,7 +211,7 @@ impl Request {
         let streams = setup.iter().map(|setup| {
             let mut stream = Stream::new(setup.role, geometry, setup.window);
             if !setup.active {
-                stream.switch_off(None);
+                stream.switch_off();
             }
             stream
         });
@@ -370,7 +370,7 @@ impl Request {
         if host.tracing() {
             host.trace(TraceEvent::Off { stream: index });
         }
-        self.streams[index].switch_off(Some(failure.clone()));
+        self.streams[index].switch_off();
         self.actions.push(Action::StreamOff { stream: index, failure });
     }
 
@@ -435,26 +435,22 @@ impl Request {
     }
 
     fn advance_running(&mut self, now: Duration, host: &mut impl Host) {
-        // Collecting frees buffers, and filling takes them: go round until neither helps.
-        loop {
-            self.collect(host);
-            let in_flight = self.in_flight();
-            if in_flight == 0 && self.merger.is_busy() {
-                return self.merge();
-            }
-            match self.retryer.step(now, in_flight, || host.random()) {
-                RetryStep::Proceed => {}
-                RetryStep::Wait => return,
-                RetryStep::WaitUntil(time) => return self.actions.push(Action::WakeAt(time)),
-                RetryStep::Reissue => self.reissue(host),
-            }
-            self.fill(host);
-            self.build(now, host);
-            self.issue(now, host);
-            if !self.collect(host) || self.issuer.state() != IssuerState::Starved {
-                break;
-            }
+        self.collect(host);
+        let in_flight = self.in_flight();
+        if in_flight == 0 && self.merger.is_busy() {
+            return self.merge();
         }
+        match self.retryer.step(now, in_flight, || host.random()) {
+            RetryStep::Proceed => {}
+            RetryStep::Wait => return,
+            RetryStep::WaitUntil(time) => return self.actions.push(Action::WakeAt(time)),
+            RetryStep::Reissue => self.reissue(host),
+        }
+        self.fill(host);
+        self.build(now, host);
+        self.issue(now, host);
+        // A stream with nothing to do goes as far as the issuer has come.
+        self.collect(host);
         let finished = self.issuer.state() == IssuerState::Finished
             && self.streams.iter().all(|stream| !stream.is_active() || stream.is_finished());
         if finished && self.spans.is_empty() {
@@ -566,9 +562,8 @@ impl Request {
         }
     }
 
-    /// Collects every stream, and lets go of what all of them have passed. Returns whether a span
-    /// was let go.
-    fn collect(&mut self, host: &mut impl Host) -> bool {
+    /// Collects every stream, and lets go of what all of them have passed.
+    fn collect(&mut self, host: &mut impl Host) {
         let issued_to = self.issuer.issued_to();
         for stream in &mut self.streams {
             if stream.is_active() && stream.collect(issued_to) && stream.role() == Role::Must {
@@ -576,18 +571,17 @@ impl Request {
             }
         }
         let collected_to = self.collected_to();
-        let mut passed = false;
         // After a failure, what never left makes the streams look as if they had passed it.
         let running = matches!(self.phase, Phase::Running);
         while let Some(Passed { sealed, span }) = self.spans.next_passed(collected_to) {
             if running {
                 self.actions.push(Action::Stored { sealed });
             }
-            if let Some((sealed, destinations)) = span {
-                passed = true;
-                if running && self.is_cached(destinations) {
-                    self.actions.push(Action::Cached { sealed });
-                }
+            if let Some((sealed, destinations)) = span
+                && running
+                && self.is_cached(destinations)
+            {
+                self.actions.push(Action::Cached { sealed });
             }
         }
         if running {
@@ -595,7 +589,6 @@ impl Request {
                 self.release(folio, Writeback::Clean, host);
             }
         }
-        passed
     }
 
     /// Whether a cache that has not failed was among the destinations.
@@ -616,16 +609,5 @@ impl Request {
 
     fn in_flight(&self) -> usize {
         self.streams.iter().map(Stream::in_flight).sum()
-    }
-
-    /// Whether a stream waits for a grant; it was refused one, or has not asked yet.
-    pub fn wants_grant(&self) -> bool {
-        self.streams.iter().any(|stream| stream.is_active() && stream.wants_grant())
-    }
-
-    /// Whether a stream is off because it failed.
-    pub fn has_failed_stream(&self) -> bool {
-        let off = |stream: &Stream| matches!(stream.state(), StreamState::Off(Some(_)));
-        self.streams.iter().any(off)
     }
 }

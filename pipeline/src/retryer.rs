@@ -167,6 +167,29 @@ mod tests {
             assert_eq!(limits.delay(attempts, 0), full);
             let jittered = limits.delay(attempts, u64::MAX / 3);
             assert!(full / 2 <= jittered && jittered <= full, "{jittered:?} of {full:?}");
+            let half = u64::try_from(full.as_nanos() / 2).unwrap();
+            let least = full - Duration::from_nanos(half - 1);
+            assert_eq!(limits.delay(attempts, half - 1), least, "nearly a half is taken off");
         }
+        let shortest = RetryLimits { max_delay: Duration::from_nanos(1), ..limits };
+        assert_eq!(shortest.delay(2, 7), Duration::from_nanos(1), "there is no half of it");
+    }
+
+    fn failure(attempts: u32) -> LastFailure {
+        let error = sealback_stream::TargetError::new(sealback_stream::TargetErrorKind::Io, "no");
+        LastFailure { blocks: 0..1, attempts, failure: Failure::Retry(error) }
+    }
+
+    #[test]
+    fn it_gives_up_behind_the_deadline_and_progress_begins_a_new_one() {
+        let limits = RetryLimits { deadline: Duration::from_secs(10), ..RetryLimits::default() };
+        let mut retryer = Retryer::new(limits);
+        let seconds = Duration::from_secs;
+        assert!(retryer.failed(seconds(5), failure(1)).is_none());
+        assert!(retryer.failed(seconds(15), failure(1)).is_none(), "the deadline is not over");
+        assert!(retryer.failed(seconds(16), failure(1)).is_some());
+        retryer.progressed();
+        assert!(retryer.failed(seconds(17), failure(1)).is_none());
+        assert!(retryer.failed(seconds(17), failure(limits.max_attempts)).is_some());
     }
 }

@@ -134,6 +134,9 @@ fn seal(
     Ok(Merged { sealed, expected, plain })
 }
 
+/// The greatest: no block was sealed for a later one.
+const ANY_GENERATION: u64 = u64::MAX - 1;
+
 /// Opens one block, whatever its length: a block of plaintext with zeros behind, and its length.
 fn open(
     key: &ContentKey,
@@ -144,7 +147,7 @@ fn open(
     let mut plain = Zeroizing::new(vec![0; block_len(geometry)]);
     // Any length and any hole will do, and whose header speaks for it is for the commit to say.
     let (size, holes) = (geometry.block_start(block + 1), block..block + 1);
-    let view = FileView { size, generation: u64::MAX - 1, holes };
+    let view = FileView { size, generation: ANY_GENERATION, holes };
     let opened = key.open(&view, block, stored, &mut plain);
     match opened.verdicts().first() {
         Some(Verdict::Opened { len, .. }) => Ok((plain, index_of(u64::from(*len)))),
@@ -202,5 +205,96 @@ impl Merger {
         done.sort_unstable();
         done.dedup();
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealback_crypto::{DamageKind, Engine, Header, RootKey};
+
+    use super::*;
+
+    const BLOCK: usize = 4096;
+    const GENERATION: u32 = 3;
+
+    fn key() -> ContentKey {
+        let geometry = Geometry::new(BLOCK as u64).expect("a block size");
+        let root = RootKey::from_bytes(&[5; 32]);
+        let new = Header::create(&root, geometry, Engine::Fake).expect("random bytes");
+        new.header.content_key().clone()
+    }
+
+    fn sealed(key: &ContentKey, plain: &[u8]) -> Sealed {
+        let plain = Zeroizing::new(plain.to_vec());
+        seal(key, GENERATION, 1, None, plain).expect("it fits").sealed
+    }
+
+    fn stored(sealed: &Sealed) -> Stored {
+        let merge = Merge { block: 1, ours: sealed.clone(), dirty: Vec::new() };
+        merge.stored()
+    }
+
+    /// Twenty bytes of ours over forty of theirs, of which so many count.
+    fn merged(their_bytes: u64) -> Vec<u8> {
+        let key = key();
+        let (ours, theirs) = (sealed(&key, &[1; 20]), sealed(&key, &[2; 40]));
+        let start = BLOCK as u64;
+        let dirty = vec![start + 5..start + 6, start + 6..start + 9];
+        let merge = Merge { block: 1, ours, dirty };
+        let merged = merge.run(&key, GENERATION, stored(&theirs), their_bytes).expect("both open");
+        assert_eq!(merged.expected, Expected::Nonce(theirs.nonce(1)));
+        let (plain, len) = open(&key, 1, stored(&merged.sealed)).expect("it opens");
+        assert_eq!(plain[..len], merged.plain[..]);
+        merged.plain.to_vec()
+    }
+
+    #[test]
+    fn exactly_the_dirty_bytes_are_laid_over_what_counts_of_theirs() {
+        let laid_over = |mut theirs: Vec<u8>| {
+            theirs[5..9].fill(1);
+            theirs
+        };
+        assert_eq!(merged(BLOCK as u64), laid_over(vec![2; 40]));
+        let of_thirty = [vec![2; 30], vec![]].concat();
+        assert_eq!(merged(30), laid_over(of_thirty));
+        let of_seven = [vec![2; 7], vec![0; 13]].concat();
+        assert_eq!(merged(7), laid_over(of_seven), "as long as ours");
+        assert_eq!(merged(0), laid_over(vec![0; 20]));
+    }
+
+    #[test]
+    fn what_does_not_open_counts_unless_nothing_of_it_does() {
+        let key = key();
+        let ours = sealed(&key, &[1; 20]);
+        let mut damaged = stored(&sealed(&key, &[2; 40]));
+        let (last, start) = (damaged.len - 1, BLOCK as u64);
+        damaged.buffer[last] ^= 1;
+        let dirty = vec![start..start + 1, start + 3..start + 4];
+        let merge = Merge { block: 1, ours, dirty };
+        let copy = |stored: &Stored| {
+            let mut buffer = Buffer::unpooled(stored.len);
+            buffer.copy_from_slice(&stored.buffer[..stored.len]);
+            Stored { len: stored.len, buffer }
+        };
+        let damage = BlockDamage { block: 1, kind: DamageKind::AlteredOrTorn };
+        let error = merge.run(&key, GENERATION, copy(&damaged), 1).expect_err("it is damaged");
+        assert_eq!(error, MergeError::Damaged(damage));
+        assert_eq!(error.to_string(), damage.to_string());
+        let sealing = MergeError::Seal(SealError::NothingToSeal);
+        assert_eq!(sealing.to_string(), SealError::NothingToSeal.to_string());
+        assert!(merge.run(&key, GENERATION, damaged, 0).is_ok(), "nothing of it counts");
+    }
+
+    #[test]
+    fn a_block_is_cut_to_its_length_if_it_is_longer() {
+        let key = key();
+        let block = sealed(&key, &[2; 40]);
+        let trimmed = |len| trim(&key, GENERATION, 1, stored(&block), len).expect("it opens");
+        assert!(trimmed(40).is_none() && trimmed(41).is_none());
+        let shorter = trimmed(39).expect("it is longer");
+        assert_eq!(*shorter.plain, vec![2; 39]);
+        assert_eq!(shorter.expected, Expected::Nonce(block.nonce(1)));
+        let (_, len) = open(&key, 1, stored(&shorter.sealed)).expect("it opens");
+        assert_eq!(len, 39);
     }
 }

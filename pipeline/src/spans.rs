@@ -188,7 +188,6 @@ impl Spans {
     /// Drops every span. To be called with nothing being sealed.
     pub(crate) fn clear(&mut self) {
         debug_assert_eq!(self.n_sealing, 0);
-        self.first_id += self.spans.len() as u64;
         self.spans.clear();
     }
 
@@ -200,5 +199,26 @@ impl Spans {
         let first = self.spans.partition_point(|span| span.blocks.end <= blocks.start);
         let end = blocks.end;
         self.spans.range(first..).take_while(move |span| span.blocks.start < end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_found_in_its_span_and_for_the_streams_that_want_it() {
+        let mut spans = Spans::new(Geometry::new(4096).expect("a block size"));
+        spans.push(2..5, Destinations::UPLOAD, Vec::new(), None);
+        spans.push(5..6, Destinations::ALL, Vec::new(), None);
+        assert!((2..5).all(|block| spans.end_of(block) == 5));
+        assert_eq!((spans.end_of(1), spans.end_of(5), spans.end_of(6)), (2, 6, 7));
+        assert!(spans.is_for(2, 0) && !spans.is_for(2, 1) && spans.is_for(5, 1));
+        assert!(!spans.is_for(6, 0) && !spans.is_empty());
+        assert_eq!(spans.n_sealing(), 2);
+        spans.sealed(0, None);
+        spans.sealed(1, None);
+        spans.clear();
+        assert!(spans.is_empty() && spans.n_sealing() == 0);
     }
 }

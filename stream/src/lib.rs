@@ -49,7 +49,7 @@ pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
 pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
 pub use stalled::StalledQueue;
-pub use stream::{Collected, Issued, Role, Stream, StreamState};
+pub use stream::{Collected, Issued, Role, Stream};
 pub use subrequest::Subrequest;
 pub use target::{
     Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, Target, Write,

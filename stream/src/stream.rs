@@ -28,15 +28,6 @@ pub enum Role {
     Must,
 }
 
-/// Whether a stream still takes part.
-#[derive(Clone, Debug)]
-pub enum StreamState {
-    /// It does.
-    Active,
-    /// It does not; it never had a target, or failed and may. The failure, if there was one.
-    Off(Option<Failure>),
-}
-
 /// A subrequest that is to go to the target now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
@@ -119,7 +110,8 @@ pub struct Stream {
     role: Role,
     geometry: Geometry,
     window: usize,
-    state: StreamState,
+    /// It takes part: it has a target that has not failed.
+    active: bool,
     wanted: Tiler,
     again: Tiler,
     grant: Option<Grant>,
@@ -139,7 +131,7 @@ impl Stream {
             role,
             geometry,
             window: window.max(1),
-            state: StreamState::Active,
+            active: true,
             wanted: Tiler::new(),
             again: Tiler::new(),
             grant: None,
@@ -346,8 +338,8 @@ impl Stream {
 
     /// Takes the stream out of the request. What is in flight is no longer waited for; its credit
     /// still goes back when it terminates.
-    pub fn switch_off(&mut self, failure: Option<Failure>) {
-        self.state = StreamState::Off(failure);
+    pub fn switch_off(&mut self) {
+        self.active = false;
         self.wanted.clear();
         self.again.clear();
         self.grant = None;
@@ -416,19 +408,9 @@ impl Stream {
             && self.outstanding.iter().all(|entry| matches!(entry.progress, Progress::Passed))
     }
 
-    /// Whether it waits for a grant: something is to be cut, and nothing was granted for it.
-    pub fn wants_grant(&self) -> bool {
-        self.grant.is_none() && !(self.wanted.is_empty() && self.again.is_empty())
-    }
-
     /// Whether it still takes part.
     pub fn is_active(&self) -> bool {
-        matches!(self.state, StreamState::Active)
-    }
-
-    /// Whether it still takes part, and what switched it off if not.
-    pub fn state(&self) -> &StreamState {
-        &self.state
+        self.active
     }
 
     /// What becomes of the request if it fails.

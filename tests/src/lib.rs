@@ -20,3 +20,4 @@ mod oracle;
 pub mod reader;
 pub mod recorder;
 pub mod simulator;
+mod tally;

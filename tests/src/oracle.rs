@@ -10,7 +10,9 @@
 //!   its time: at once the first time, later from the second time on.
 //! - A folio ends once, in ascending order; it is clean only when every active stream that wants it
 //!   has all its blocks, the same sealed bytes in each.
-//! - A cache that fails does not fail the request.
+//! - A cache that fails does not fail the request; one that answers nothing is given up when its time
+//!   is over, and not before.
+//! - A subrequest that could grow is not cut short, unless its stream has nothing else to do.
 //! - At the end every folio that was handed out has ended, and what is clean opens as what was
 //!   written.
 
@@ -31,7 +33,10 @@ use sealback_crypto::{
 };
 use sealback_stream::{Failure, Grant, Ticket, Write};
 
-use crate::simulator::{BLOCK, plain_block, stored_of};
+use crate::{
+    simulator::{BLOCK, STRIDE, plain_block, stored_of},
+    tally::Tally,
+};
 
 /// A block as a target holds it.
 #[derive(Clone, Debug)]
@@ -65,6 +70,12 @@ struct StreamView {
     ever_issued: BTreeSet<u64>,
     /// Attempts of each subrequest that is in flight.
     in_flight: BTreeMap<u64, u32>,
+    /// It was asked, or has answered, then last, if something is in flight.
+    silent_since: Option<Duration>,
+    /// Prepared and not issued when the last step had ended.
+    stalled: usize,
+    /// Those of them that carry what was issued before.
+    stalled_again: BTreeSet<u64>,
     collected_to: u64,
     off: bool,
 }
@@ -77,6 +88,8 @@ struct Pause {
     drained_at: Duration,
     /// What failed, as it was issued.
     failed: Vec<Range<u64>>,
+    /// It was told of.
+    told: bool,
 }
 
 /// Watches one request.
@@ -93,8 +106,14 @@ pub(crate) struct Oracle {
     last_released: Option<u64>,
     clean: BTreeSet<u64>,
     redirty: BTreeSet<u64>,
-    /// Nothing happened yet that may fail the request.
-    must_succeed: bool,
+    /// The source has nothing more.
+    source_ended: bool,
+    /// Blocks that the cache's record may call present.
+    cached: BTreeSet<u64>,
+    cache_patience: Duration,
+    /// The cache has answered with a failure, and is off from now on.
+    cache_fails: bool,
+    pub(crate) tally: Tally,
     retry: RetryLimits,
     /// A failure of the server waits for its reissue.
     pause: Option<Pause>,
@@ -110,7 +129,13 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(seed: u64, windows: [usize; 2], cached: bool, retry: RetryLimits) -> Oracle {
+    pub(crate) fn new(
+        seed: u64,
+        windows: [usize; 2],
+        cached: bool,
+        retry: RetryLimits,
+        cache_patience: Duration,
+    ) -> Oracle {
         let cache = StreamView { off: !cached, ..StreamView::default() };
         Oracle {
             seed,
@@ -124,7 +149,11 @@ impl Oracle {
             last_released: None,
             clean: BTreeSet::new(),
             redirty: BTreeSet::new(),
-            must_succeed: true,
+            source_ended: false,
+            cached: BTreeSet::new(),
+            cache_patience,
+            cache_fails: false,
+            tally: Tally::new(retry),
             retry,
             pause: None,
             hurried: false,
@@ -156,21 +185,29 @@ impl Oracle {
         }
     }
 
+    pub(crate) fn on_source_end(&mut self) {
+        self.source_ended = true;
+    }
+
     pub(crate) fn on_grant(&mut self, stream: usize, block: u64, grant: &Grant) {
         let granted = Granted {
-            max_blocks: (grant.max_bytes / (BLOCK + 48)).max(1),
+            max_blocks: (grant.max_bytes / STRIDE).max(1),
             max_segments: grant.max_segments,
             boundary: grant.boundary,
         };
         self.streams[stream].grants.insert(block, granted);
     }
 
-    pub(crate) fn on_step(&mut self, request: &Request) {
+    pub(crate) fn on_step(&mut self, now: Duration, request: &Request) {
         let mut least = None;
+        if request.streams()[0].collected_to() > self.streams[0].collected_to {
+            self.tally.progressed();
+        }
         for (index, stream) in request.streams().iter().enumerate() {
             let view = &mut self.streams[index];
             assert!(view.collected_to <= stream.collected_to(), "stream {index} went back");
             view.collected_to = stream.collected_to();
+            view.stalled = stream.stalled();
             if stream.is_active() {
                 assert!(stream.collected_to() <= request.issued_to(), "stream {index} ran ahead");
                 let reached = least.unwrap_or(u64::MAX).min(stream.collected_to());
@@ -178,14 +215,21 @@ impl Oracle {
             }
         }
         assert_eq!(least.unwrap_or(request.issued_to()), request.collected_to());
+        let silent = self.streams[1].silent_since.map(|since| now - since);
+        let waits = silent.is_none_or(|silent| silent < self.cache_patience);
+        assert!(waits || request.is_done(), "a cache that answers nothing is waited for");
     }
 
-    pub(crate) fn on_issue(&mut self, ticket: Ticket, write: &Write, attempts: u32) {
+    pub(crate) fn on_issue(&mut self, now: Duration, ticket: Ticket, write: &Write, attempts: u32) {
         let Ticket { stream, id } = ticket;
         let blocks = write.blocks();
         self.log.push(format!("issue {stream}/{id} {blocks:?}, attempts {attempts}"));
         assert!(self.pause.is_none(), "issued {blocks:?} while paused: {:?}", self.pause);
         let view = &mut self.streams[stream];
+        if view.in_flight.is_empty() {
+            view.silent_since = Some(now);
+        }
+        view.stalled_again.remove(&id);
         assert!(view.in_flight.insert(id, attempts).is_none(), "subrequest {id} issued twice");
         assert!(view.in_flight.len() <= self.windows[stream], "the window of {stream} overflows");
         let granted = view.grants.remove(&blocks.start).expect("a write has a grant of its own");
@@ -237,10 +281,10 @@ impl Oracle {
         let view = &mut self.streams[stream];
         let attempts = view.in_flight.remove(&id);
         assert!(attempts.is_some() || view.off, "subrequest {id} is not in flight");
-        // A write that gets nowhere often enough fails the request, whatever kept it.
+        view.silent_since = (!view.off && !view.in_flight.is_empty()).then_some(now);
         let whole = matches!(outcome, Ok(bytes) if *bytes == write.bytes());
-        self.must_succeed &= whole || stream != 0;
-        let told = outcome.as_ref().map_or(0, |bytes| bytes / (BLOCK + 48));
+        let through = outcome.as_ref().map_or(0, |bytes| *bytes);
+        let told = through / STRIDE;
         let blocks = write.blocks();
         let told_to = (blocks.start + told).min(blocks.end);
         for block in blocks.start..(blocks.start + has).min(blocks.end) {
@@ -252,10 +296,13 @@ impl Oracle {
         if let Some(pause) = &mut self.pause {
             pause.drained_at = now;
         }
+        let attempts = if told > 0 { 0 } else { attempts + 1 };
+        let left = if whole { blocks.end..blocks.end } else { told_to..blocks.end };
+        self.cache_fails |= stream == 1 && !whole;
+        self.tally.answered(now, stream, outcome, through, left, attempts);
         if whole {
             return;
         }
-        let attempts = if told > 0 { 0 } else { attempts + 1 };
         view.most_attempts = view.most_attempts.max(attempts);
         view.owed.extend((told_to..blocks.end).map(|block| (block, attempts)));
         if stream == 0 {
@@ -263,6 +310,7 @@ impl Oracle {
                 attempts: 0,
                 drained_at: now,
                 failed: Vec::new(),
+                told: false,
             });
             pause.attempts = pause.attempts.max(attempts);
             pause.failed.push(told_to..blocks.end);
@@ -274,12 +322,21 @@ impl Oracle {
         self.hurried |= self.pause.is_some();
     }
 
+    /// The request tells that it pauses.
+    pub(crate) fn on_paused(&mut self) {
+        let pause = self.pause.as_mut().expect("it pauses for what failed");
+        assert!(!std::mem::replace(&mut pause.told, true), "told twice");
+    }
+
     /// What failed goes out again.
-    pub(crate) fn on_reissue(&mut self, now: Duration) {
+    pub(crate) fn on_reissue(&mut self, now: Duration, subrequests: usize) {
         let pause = self.pause.take().expect("only what failed is sent again");
+        assert!(pause.told, "it paused, and did not tell");
+        assert_eq!(subrequests, pause.failed.len(), "{pause:?}");
         for view in self.streams.iter_mut().filter(|view| !view.off) {
             assert!(view.in_flight.is_empty(), "reissued with {:?} in flight", view.in_flight);
             view.reissued_from = 0;
+            view.stalled -= std::mem::take(&mut view.stalled_again).len();
         }
         let waited = now - pause.drained_at;
         let full = self.retry.delay(pause.attempts, 0);
@@ -291,8 +348,23 @@ impl Oracle {
         self.reissued.extend(pause.failed);
     }
 
-    /// Counts how what failed is cut anew.
-    pub(crate) fn on_prepared(&mut self, stream: usize, blocks: &Range<u64>) {
+    /// A subrequest was cut: not too early. Counts how what failed is cut anew.
+    pub(crate) fn on_prepared(&mut self, stream: usize, id: u64, blocks: &Range<u64>) {
+        self.tally.prepared(stream);
+        let view = &mut self.streams[stream];
+        let granted = &view.grants[&blocks.start];
+        let n_blocks = blocks.end - blocks.start;
+        // Each block may be a segment of its own.
+        let is_full = n_blocks >= granted.max_blocks.min(granted.max_segments as u64)
+            || granted.boundary == Some(blocks.end);
+        let is_fresh = !view.ever_issued.contains(&blocks.start);
+        if !is_fresh {
+            view.stalled_again.insert(id);
+        }
+        let known = self.wanted.range(blocks.end..).any(|(_, to)| to.contains(stream));
+        let is_idle = view.in_flight.is_empty() && view.stalled == 0;
+        let may_be_cut = is_full || !is_fresh || known || self.source_ended || is_idle;
+        assert!(may_be_cut, "{blocks:?} of {stream} could have grown: {granted:?}");
         if stream != 0 {
             return;
         }
@@ -309,6 +381,9 @@ impl Oracle {
 
     pub(crate) fn on_stored(&mut self, sealed: &Sealed, cached: bool) {
         for (block, nonce) in sealed.nonces() {
+            if cached {
+                assert!(self.cached.insert(block), "block {block} is told of twice");
+            }
             let to = self.wanted[&block];
             for (index, view) in self.streams.iter().enumerate() {
                 if to.contains(index) && !view.off && (index == 0 || cached) {
@@ -318,9 +393,13 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn on_stream_off(&mut self, stream: usize) {
-        self.streams[stream].off = true;
-        self.streams[stream].in_flight.clear();
+    pub(crate) fn on_stream_off(&mut self, now: Duration, stream: usize) {
+        let view = &mut self.streams[stream];
+        let silent = view.silent_since.take().map(|since| now - since);
+        let is_over = silent.is_some_and(|silent| silent >= self.cache_patience);
+        assert!(self.cache_fails || is_over, "given up after {silent:?}");
+        view.off = true;
+        view.in_flight.clear();
     }
 
     /// Returns whether the folio is clean.
@@ -330,6 +409,7 @@ impl Oracle {
         self.last_released = Some(folio);
         assert!(self.handed_out.remove(&folio), "folio {folio} was not handed out, or ended");
         let clean = matches!(outcome, Writeback::Clean);
+        self.tally.released(clean);
         if !clean {
             self.redirty.insert(folio);
             return false;
@@ -350,13 +430,10 @@ impl Oracle {
     pub(crate) fn on_done(&mut self, result: &Result<(), Error>, lacks: bool) {
         self.log.push(format!("done {result:?}"));
         assert!(self.result.replace(result.is_ok()).is_none(), "done twice");
-        match result {
-            Ok(()) => assert!(!lacks && self.redirty.is_empty(), "redirtied, and yet it went well"),
-            // Everything else that was dirty has gone its way.
-            Err(Error::Closed) if lacks => assert!(self.redirty.is_empty()),
-            Err(Error::Cancelled | Error::Seal(_)) => {}
-            Err(error) => assert!(!self.must_succeed, "nothing failed but the cache: {error}"),
-        }
+        self.tally.check_end(result, lacks);
+        // What else was dirty than what the source could not hand out has gone its way.
+        let went_well = matches!(result, Ok(()) | Err(Error::Closed));
+        assert!(!went_well || self.redirty.is_empty(), "redirtied, and yet it went well");
     }
 
     pub(crate) fn at_end(&mut self, dirty_left: usize, key: &ContentKey) {
@@ -369,6 +446,8 @@ impl Oracle {
                     let stored = self.streams[0].stored.contains_key(block);
                     assert!(stored, "block {block} is lost");
                 }
+                let cached = self.cached.contains(block) || self.streams[1].off;
+                assert!(cached || !to.contains(1), "the cache has block {block} for nothing");
             }
         }
         for view in &self.streams {

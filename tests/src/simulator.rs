@@ -46,6 +46,8 @@ use plan::Plan;
 
 /// The simulated block size.
 pub const BLOCK: u64 = 4096;
+/// A block as it is stored.
+pub(crate) const STRIDE: u64 = BLOCK + 48;
 
 /// Something that has been started and will answer.
 enum UnderWay {
@@ -132,7 +134,7 @@ pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
         now: Duration::ZERO,
         under_way: vec![UnderWay::Wake],
         hung: Vec::new(),
-        oracle: Oracle::new(seed, plan.windows, cached, plan.retry),
+        oracle: Oracle::new(seed, plan.windows, cached, plan.retry, plan.cache_patience),
         nonces: Nonces::default(),
         met: Met::default(),
         wants_credit: false,
@@ -151,10 +153,11 @@ pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
         // Answers that nobody waits for any more: of a cache that was switched off.
         world.step(&mut request);
     }
-    drop(request);
     world.oracle.log(&format!("plan {:?}", world.plan));
     let left = world.dirty.len();
     world.oracle.at_end(left, &world.key);
+    world.oracle.tally.check_stats(request.stats());
+    // The request is still there: it holds on to nothing.
     assert_eq!(world.pool.n_free(), world.pool.n_buffers(), "every buffer is home");
     assert_eq!(world.credits.0.load(Ordering::SeqCst), initial_credits, "every credit is back");
     let Oracle { splits, joins, back_offs, .. } = world.oracle;
@@ -193,6 +196,7 @@ impl World {
         self.now += Duration::from_micros(self.rng.u64(1..500));
         if self.plan.cancel > self.rng.u32(..1000) && !request.is_done() {
             self.met.cancelled += 1;
+            self.oracle.tally.ends_with(Error::Cancelled);
             let event = match self.rng.bool() {
                 true => Event::Cancel,
                 false => Event::Fail(Error::Cancelled),
@@ -225,6 +229,10 @@ impl World {
                 };
                 let result = self.key.seal(first_block, 2, &slices, buffer);
                 self.oracle.log(&format!("sealed {span}: {}", result.is_ok()));
+                match &result {
+                    Ok(_) => self.oracle.tally.sealed(),
+                    Err(error) => self.oracle.tally.ends_with(Error::Seal(Arc::new(*error))),
+                }
                 self.hand(request, Event::Sealed { span, result });
             }
             UnderWay::Write { ticket, write } => {
@@ -234,6 +242,9 @@ impl World {
                 let (outcome, has) = self.outcome(ticket.stream, &write);
                 self.oracle.on_outcome(self.now, ticket, &write, &outcome, has);
                 drop(write);
+                if request.is_done() && self.rng.bool() {
+                    return request.answered_late(ticket, outcome);
+                }
                 self.hand(request, Event::Terminated { ticket, outcome });
             }
         }
@@ -300,8 +311,8 @@ impl World {
                 0 => 1,
                 _ => self.rng.u64(..write.bytes()),
             };
-            self.met.torn += u64::from(bytes % (BLOCK + 48) != 0);
-            return (Ok(bytes), bytes / (BLOCK + 48));
+            self.met.torn += u64::from(!bytes.is_multiple_of(STRIDE));
+            return (Ok(bytes), bytes / STRIDE);
         }
         if hit(plan.fatal[stream]) {
             return (Err(Failure::Fatal(error("fatal"))), 0);
@@ -319,7 +330,7 @@ impl World {
         request.handle(event, now, self);
         let mut actions = Vec::new();
         request.take_actions(&mut actions);
-        self.oracle.on_step(request);
+        self.oracle.on_step(now, request);
         for action in actions {
             self.act(action);
         }
@@ -328,12 +339,14 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Done(result) => {
+                let seals = |under_way: &UnderWay| matches!(under_way, UnderWay::Seal { .. });
+                assert!(!self.under_way.iter().any(seals), "done, and still sealing");
                 self.met.failed += u64::from(result.is_err());
                 self.oracle.on_done(&result, self.plan.lacks);
             }
             Action::Issue { ticket, write } => {
                 let attempts = self.attempts.remove(&(ticket.stream, ticket.id));
-                self.oracle.on_issue(ticket, &write, attempts.expect("told of before"));
+                self.oracle.on_issue(self.now, ticket, &write, attempts.expect("told of before"));
                 self.nonces.note(&write).expect("no nonce is used twice");
                 self.under_way.push(UnderWay::Write { ticket, write });
             }
@@ -359,7 +372,7 @@ impl World {
 
     fn seal_now(&self, blocks: &Range<u64>) -> Sealed {
         let plain: Vec<u8> = blocks.clone().flat_map(plain_block).collect();
-        let bytes = usize::try_from((blocks.end - blocks.start) * (BLOCK + 48)).expect("small");
+        let bytes = usize::try_from((blocks.end - blocks.start) * STRIDE).expect("small");
         let buffer = Buffer::unpooled(bytes + 64);
         self.key.seal(blocks.start, 1, &[&plain], buffer).expect("a buffer of the right size")
     }

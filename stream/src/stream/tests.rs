@@ -120,7 +120,7 @@ fn a_stream_that_is_switched_off_gives_credit_back_when_the_target_has_answered(
     let grant = || Grant::unlimited().with_credit(Credit::new(stock.clone(), 1));
     stream.build(Duration::ZERO, true, |_| Prepared::Granted(grant()), |_| ());
     let id = stream.issue(all_sealed).unwrap().id;
-    stream.switch_off(None);
+    stream.switch_off();
     assert!(stream.is_finished());
     assert_eq!(stock.0.load(Ordering::SeqCst), 0, "the target has not answered yet");
     assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Ignored));
@@ -140,6 +140,83 @@ fn nothing_fresh_overtakes_a_retry_that_waits_for_credit() {
     stream.build(Duration::ZERO, false, grant(2), |_| ());
     assert_eq!(stream.issue(all_sealed).unwrap().blocks, 0..2);
     assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+}
+
+/// Prepared subrequests and those under way of a stream that wants blocks 0 to 8, two in each; the
+/// first was issued and has failed, or has gone through.
+fn first_of_four(outcome: Result<u64, Failure>) -> Stream {
+    let mut stream = stream(1);
+    stream.want(0..8);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    stream.terminated(id, outcome);
+    stream
+}
+
+#[test]
+fn blocks_with_other_bytes_go_again_if_they_went_through_and_are_not_still_to_go() {
+    let mut stream = first_of_four(Ok(2 * BLOCK));
+    // Block 2 is the first of those that were never issued: it goes with its new bytes anyway.
+    assert_eq!(stream.retile(|_| u64::MAX, &[1, 2]), 0);
+    stream.build(Duration::ZERO, true, grant(9), |_| ());
+    let mut went = Vec::new();
+    while let Some(issued) = stream.issue(all_sealed) {
+        stream.terminated(issued.id, Ok(u64::MAX));
+        went.push(issued.blocks);
+    }
+    assert_eq!(went, [1..2, 2..4, 4..6, 6..8]);
+}
+
+#[test]
+fn nothing_is_joined_over_a_boundary_when_it_goes_again() {
+    let mut stream = stream(1);
+    stream.want(0..4);
+    let bounded =
+        |block: u64| Prepared::Granted(Grant::unlimited().with_boundary((block / 2 + 1) * 2));
+    stream.build(Duration::ZERO, true, bounded, |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    stream.terminated(id, Err(retry()));
+    // The pieces of memory are shorter than what failed: the last of them ends at the boundary.
+    assert_eq!(stream.retile(|block| block + 1, &[]), 1);
+    stream.build(Duration::ZERO, true, grant(9), |_| ());
+    let issued = stream.issue(all_sealed).unwrap();
+    assert_eq!(issued.blocks, 0..2);
+    stream.terminated(issued.id, Ok(u64::MAX));
+    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+}
+
+#[test]
+fn what_went_through_behind_what_waits_to_go_again_is_not_collected() {
+    let mut stream = stream(2);
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let [first, second] = [(); 2].map(|()| stream.issue(all_sealed).unwrap().id);
+    stream.terminated(second, Ok(2 * BLOCK));
+    stream.terminated(first, Err(retry()));
+    stream.retile(|_| u64::MAX, &[]);
+    assert!(!stream.collect(4), "nothing has moved");
+    assert_eq!(stream.collected_to(), 0);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let again = stream.issue(all_sealed).unwrap();
+    assert_eq!(again.blocks, 0..2);
+    stream.terminated(again.id, Ok(2 * BLOCK));
+    assert!(stream.collect(4), "all has");
+    assert!(!stream.collect(4), "nothing more");
+    assert_eq!(stream.collected_to(), 4);
+}
+
+#[test]
+fn the_head_is_held_up_by_its_ciphertext_alone_while_the_window_has_room() {
+    let mut stream = stream(1);
+    assert!(stream.head_with_room().is_none(), "nothing is prepared");
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    assert_eq!(stream.stalled(), 2);
+    assert_eq!(stream.head_with_room().unwrap().blocks, 0..2);
+    let id = stream.issue(all_sealed).unwrap().id;
+    assert!(stream.head_with_room().is_none(), "the window is full");
+    stream.terminated(id, Ok(2 * BLOCK));
+    assert_eq!((stream.stalled(), &stream.head_with_room().unwrap().blocks), (1, &(2..4)));
 }
 
 proptest! {

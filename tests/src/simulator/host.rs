@@ -11,7 +11,7 @@ use sealback::{
 use sealback_crypto::Buffer;
 use sealback_stream::{Credit, Grant, Prepared};
 
-use super::{BLOCK, UnderWay, World, plain_block};
+use super::{BLOCK, STRIDE, UnderWay, World, plain_block};
 
 impl Host for World {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
@@ -21,6 +21,7 @@ impl Host for World {
             return Next::Later;
         }
         let Some(first) = self.dirty.first().cloned() else {
+            self.oracle.on_source_end();
             return if self.plan.lacks { Next::Failed(Error::Closed) } else { Next::End };
         };
         assert!(first.blocks.start >= from, "asked from {from}, {:?} was passed over", first);
@@ -75,7 +76,7 @@ impl Host for World {
         let max_blocks = self.rng.u64(1..9);
         let max_segments = self.rng.usize(1..5);
         let mut grant = Grant::unlimited()
-            .with_max_bytes(max_blocks * (BLOCK + 48) + self.rng.u64(..BLOCK))
+            .with_max_bytes(max_blocks * STRIDE + self.rng.u64(..BLOCK))
             .with_max_segments(max_segments)
             .with_credit(Credit::new(self.credits.clone(), 1));
         if let Some(every) = self.plan.boundary {
@@ -99,13 +100,14 @@ impl Host for World {
             TraceEvent::Issued { stream, id, attempts, .. } => {
                 self.attempts.insert((stream, id), attempts);
             }
-            TraceEvent::Prepared { stream, blocks, .. } => {
-                self.oracle.on_prepared(stream, &blocks);
+            TraceEvent::Prepared { stream, id, blocks } => {
+                self.oracle.on_prepared(stream, id, &blocks);
             }
-            TraceEvent::Off { stream } => self.oracle.on_stream_off(stream),
-            TraceEvent::Reissued { .. } => {
+            TraceEvent::Off { stream } => self.oracle.on_stream_off(self.now, stream),
+            TraceEvent::Paused => self.oracle.on_paused(),
+            TraceEvent::Reissued { subrequests } => {
                 self.met.reissues += 1;
-                self.oracle.on_reissue(self.now);
+                self.oracle.on_reissue(self.now, subrequests);
             }
             _ => {}
         }

@@ -43,7 +43,11 @@ fn chance(rng: &mut Rng, choices: &[u32]) -> u32 {
 
 impl Plan {
     pub(super) fn new(rng: &mut Rng, engine: Engine) -> Plan {
-        let retry = RetryLimits { max_attempts: rng.u32(2..6), ..RetryLimits::default() };
+        let retry = RetryLimits {
+            max_attempts: rng.u32(2..6),
+            deadline: Duration::from_millis([3, 30, 60_000][rng.usize(..3)]),
+            ..RetryLimits::default()
+        };
         let cache_patience = [Duration::MAX, Duration::from_millis(2)][rng.usize(..2)];
         let down_from = Duration::from_micros(rng.u64(..10_000));
         let down_for = Duration::from_millis(u64::from(chance(rng, &[0, 0, 0, 5, 50])));

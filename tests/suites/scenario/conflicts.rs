@@ -73,6 +73,27 @@ fn after_a_merge_the_cache_has_the_servers_bytes() {
 }
 
 #[test]
+fn a_merged_block_that_is_kept_out_of_the_cache_stays_out_of_it() {
+    let server = memory();
+    let cache = MemoryCache::new(MemoryOptions::default());
+    let file = create(&engine(), &server, Some(&cache), 4096);
+    file.bypass_cache(4096..2 * 4096);
+    file.write_at(0, &sample(3 * 4096)).unwrap();
+    file.sync().unwrap();
+    let other = open(&engine(), &server, None);
+    other.write_at(4096 + 10, b"other").unwrap();
+    other.sync().unwrap();
+    for block in 0..3 {
+        file.write_at(block * 4096, b"mine").unwrap();
+    }
+    let stats = file.writeback().wait().unwrap();
+    assert_eq!((stats.merges, stats.streams[1].bytes), (1, 2 * (4096 + 48)));
+    let mut reports = Vec::new();
+    assert!(file.verify_cache(|_, report| reports.push(report)).unwrap());
+    assert_eq!(reports, [CacheReport::Same, CacheReport::Absent, CacheReport::Same]);
+}
+
+#[test]
 fn a_grant_of_one_credit_to_each_stream_is_enough() {
     let options = MemoryOptions::default().with_credits(1).with_boundary_blocks(1);
     let server = crate::support::memory_with(options);

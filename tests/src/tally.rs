@@ -1,0 +1,123 @@
+//! What a request should have counted, and how it should end: counted from outside, as it happens.
+
+use std::{ops::Range, time::Duration};
+
+use sealback::{Error, RequestStats, RetryLimits, StreamStats};
+use sealback_stream::{Failure, TargetError, TargetErrorKind};
+
+use crate::simulator::{BLOCK, STRIDE};
+
+/// Counts, beside a request.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    retry: RetryLimits,
+    stats: RequestStats,
+    /// The server has failed, and nothing has gone on there since.
+    failing_since: Option<Duration>,
+    /// The first reason why the request must end with an error.
+    ending: Option<Error>,
+}
+
+impl Tally {
+    pub(crate) fn new(retry: RetryLimits) -> Tally {
+        let streams = vec![StreamStats::default(); 2];
+        let stats = RequestStats { streams, ..RequestStats::default() };
+        Tally { retry, stats, failing_since: None, ending: None }
+    }
+
+    /// The request must end with this, unless something else came first.
+    pub(crate) fn ends_with(&mut self, error: Error) {
+        self.ending.get_or_insert(error);
+    }
+
+    pub(crate) fn sealed(&mut self) {
+        self.stats.spans += 1;
+    }
+
+    pub(crate) fn prepared(&mut self, stream: usize) {
+        self.stats.streams[stream].subrequests += 1;
+    }
+
+    pub(crate) fn released(&mut self, clean: bool) {
+        self.stats.folios += u64::from(clean);
+    }
+
+    /// The server's stream has come further.
+    pub(crate) fn progressed(&mut self) {
+        self.failing_since = None;
+    }
+
+    /// A target that somebody waits for has answered; `left` is what did not go through, and
+    /// `attempts` is how many at it got nowhere.
+    pub(crate) fn answered(
+        &mut self,
+        now: Duration,
+        stream: usize,
+        outcome: &Result<u64, Failure>,
+        through: u64,
+        left: Range<u64>,
+        attempts: u32,
+    ) {
+        let stats = &mut self.stats.streams[stream];
+        if left.is_empty() {
+            stats.bytes += through;
+            return;
+        }
+        stats.bytes += through / STRIDE * STRIDE;
+        if stream != 0 {
+            return;
+        }
+        let positions = Some(left.start * BLOCK..left.end * BLOCK);
+        let gives_up = |source| Error::Server { range: positions, attempts, source };
+        match outcome {
+            Err(Failure::Fatal(source)) => return self.ends_with(gives_up(source.clone())),
+            // Nothing is changed in part here, so nothing can be merged.
+            Err(Failure::Conflict(blocks)) => {
+                stats.retries += 1;
+                self.stats.conflicts += blocks.len() as u64;
+                return self.ends_with(Error::Conflict { blocks: blocks.clone() });
+            }
+            Ok(_) | Err(_) => stats.retries += 1,
+        }
+        let since = *self.failing_since.get_or_insert(now);
+        if attempts >= self.retry.max_attempts || now - since > self.retry.deadline {
+            let source = match outcome {
+                Err(Failure::Retry(source) | Failure::Renegotiate(source)) => source.clone(),
+                _ => TargetError::new(TargetErrorKind::Io, "a short write"),
+            };
+            self.ends_with(gives_up(source));
+        }
+    }
+
+    /// # Panics
+    /// If the request ended otherwise than it had to. `lacks`: the source had something that it could
+    /// not hand out.
+    pub(crate) fn check_end(&self, result: &Result<(), Error>, lacks: bool) {
+        match (result, &self.ending) {
+            (Ok(()), None) => assert!(!lacks, "what it lacked is not told of"),
+            (Err(Error::Closed), None) => assert!(lacks),
+            (Err(Error::Seal(_)), Some(Error::Seal(_))) => {}
+            (
+                Err(Error::Server { range, attempts, source }),
+                Some(Error::Server { range: left, attempts: so_many, source: why }),
+            ) => {
+                assert_eq!((range, attempts), (left, so_many));
+                let is_short = why.to_string().contains("a short write");
+                assert!(is_short || source.to_string() == why.to_string(), "{source}, not {why}");
+            }
+            (Err(told), Some(error)) => assert_eq!(format!("{told:?}"), format!("{error:?}")),
+            (result, ending) => panic!("ended with {result:?}, not with {ending:?}"),
+        }
+    }
+
+    /// # Panics
+    /// If the request has counted otherwise.
+    pub(crate) fn check_stats(&self, stats: &RequestStats) {
+        let mut stats = stats.clone();
+        for stream in &mut stats.streams {
+            // How long a stream stalled is between the seals and the window.
+            (stream.stalls, stream.stall_time) = (0, Duration::ZERO);
+        }
+        assert_eq!(stats, self.stats);
+    }
+}
