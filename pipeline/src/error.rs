@@ -47,6 +47,8 @@ pub enum Error {
         /// The server's last error.
         source: TargetError,
     },
+    /// A [source](crate::source::FolioSource) handed out what is no run of dirty blocks; says why not.
+    Source(&'static str),
     /// The file would be larger than 2^60 bytes.
     TooLarge,
     /// The server did not hand out what it holds.
@@ -80,7 +82,7 @@ impl fmt::Display for Error {
         match self {
             Error::Cancelled => f.write_str("cancelled"),
             Error::Closed => f.write_str("the engine has been shut down"),
-            Error::Config(what) => f.write_str(what),
+            Error::Config(what) | Error::Source(what) => f.write_str(what),
             Error::Conflict { blocks } => match blocks.first() {
                 Some(first) => write!(
                     f,

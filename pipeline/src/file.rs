@@ -2,20 +2,18 @@
 
 use std::{fmt, io, ops::Range};
 
-use sealback_crypto::{FileId, HEADER_BYTES, MAX_FILE_BYTES, RootKey};
+use sealback_crypto::{FileId, MAX_FILE_BYTES, RootKey};
 use sealback_stream::BlockConflict;
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, RequestStats,
-    driver::Driver,
+    Error, WritebackHandle,
     open_file::OpenFile,
-    operation::{Operation, operation},
+    operation::Operation,
     pass::PassKind,
     passes::Started,
     ranges::index_of,
     readahead::Readahead,
-    request::Event,
     resolve::Resolution,
     shutdown::Presence,
     sync::{Arc, Mutex, PoisonError},
@@ -27,7 +25,7 @@ use crate::{
 /// A handle that is dropped with something unwritten has it written back by the engine, and nobody is
 /// told how that ends: call [`close`](File::close), or [`sync`](File::sync) before.
 pub struct File {
-    file: Arc<OpenFile>,
+    pub(crate) file: Arc<OpenFile>,
     handle: Arc<Handle>,
 }
 
@@ -355,40 +353,6 @@ impl File {
     pub fn close(self) -> Result<(), Box<Unclosed>> {
         self.sync().map_err(|error| Box::new(Unclosed { file: self, error }))
     }
-
-    /// What the header says now.
-    pub fn info(&self) -> FileInfo {
-        let header = self.file.header();
-        let view = header.view();
-        FileInfo {
-            file_id: header.file_id(),
-            block_bytes: header.geometry().block_bytes(),
-            generation: view.generation,
-            size: view.size,
-            cuts: header.cuts(),
-            holes: view.holes,
-            cut_pending: header.cut_pending(),
-        }
-    }
-
-    /// Opens every block that is stored, from the server alone, and tells what it found: the
-    /// block's number, and what the server holds there.
-    ///
-    /// # Errors
-    /// [`Error::Server`] if the server does not answer. Damage is told, not returned.
-    pub fn verify(&self, each: impl FnMut(u64, &BlockReport)) -> Result<(), Error> {
-        crate::verify::verify(&self.file, each)
-    }
-
-    /// Compares the cache's copy with the server's file, block by block: what its record calls
-    /// present should be, byte for byte, what the server has. Returns whether there is a copy in
-    /// use at all. Changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Server`] if the server does not answer.
-    pub fn verify_cache(&self, each: impl FnMut(u64, CacheReport)) -> Result<bool, Error> {
-        crate::verify::verify_cache(&self.file, each)
-    }
 }
 
 impl fmt::Debug for File {
@@ -415,78 +379,6 @@ impl fmt::Display for Unclosed {
 impl std::error::Error for Unclosed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
-    }
-}
-
-/// What a file's header says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FileInfo {
-    /// The file's id.
-    pub file_id: FileId,
-    /// The block size in bytes.
-    pub block_bytes: u64,
-    /// How many headers were committed.
-    pub generation: u64,
-    /// The size in bytes of plaintext.
-    pub size: u64,
-    /// How often the size has gone down.
-    pub cuts: u64,
-    /// Blocks that may be holes.
-    pub holes: Range<u64>,
-    /// A cut of the stored file is still to be made.
-    pub cut_pending: bool,
-}
-
-impl FileInfo {
-    /// Bytes that the dense sealed file takes on the server.
-    pub fn stored_bytes(&self) -> u64 {
-        let n_blocks = self.size.div_ceil(self.block_bytes);
-        HEADER_BYTES as u64 + n_blocks * sealback_crypto::PREFIX_BYTES as u64 + self.size
-    }
-}
-
-pub use crate::verify::{BlockReport, CacheReport};
-
-/// A writeback that was started.
-#[derive(Debug)]
-pub struct WritebackHandle {
-    driver: Arc<Driver>,
-}
-
-impl WritebackHandle {
-    /// Stored bytes that the server has acknowledged so far.
-    pub fn acknowledged_bytes(&self) -> u64 {
-        self.driver.acknowledged()
-    }
-
-    /// Whether it has ended.
-    pub fn is_done(&self) -> bool {
-        self.driver.ended().is_some()
-    }
-
-    /// The same, to be awaited, or called back from.
-    pub fn operation(&self) -> Operation<Result<RequestStats, Error>> {
-        let (ender, operation) = operation();
-        self.driver.on_end(Box::new(|ending| {
-            ender.end(ending.result.map(|()| ending.stats));
-        }));
-        operation
-    }
-
-    /// Waits for its end, and returns what it did.
-    ///
-    /// # Errors
-    /// What kept the data from the server; it is still dirty.
-    pub fn wait(&self) -> Result<RequestStats, Error> {
-        let ending = self.driver.wait();
-        ending.result.map(|()| ending.stats)
-    }
-
-    /// Stops it: nothing more is issued. What is in flight goes on; what was not sent stays
-    /// dirty. [`wait`](WritebackHandle::wait) returns [`Error::Cancelled`], unless it had ended.
-    pub fn cancel(&self) {
-        self.driver.post(Event::Cancel);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     ranges::index_of,
     request::Event,
     rmw::{Merged, trim},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// A last block that others keep changing is read again so often.
@@ -34,9 +34,22 @@ enum Section {
 
 /// One pass's time behind the committed size.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Growth(Arc<Mutex<Section>>);
+pub(crate) struct Growth {
+    section: Arc<Mutex<Section>>,
+    /// If the pass ends well, the file is so long, at least.
+    least: u64,
+}
 
 impl Growth {
+    /// Of a pass that makes the file at least `size` long, whatever it writes.
+    pub(crate) fn to(size: u64) -> Growth {
+        Growth { least: size, ..Growth::default() }
+    }
+
+    fn section(&self) -> MutexGuard<'_, Section> {
+        self.section.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Enters, and then begins the pass, or ends it with what kept it out.
     pub(crate) fn enter(self, file: Arc<OpenFile>, driver: &Arc<Driver>) {
         let (entered, core) = (file.enter_growth(), file.core.clone());
@@ -44,7 +57,7 @@ impl Growth {
         drop(file);
         match entered {
             Ok(lock) => {
-                let mut section = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut section = self.section();
                 if matches!(*section, Section::NotEntered) {
                     *section = Section::Entered(lock);
                     drop(section);
@@ -57,12 +70,11 @@ impl Growth {
 
     /// Commits what the pass has brought about, and lets go.
     pub(crate) fn leave(&self, file: &OpenFile, ending: &mut Ending) {
-        let section = {
-            let mut section = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *section, Section::Left)
-        };
-        if let Section::Entered(_lock) = section
-            && let Err(error) = file.commit_what_is_there()
+        let section = std::mem::replace(&mut *self.section(), Section::Left);
+        let Section::Entered(_lock) = section else { return };
+        let grown = if ending.result.is_ok() { file.grow_at_last(self.least) } else { Ok(()) };
+        let committed = grown.and_then(|()| file.commit_what_is_there());
+        if let Err(error) = committed
             && ending.result.is_ok()
         {
             ending.result = Err(error);
@@ -160,6 +172,15 @@ impl OpenFile {
             self.make_holes(&gap, &[])?;
             self.folios().gap_closed(&gap);
         }
+    }
+
+    /// The file is at least `size` long, with holes where nobody has written.
+    fn grow_at_last(&self, size: u64) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        self.grow_to(size);
+        if self.is_draft() { Ok(()) } else { self.close_gaps() }
     }
 
     /// Commits the size up to which everything is on the server.

@@ -26,6 +26,7 @@ mod clean;
 mod extent;
 mod fetched;
 mod handout;
+mod outside;
 
 pub(crate) use clean::{CleanFolios, CleanFoliosOf};
 pub(crate) use handout::NextRun;

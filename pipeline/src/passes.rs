@@ -18,6 +18,7 @@ use crate::{
     reader::MAX_READS,
     request::Event,
     rmw::{Merge, MergeError, Merged},
+    source::FolioSource,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -35,7 +36,7 @@ pub(crate) struct Passes {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     running: Option<Arc<Driver>>,
     /// Somebody cuts or punches: only his own passes run.
     held_back: bool,
@@ -60,6 +61,15 @@ impl ErrorSeq {
     }
 }
 
+/// What a pass takes.
+pub(crate) struct Plan {
+    pub(crate) source: Arc<dyn FolioSource>,
+    /// Where it may write behind the committed size.
+    pub(crate) growth: Option<Growth>,
+    /// Its error is for every handle to tell of, not only for who began it.
+    pub(crate) is_everybodys: bool,
+}
+
 /// What came of wanting a pass.
 #[derive(Debug)]
 pub(crate) enum Started {
@@ -78,7 +88,7 @@ impl Passes {
 
     /// Waits until no pass runs; one in the background ends soon, and does not wait its time before
     /// it tries again.
-    fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let running = self.state().running.clone();
         if let Some(running) = running {
@@ -155,7 +165,7 @@ impl OpenFile {
         if state.held_back || (kind == PassKind::Background && self.passes.are_waited_for()) {
             return Started::HeldBack;
         }
-        Started::New(self.begin_pass(state, kind, observer))
+        Started::New(self.begin_pass(state, self.plan(kind), observer))
     }
 
     /// Runs a pass while all others are held back.
@@ -166,24 +176,32 @@ impl OpenFile {
     ) -> Result<(), Error> {
         let state = self.passes.state();
         assert!(state.running.is_none(), "the others are held back");
-        self.begin_pass(state, kind, None).wait().result
+        self.begin_pass(state, self.plan(kind), None).wait().result
     }
 
-    fn begin_pass(
+    /// A pass over the page cache.
+    fn plan(self: &Arc<Self>, kind: PassKind) -> Plan {
+        // Of the one block nothing lies behind the committed size that anybody counts on.
+        let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
+        let source = Arc::new(Pass::new(self.clone(), kind, grows));
+        Plan { source, growth: grows.then(Growth::default), is_everybodys: true }
+    }
+
+    /// Begins a pass, with none running.
+    pub(crate) fn begin_pass(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        kind: PassKind,
+        plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
+        let Plan { source, growth, is_everybodys } = plan;
+        let grows = growth.is_some();
         let header = self.header();
         let seal_gen = seal_gen(&header);
         let (cache, stuck) = (self.cache(), self.core.io.is_stuck(CACHE));
         let (file, merging) = (self.clone(), self.clone());
-        // Of the one block nothing lies behind the committed size that anybody counts on.
-        let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
-        let growth = grows.then(Growth::default);
         let parts = Parts {
-            source: Arc::new(Pass::new(self.clone(), kind, grows)),
+            source,
             content_key: header.content_key().clone(),
             seal_gen,
             targets: vec![
@@ -195,7 +213,7 @@ impl OpenFile {
             observer,
             merge: Arc::new(move |merge| merging.merge(merge, grows)),
             growth: growth.clone().map(|growth| (growth, self.clone())),
-            on_done: Box::new(move |ending| file.pass_ended(ending)),
+            on_done: Box::new(move |ending| file.pass_ended(ending, is_everybodys)),
         };
         let driver = self.core.start(header.geometry(), parts);
         state.running = Some(driver.clone());
@@ -242,7 +260,7 @@ impl OpenFile {
         if ours && !header.cut_pending() { geometry.block_bytes() } else { committed }
     }
 
-    fn pass_ended(self: &Arc<Self>, ending: &Ending) {
+    fn pass_ended(self: &Arc<Self>, ending: &Ending, is_everybodys: bool) {
         if ending.cache_failed {
             self.drop_cache();
         }
@@ -252,10 +270,12 @@ impl OpenFile {
             Ok(()) => state.failures = 0,
             Err(error) => {
                 // What is to be done about a cut is done by whoever meets it next.
-                if !matches!(error, Error::Cut { .. }) {
+                if is_everybodys && !matches!(error, Error::Cut { .. }) {
                     state.errors.push(error);
                 }
-                self.core.errors().push(error);
+                if is_everybodys {
+                    self.core.errors().push(error);
+                }
                 state.failures = state.failures.saturating_add(1);
                 let delay = self.core.config.retry.delay(state.failures + 1, fastrand::u64(..));
                 state.not_before = self.core.now() + delay;
@@ -277,7 +297,7 @@ impl OpenFile {
         // Looked at and begun in one step: what another pass has taken is not on the server.
         let idle = self.passes.wait_until_none_runs();
         if self.folios().has_work() {
-            self.begin_pass(idle, kind, observer.cloned()).wait().result
+            self.begin_pass(idle, self.plan(kind), observer.cloned()).wait().result
         } else {
             Ok(())
         }

@@ -451,9 +451,8 @@ impl Request {
         self.issue(now, host);
         // A stream with nothing to do goes as far as the issuer has come.
         self.collect(host);
-        let finished = self.issuer.state() == IssuerState::Finished
-            && self.streams.iter().all(|stream| !stream.is_active() || stream.is_finished());
-        if finished && self.spans.is_empty() {
+        // A span is let go when every stream that wants it has passed it.
+        if self.issuer.state() == IssuerState::Finished && self.spans.is_empty() {
             assert!(self.releaser.is_empty(), "every folio has been passed, one is still held");
             let result = self.issuer.take_failure().map_or(Ok(()), Err);
             self.finish(result, host);

@@ -282,7 +282,7 @@ impl OpenFile {
     }
 
     /// What is stored for blocks now.
-    fn expectations_of(&self, blocks: &Range<u64>) -> Result<Vec<Expectation>, Error> {
+    pub(crate) fn expectations_of(&self, blocks: &Range<u64>) -> Result<Vec<Expectation>, Error> {
         let geometry = self.geometry();
         let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
         let stored = self.core.persist(None, read)?;

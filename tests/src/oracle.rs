@@ -119,6 +119,8 @@ pub(crate) struct Oracle {
     pause: Option<Pause>,
     /// Somebody has begun to wait for the end.
     hurried: bool,
+    /// So what failed goes out again in this step.
+    goes_now: bool,
     /// What failed and is cut anew now.
     reissued: Vec<Range<u64>>,
     /// What the runs met here.
@@ -157,6 +159,7 @@ impl Oracle {
             retry,
             pause: None,
             hurried: false,
+            goes_now: false,
             reissued: Vec::new(),
             splits: 0,
             joins: 0,
@@ -199,6 +202,8 @@ impl Oracle {
     }
 
     pub(crate) fn on_step(&mut self, now: Duration, request: &Request) {
+        let goes_now = std::mem::take(&mut self.goes_now);
+        assert!(!goes_now || self.pause.is_none(), "somebody waits, and it waits its time");
         let mut least = None;
         if request.streams()[0].collected_to() > self.streams[0].collected_to {
             self.tally.progressed();
@@ -320,6 +325,8 @@ impl Oracle {
     /// What failed may go out again before its time.
     pub(crate) fn on_hurry(&mut self) {
         self.hurried |= self.pause.is_some();
+        let is_drained = self.streams.iter().all(|view| view.in_flight.is_empty());
+        self.goes_now = self.pause.is_some() && is_drained && !self.tally.is_ending();
     }
 
     /// The request tells that it pauses.

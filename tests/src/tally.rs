@@ -30,6 +30,11 @@ impl Tally {
         self.ending.get_or_insert(error);
     }
 
+    /// Whether the request will end with an error.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     pub(crate) fn sealed(&mut self) {
         self.stats.spans += 1;
     }
@@ -103,7 +108,8 @@ impl Tally {
             ) => {
                 assert_eq!((range, attempts), (left, so_many));
                 let is_short = why.to_string().contains("a short write");
-                assert!(is_short || source.to_string() == why.to_string(), "{source}, not {why}");
+                let same = (source.kind(), source.to_string()) == (why.kind(), why.to_string());
+                assert!(is_short || same, "{source}, not {why}");
             }
             (Err(told), Some(error)) => assert_eq!(format!("{told:?}"), format!("{error:?}")),
             (result, ending) => panic!("ended with {result:?}, not with {ending:?}"),

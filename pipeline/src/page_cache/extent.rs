@@ -95,7 +95,7 @@ impl Folios {
 
     /// The size is at least that now. A block that is dirty is valid as a whole: what is new of the
     /// one that the file ended in is zeros, unless a merge finds something else there.
-    fn grow_over(&mut self, size: u64, pool: &FolioPool) {
+    pub(super) fn grow_over(&mut self, size: u64, pool: &FolioPool) {
         if self.size >= size {
             return;
         }

@@ -46,7 +46,7 @@ impl Wake for Unpark {
 }
 
 /// The smallest of runtimes.
-fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+pub(crate) fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {

@@ -1,0 +1,221 @@
+//! Passes over what others than the page cache hold: direct writes, and a client's own page cache.
+//!
+//! The source hands out runs; here they are checked, since a run that is none would end in blocks that
+//! nobody can open, and the file learns of what has been stored.
+
+use std::{ops::Range, task::Waker};
+
+use sealback_crypto::{Geometry, MAX_FILE_BYTES, Nonce, Sealed};
+use sealback_stream::Expected;
+
+use crate::{
+    Error, File, WritebackHandle,
+    driver::Driver,
+    growth::Growth,
+    open_file::OpenFile,
+    passes::Plan,
+    ranges::index_of,
+    source::{Destinations, DirtyRun, FolioSource, Next, RunContent, Writeback},
+    sync::{Arc, Mutex, PoisonError},
+    trace::Observer,
+};
+
+/// A source that is not the file's page cache.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    file: Arc<OpenFile>,
+    source: Arc<dyn FolioSource>,
+    /// It may write behind the committed size.
+    grows: bool,
+    /// How long the file will be, at least.
+    size: u64,
+    /// The block before which the last folio ended.
+    folios_to: Mutex<u64>,
+}
+
+impl Outside {
+    pub(crate) fn new(
+        file: Arc<OpenFile>,
+        source: Arc<dyn FolioSource>,
+        grows: bool,
+        size: u64,
+    ) -> Outside {
+        Outside { file, source, grows, size, folios_to: Mutex::new(0) }
+    }
+
+    fn check(&self, run: &DirtyRun, from: u64, max_blocks: u64) -> Result<(), &'static str> {
+        let blocks = &run.blocks;
+        if blocks.is_empty() || blocks.start < from {
+            return Err("a run is empty, or begins before it was asked for");
+        }
+        if blocks.end - blocks.start > max_blocks {
+            return Err("a run is longer than was asked for");
+        }
+        let (geometry, size) = (self.file.geometry(), self.size.max(self.file.folios().size()));
+        let behind = if self.grows {
+            geometry.n_blocks(size)
+        } else {
+            self.file.folios().n_blocks_without_growth()
+        };
+        if blocks.end > behind {
+            return Err("a run reaches behind the size that its writeback was begun with");
+        }
+        check_content(run, geometry, size)?;
+        check_partial(run, geometry)?;
+        self.check_folios(run)
+    }
+
+    fn check_folios(&self, run: &DirtyRun) -> Result<(), &'static str> {
+        let mut folios_to = self.folios_to.lock().unwrap_or_else(PoisonError::into_inner);
+        for folio in &run.folios {
+            if folio.end < *folios_to || folio.end > run.blocks.end {
+                return Err("a run's folios do not ascend, or end behind it");
+            }
+            *folios_to = folio.end;
+        }
+        Ok(())
+    }
+}
+
+/// Whole blocks, and a shorter one only at the file's end; or the server's own bytes, for the cache.
+fn check_content(run: &DirtyRun, geometry: Geometry, size: u64) -> Result<(), &'static str> {
+    let slices = match &run.content {
+        RunContent::Plain(slices) => slices,
+        RunContent::Sealed(sealed) => {
+            let for_the_cache = run.destinations == Destinations::CACHE;
+            let fits = for_the_cache && sealed.blocks() == run.blocks;
+            return fits
+                .then_some(())
+                .ok_or("sealed bytes are not for the cache, or of other blocks");
+        }
+    };
+    let bytes: u64 = slices.iter().map(|slice| slice.as_slice().len() as u64).sum();
+    let start = geometry.block_start(run.blocks.start);
+    let whole = geometry.block_start(run.blocks.end) - start;
+    let ends_the_file = bytes > whole - geometry.block_bytes() && start + bytes >= size;
+    let fits = bytes == whole || (bytes < whole && ends_the_file);
+    fits.then_some(()).ok_or("a run's bytes are not its blocks', or not all the file has of them")
+}
+
+fn check_partial(run: &DirtyRun, geometry: Geometry) -> Result<(), &'static str> {
+    let mut next = run.blocks.start;
+    for partial in &run.partial {
+        if partial.block < next || partial.block >= run.blocks.end {
+            return Err("a run's partial blocks do not ascend, or are not in it");
+        }
+        next = partial.block + 1;
+        let (mut at, end) = (geometry.block_start(partial.block), geometry.block_start(next));
+        for dirty in &partial.dirty {
+            if dirty.start < at || dirty.is_empty() || dirty.end > end {
+                return Err("a partial block's dirty ranges do not ascend, or are not in it");
+            }
+            at = dirty.end;
+        }
+    }
+    Ok(())
+}
+
+impl FolioSource for Outside {
+    fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
+        let next = self.source.next_dirty(from, max_blocks, waker);
+        let Next::Run(run) = &next else { return next };
+        match self.check(run, from, max_blocks) {
+            Ok(()) => next,
+            Err(what) => {
+                let refused = Error::Source(what);
+                for folio in &run.folios {
+                    let outcome = Writeback::Redirty(refused.clone());
+                    self.source.end_writeback(folio.folio, outcome);
+                }
+                Next::Failed(refused)
+            }
+        }
+    }
+
+    fn stored(&self, sealed: &Sealed) {
+        let (draft, pool) = (self.file.is_draft(), &self.file.core.folios);
+        self.file.folios().stored_past(sealed, draft, pool);
+        self.source.stored(sealed);
+    }
+
+    fn merged(&self, block: u64, plain: &[u8]) {
+        self.source.merged(block, plain);
+    }
+
+    fn end_writeback(&self, folio: u64, outcome: Writeback) {
+        self.source.end_writeback(folio, outcome);
+    }
+}
+
+impl OpenFile {
+    /// Writes back what a source has of a file that is `size` bytes long, or longer: waits for the pass
+    /// that is running, then begins one. To be called with sizes held.
+    pub(crate) fn begin_outside(
+        self: &Arc<Self>,
+        source: Arc<dyn FolioSource>,
+        size: u64,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Arc<Driver> {
+        let idle = self.passes.wait_until_none_runs();
+        let grows = self.grows() || size > self.folios().size();
+        let growth = grows.then(|| Growth::to(size));
+        let source = Arc::new(Outside::new(self.clone(), source, grows, size));
+        self.begin_pass(idle, Plan { source, growth, is_everybodys: false }, observer)
+    }
+}
+
+impl File {
+    /// Writes back what a page cache other than the engine's holds: one pass over `source`, sealed and
+    /// sent like any other. The file is at least `size` bytes long when it has ended well, with holes
+    /// where nobody has written; longer files are not cut. Waits while another writeback of the file
+    /// runs, then starts this one and does not wait for its end.
+    ///
+    /// A block that `source` has changed in part must have its other bytes, and say what they were
+    /// [fetched](File::fetch_blocks) from, or [stored](FolioSource::stored) as, last. If somebody
+    /// else has changed it since, both changes are merged, and `source` hears of it. What the engine's own page
+    /// cache has of the blocks and is not dirty is forgotten. [`sync`](File::sync) after it commits
+    /// a header that speaks for what was written.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] over 2^60; errors of finishing a cut that was begun. The pass itself ends with
+    /// an error, in the handle, as any other; and with [`Error::Source`] if `source` hands out
+    /// what is no run of this file's blocks.
+    pub fn writeback_from(
+        &self,
+        source: Arc<dyn FolioSource>,
+        size: u64,
+    ) -> Result<WritebackHandle, Error> {
+        if size > MAX_FILE_BYTES {
+            return Err(Error::TooLarge);
+        }
+        self.file.core.check_open()?;
+        let _sizes = self.file.hold_sizes_for_change()?;
+        Ok(WritebackHandle { driver: self.file.begin_outside(source, size, None) })
+    }
+
+    /// Reads whole blocks for a page cache other than the engine's, from the cache's copy or the server,
+    /// into `to`, which has room for all of them; what lies behind the file's end is zeros. Returns
+    /// for each block what is stored: what a change of a part of it is to expect.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `to` is of another length; as for [`read_at`](File::read_at).
+    pub fn fetch_blocks(&self, blocks: Range<u64>, to: &mut [u8]) -> Result<Vec<Expected>, Error> {
+        let geometry = self.file.geometry();
+        let n_blocks = blocks.end.saturating_sub(blocks.start);
+        if n_blocks.checked_mul(geometry.block_bytes()) != Some(to.len() as u64) {
+            return Err(Error::Config("the room is not as long as the blocks"));
+        }
+        self.file.following_cuts(|| {
+            let _sizes = self.file.hold_sizes();
+            let size = self.file.folios().size();
+            let start = geometry.block_start(blocks.start);
+            let end = size.min(geometry.block_start(blocks.end)).max(start);
+            let (held, behind) = to.split_at_mut(index_of(end - start));
+            behind.fill(0);
+            let nonces = self.file.fetch(start..end, vec![held], size)?;
+            let stored = |nonce: Option<Nonce>| nonce.map_or(Expected::Absent, Expected::Nonce);
+            let behind = std::iter::repeat(None);
+            Ok(nonces.into_iter().chain(behind).map(stored).take(index_of(n_blocks)).collect())
+        })
+    }
+}

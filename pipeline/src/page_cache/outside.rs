@@ -1,0 +1,80 @@
+//! What others than this page cache write: direct writes, and clients with a page cache of their own.
+
+use std::ops::Range;
+
+use sealback_crypto::Sealed;
+use sealback_stream::Expected;
+
+use super::Folios;
+use crate::folio::FolioPool;
+
+impl Folios {
+    /// Whether something of a range is dirty or under writeback.
+    pub(crate) fn is_dirty_within(&self, range: &Range<u64>) -> bool {
+        let folios = range.start / self.folio_bytes..range.end.div_ceil(self.folio_bytes);
+        self.folios.range(folios).any(|(_, folio)| {
+            folio.dirty.intersects(range)
+                || folio.handed_out.iter().any(|set| set.intersects(range))
+        })
+    }
+
+    /// Blocks that did not come from here are on the server now: the file reaches as far as they do,
+    /// and what is here of them and not dirty is older. With none of them under writeback from here.
+    pub(crate) fn stored_past(&mut self, sealed: &Sealed, draft: bool, pool: &FolioPool) {
+        let blocks = sealed.blocks();
+        let start = self.geometry.block_start(blocks.start);
+        let end = start + sealed.plaintext_len();
+        self.grow(start, blocks.start, pool);
+        self.gaps.take(&blocks);
+        self.grow_over(end, pool);
+        self.sent_to = self.sent_to.max(end);
+        self.forget_clean(&blocks);
+        self.note_stored(sealed, draft);
+    }
+
+    /// Forgets what is here of blocks and not dirty.
+    pub(crate) fn forget_clean(&mut self, blocks: &Range<u64>) {
+        self.writes += 1;
+        self.drop_copies(blocks);
+        self.outdate_fetches(blocks);
+        for block in blocks.clone() {
+            self.stored.remove(&block);
+        }
+        let (start, end) =
+            (self.geometry.block_start(blocks.start), self.geometry.block_start(blocks.end));
+        self.unsynced.take(&(start..end));
+        let mut emptied = Vec::new();
+        for (index, part) in self.parts(&(start..end)) {
+            let Some(folio) = self.folios.get_mut(&index) else { continue };
+            for clean in folio.dirty.missing(&part) {
+                folio.valid.take(&clean);
+            }
+            if folio.valid.is_empty() {
+                emptied.push(index);
+            }
+        }
+        self.clean.remove(emptied.iter().copied());
+        for index in emptied {
+            self.folios.remove(&index);
+        }
+    }
+
+    /// Whether somebody else's change of a block is told of, and what was last seen there.
+    pub(crate) fn last_seen(&self, block: u64) -> (bool, Option<Expected>) {
+        (self.is_told_of(block), self.stored.get(&block).copied())
+    }
+
+    /// The first stretch of `blocks` that all go to the cache, or all do not; and whether they do.
+    pub(crate) fn cached_alike(&self, blocks: Range<u64>) -> (Range<u64>, bool) {
+        let start = self.geometry.block_start(blocks.start);
+        let first = start..start + self.geometry.block_bytes();
+        let bypasses = self.uncached.intersects(&first);
+        let alike = |block: &u64| {
+            let start = self.geometry.block_start(*block);
+            let positions = start..start + self.geometry.block_bytes();
+            self.uncached.intersects(&positions) == bypasses
+        };
+        let end = blocks.clone().find(|block| !alike(block)).unwrap_or(blocks.end);
+        (blocks.start..end, !bypasses)
+    }
+}
