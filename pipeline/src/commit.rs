@@ -166,7 +166,7 @@ impl OpenFile {
 
     /// Reads the header as it is now; the file must be the same, and not older.
     pub(crate) fn reread_header(&self, known: &Header) -> Result<Header, Error> {
-        let bytes = self.target.read_header().map_err(Error::server)?;
+        let bytes = self.core.persist(None, || Ok(self.target.read_header()?))?;
         known.reopen(&bytes).map_err(|error: HeaderError| error.into())
     }
 
@@ -176,9 +176,11 @@ impl OpenFile {
     }
 
     pub(crate) fn lock_size(&self) -> Result<Option<SizeLock>, Error> {
-        self.target.lock_size().map_err(Error::server)
+        self.core.persist(None, || Ok(self.target.lock_size()?))
     }
 
+    /// Waits until what was written is durable. Not tried again: what a server could not make durable
+    /// once, it may have forgotten when it is asked once more.
     pub(crate) fn barrier(&self) -> Result<(), Error> {
         self.target.barrier().map_err(Error::server)
     }

@@ -169,10 +169,6 @@ impl OpenFile {
         let driver = self.begin_outside(buffered.clone(), range.end, None);
         cancel.begun(&driver);
         let ending = driver.wait();
-        if let Err(Error::Conflict { .. }) = &ending.result {
-            // Who writes it once more expects what he reads then.
-            self.folios().forget_clean(&self.geometry().blocks_covering(range.clone()));
-        }
         Ok((buffered.stored_to() - range.start, ending.result))
     }
 

@@ -205,8 +205,13 @@ impl Driver {
                     _ => *cache_failed = true,
                 },
                 Action::WakeAt(at) => {
-                    let driver = self.clone();
-                    let wake = Box::new(move || driver.post(Event::Wake));
+                    // It may end before, and its engine with it.
+                    let driver = self.me.clone();
+                    let wake = Box::new(move || {
+                        if let Some(driver) = driver.upgrade() {
+                            driver.post(Event::Wake);
+                        }
+                    });
                     self.core.io.wake_after(at.saturating_sub(self.core.now()), wake);
                 }
             }

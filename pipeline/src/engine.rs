@@ -243,7 +243,7 @@ impl Engine {
         let target = place.server.open(name).map_err(Error::server)?;
         let options = OpenOptions { engine: self.core().config.cipher, ..OpenOptions::default() };
         let read = || {
-            let bytes = target.read_header().map_err(Error::server)?;
+            let bytes = self.core().persist(None, || Ok(target.read_header()?))?;
             Header::open(&bytes, place.root, &options).map_err(Error::from)
         };
         // Somebody may be writing a slot: an error counts when it has been read a few times.

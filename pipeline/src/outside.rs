@@ -16,7 +16,7 @@ use crate::{
     passes::Plan,
     ranges::index_of,
     source::{Destinations, DirtyRun, FolioSource, Next, RunContent, Writeback},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     trace::Observer,
 };
 
@@ -29,8 +29,16 @@ pub(crate) struct Outside {
     grows: bool,
     /// How long the file will be, at least.
     size: u64,
+    taken: Mutex<Taken>,
+}
+
+/// What it has handed out.
+#[derive(Debug, Default)]
+struct Taken {
+    /// From the first block to the last.
+    blocks: Option<Range<u64>>,
     /// The block before which the last folio ended.
-    folios_to: Mutex<u64>,
+    folios_to: u64,
 }
 
 impl Outside {
@@ -40,7 +48,11 @@ impl Outside {
         grows: bool,
         size: u64,
     ) -> Outside {
-        Outside { file, source, grows, size, folios_to: Mutex::new(0) }
+        Outside { file, source, grows, size, taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self, run: &DirtyRun, from: u64, max_blocks: u64) -> Result<(), &'static str> {
@@ -62,17 +74,20 @@ impl Outside {
         }
         check_content(run, geometry, size)?;
         check_partial(run, geometry)?;
-        self.check_folios(run)
+        self.taken().add(run)
     }
+}
 
-    fn check_folios(&self, run: &DirtyRun) -> Result<(), &'static str> {
-        let mut folios_to = self.folios_to.lock().unwrap_or_else(PoisonError::into_inner);
+impl Taken {
+    fn add(&mut self, run: &DirtyRun) -> Result<(), &'static str> {
         for folio in &run.folios {
-            if folio.end < *folios_to || folio.end > run.blocks.end {
+            if folio.end < self.folios_to || folio.end > run.blocks.end {
                 return Err("a run's folios do not ascend, or end behind it");
             }
-            *folios_to = folio.end;
+            self.folios_to = folio.end;
         }
+        let start = self.blocks.as_ref().map_or(run.blocks.start, |blocks| blocks.start);
+        self.blocks = Some(start..run.blocks.end);
         Ok(())
     }
 }
@@ -143,6 +158,12 @@ impl FolioSource for Outside {
     }
 
     fn end_writeback(&self, folio: u64, outcome: Writeback) {
+        if matches!(outcome, Writeback::Redirty(_))
+            && let Some(blocks) = self.taken().blocks.take()
+        {
+            // Each of them may be on the server, or not.
+            self.file.folios().forget_clean(&blocks);
+        }
         self.source.end_writeback(folio, outcome);
     }
 }

@@ -256,8 +256,13 @@ impl OpenFile {
         let (geometry, size) = (self.geometry(), header.size());
         let is_committed = block < geometry.n_blocks(size);
         let committed = if is_committed { geometry.block_len(block, size) } else { 0 };
-        let ours = !grows || self.folios().is_uncommitted(block);
-        if ours && !header.cut_pending() { geometry.block_bytes() } else { committed }
+        if header.cut_pending() {
+            return committed;
+        }
+        if !grows {
+            return geometry.block_bytes();
+        }
+        self.folios().uncommitted_len(block).unwrap_or(committed)
     }
 
     fn pass_ended(self: &Arc<Self>, ending: &Ending, is_everybodys: bool) {

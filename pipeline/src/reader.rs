@@ -245,9 +245,11 @@ impl OpenFile {
         let generation = self.header().generation();
         let folios = self.folios();
         let holes = folios.holes();
-        let grown = folios.grown_block().filter(|(block, _)| !holes.contains(block));
-        let allowed = grown.map_or(0..0, |(block, _)| block..block + 1);
-        let file = FileView { size, generation, holes: hull(&holes, &allowed) };
+        let mut grown = folios.grown_blocks();
+        grown.retain(|(block, _)| !holes.contains(block));
+        let allow = |allowed, (block, _): &(u64, u64)| hull(&allowed, &(*block..block + 1));
+        let allowed = grown.iter().fold(holes.clone(), allow);
+        let file = FileView { size, generation, holes: allowed };
         (View { file, holes, grown }, folios.writes())
     }
 
@@ -315,29 +317,29 @@ impl OpenFile {
 
 /// What decides how blocks read.
 struct View {
-    /// With all of what lies between the holes and the block that has grown allowed to be holes.
+    /// With all of what lies between the holes and the blocks that have grown allowed to be holes.
     file: FileView,
     /// What may really be holes.
     holes: Range<u64>,
-    /// A block that may be stored so long only.
-    grown: Option<(u64, u64)>,
+    /// Blocks that may be stored so long only.
+    grown: Vec<(u64, u64)>,
 }
 
 impl View {
-    /// The first block that is a hole, or shorter than it should be, where only the block that has
-    /// grown may be so, down to the length that is committed.
+    /// The first block that is a hole, or shorter than it should be, where only blocks that have grown
+    /// may be so, down to the length that they had.
     fn first_too_short(&self, blocks: &Range<u64>, opened: &Opened) -> Option<BlockDamage> {
-        let (grown, committed_len) = self.grown?;
+        if self.grown.is_empty() {
+            return None;
+        }
         let geometry = opened.geometry();
         let too_short = |(block, verdict): (u64, &Verdict)| {
             let len = match verdict {
                 Verdict::Opened { len, .. } => u64::from(*len),
                 _ => 0,
             };
-            let least = match block == grown {
-                true => committed_len,
-                false => geometry.block_len(block, self.file.size),
-            };
+            let grown = self.grown.iter().find(|(grown, _)| *grown == block);
+            let least = grown.map_or(geometry.block_len(block, self.file.size), |(_, len)| *len);
             let damaged = len < least && !self.holes.contains(&block);
             damaged.then_some(BlockDamage { block, kind: DamageKind::Missing })
         };

@@ -49,7 +49,8 @@ pub enum Event {
     Cancel,
     /// Stop as for [`Cancel`](Event::Cancel), for this reason.
     Fail(Error),
-    /// Somebody waits for the end: what failed is sent again at once, if it waits its time.
+    /// Somebody waits for the end: what failed is sent again at once, if it waits its time. Does not
+    /// begin a request.
     Hurry,
     /// A block's merge has ended.
     Merged {
@@ -236,7 +237,12 @@ impl Request {
         match event {
             Event::Cancel => self.end_with(Error::Cancelled),
             Event::Fail(error) => self.end_with(error),
-            Event::Hurry => self.retryer.hurry(now),
+            Event::Hurry => {
+                // Else there is nothing to be done now; perhaps it has not even begun.
+                if !self.retryer.hurry(now) {
+                    return;
+                }
+            }
             Event::Merged { block, result } => self.on_merged(block, result, host),
             Event::Sealed { span, result } => self.on_sealed(span, result, host),
             Event::Terminated { ticket, outcome } => self.on_terminated(ticket, outcome, now, host),

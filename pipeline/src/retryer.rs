@@ -115,11 +115,11 @@ impl Retryer {
         self.first_failure_at = None;
     }
 
-    /// Ends the wait before what failed is sent again.
-    pub(crate) fn hurry(&mut self, now: Duration) {
-        if let State::BackingOff { until } = &mut self.state {
-            *until = now.min(*until);
-        }
+    /// Ends the wait before what failed is sent again. Returns whether there was one.
+    pub(crate) fn hurry(&mut self, now: Duration) -> bool {
+        let State::BackingOff { until } = &mut self.state else { return false };
+        *until = now.min(*until);
+        true
     }
 
     /// Whether issuing is paused.

@@ -114,6 +114,16 @@ impl PageCache {
         self.folios.note_stored(sealed, true);
     }
 
+    /// Blocks that a direct write has written are stored.
+    pub fn stored_past(&mut self, sealed: &Sealed) {
+        self.folios.stored_past(sealed, true, &self.pool);
+    }
+
+    /// A direct write has failed: each of its blocks is stored, or is not.
+    pub fn forget_clean(&mut self, blocks: &Range<u64>) {
+        self.folios.forget_clean(blocks);
+    }
+
     /// As [`FolioSource::merged`](crate::source::FolioSource::merged).
     pub fn merged(&mut self, block: u64, plain: &[u8]) {
         self.folios.merged(block, plain, &self.pool);

@@ -321,7 +321,7 @@ impl Stream {
         let waiting = [self.again.start(), self.stalled.start(), self.wanted.start()];
         let waiting = waiting.into_iter().flatten().min().unwrap_or(issued_to);
         while let Some(front) = self.outstanding.front() {
-            if !matches!(front.progress, Progress::Passed) || front.blocks.start > waiting {
+            if !matches!(front.progress, Progress::Passed) {
                 break;
             }
             self.outstanding.pop_front();

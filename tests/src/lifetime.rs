@@ -1,5 +1,6 @@
 //! A file's life under a seeded schedule: writes, reads, cuts, punches, evictions and lost caches
-//! between the steps of one writeback after another, with the real page cache and the real request.
+//! between the steps of one writeback, or direct write, after another, with the real page cache and the
+//! real request.
 //!
 //! The model is a vector of bytes. In half of the lives one client is at work; then a conflict would
 //! be its own fault, and none may occur before something has failed; and what the cache's record calls
@@ -32,8 +33,10 @@ use sealback_stream::{
 use crate::{auditor::Nonces, simulator::BLOCK};
 
 mod client;
+mod direct;
 mod lived;
 
+use direct::Direct;
 pub use lived::Lived;
 
 /// The file stays about this large, in blocks.
@@ -84,6 +87,8 @@ struct Life {
     server: BTreeMap<u64, Stored>,
     copy: Copy,
     request: Option<Request>,
+    /// What it writes, if that is not the pages.
+    direct: Option<Direct>,
     span_blocks: u64,
     under_way: Vec<UnderWay>,
     starved: bool,
@@ -133,6 +138,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         server: BTreeMap::new(),
         copy: Copy::default(),
         request: None,
+        direct: None,
         span_blocks,
         under_way: Vec::new(),
         starved: false,
@@ -177,17 +183,19 @@ impl Life {
                 0..8 => self.write_in_lane(),
                 8..13 => self.other_writes(),
                 13 => self.lived.evictions += u64::from(self.pages.evict()),
+                14 | 15 if self.request.is_none() => self.write_direct(),
                 _ if self.request.is_none() => self.begin_pass(),
                 _ => {}
             };
         }
         match self.rng.u32(..20) {
             0..8 => self.write(),
-            8..11 => self.read(),
+            8..11 if self.direct.is_none() => self.read(),
             11 if self.request.is_none() => self.set_len(),
             12 if self.request.is_none() => self.punch(),
             13 => self.lived.evictions += u64::from(self.pages.evict()),
             14 if self.request.is_none() => self.lose_cache(),
+            15 | 16 if self.request.is_none() => self.write_direct(),
             _ if self.request.is_none() => self.begin_pass(),
             _ => {}
         }
@@ -366,20 +374,28 @@ impl Life {
                 self.failed |= result.is_err();
                 self.request = None;
                 self.drop_answers();
+                self.end_direct(&result);
             }
             Action::Merge(merge) => self.under_way.push(UnderWay::Merge(merge)),
+            // The pages forget what they have of a block when it is stored.
+            Action::Refresh { .. } if self.direct.is_some() => {}
             Action::Refresh { block, plain } => self.pages.merged(block, &plain),
             Action::Issue { ticket, write } => {
                 self.forget(write.blocks());
                 self.under_way.push(UnderWay::Write { ticket, write });
             }
+            Action::Release { .. } if self.direct.is_some() => {}
             Action::Release { folio, outcome } => {
                 self.pages.end_writeback(folio, matches!(outcome, Writeback::Clean));
             }
             Action::Seal { span, first_block, plain, buffer } => {
                 self.under_way.push(UnderWay::Seal { span, first_block, plain, buffer });
             }
-            Action::Stored { sealed } => self.pages.stored(&sealed),
+            Action::Stored { sealed } => {
+                if !self.stored_direct(&sealed) {
+                    self.pages.stored(&sealed);
+                }
+            }
             Action::StreamOff { .. } => self.lose_cache(),
             Action::WakeAt(at) => self.under_way.push(UnderWay::Timer(at)),
             other => panic!("an action that the simulator does not know: {other:?}"),
@@ -401,6 +417,9 @@ impl Life {
 
 impl Host for Life {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        if let Some(next) = self.next_direct() {
+            return next;
+        }
         match self.pages.next_dirty(from, max_blocks) {
             Ok(Some(run)) => Next::Run(run),
             Ok(None) => Next::End,

@@ -91,6 +91,8 @@ struct World {
     met: Met,
     wants_credit: bool,
     starved: bool,
+    /// The request was woken, and may take what it wants.
+    begun: bool,
     /// Of subrequests that were told to be issued and have not been yet, by stream and number.
     attempts: BTreeMap<(usize, u64), u32>,
 }
@@ -139,6 +141,7 @@ pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
         met: Met::default(),
         wants_credit: false,
         starved: false,
+        begun: false,
         attempts: BTreeMap::new(),
         credits,
         dirty,
@@ -216,7 +219,10 @@ impl World {
         assert!(!self.under_way.is_empty(), "nothing is under way, and the request is not done");
         let next = self.rng.usize(..self.under_way.len());
         match self.under_way.swap_remove(next) {
-            UnderWay::Wake => self.hand(request, Event::Wake),
+            UnderWay::Wake => {
+                self.begun = true;
+                self.hand(request, Event::Wake);
+            }
             UnderWay::Timer { at } => {
                 self.now = self.now.max(at);
                 self.hand(request, Event::Wake);

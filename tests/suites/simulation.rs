@@ -83,6 +83,8 @@ fn a_file_keeps_what_was_written_through_all_its_life() {
     for (what, times) in [
         ("writes", lived.writes),
         ("writes beside a writeback", lived.writes_meanwhile),
+        ("direct writes", lived.direct),
+        ("direct writes that failed", lived.direct_failed),
         ("fills before sealing", lived.fills),
         ("expectations", lived.expectations),
         ("cuts", lived.cuts),

@@ -35,12 +35,19 @@ impl Folios {
         self.size > self.committed
     }
 
-    /// The block that the committed file ends in, and how long it is there, if the file has grown
-    /// over it since: as long as nobody seals it anew it is stored no longer than that.
-    pub(crate) fn grown_block(&self) -> Option<(u64, u64)> {
-        let block = self.geometry.block_at(self.committed);
-        let len = self.committed - self.geometry.block_start(block);
-        (self.grows() && len > 0).then_some((block, len))
+    /// Blocks that the file has grown over since they were stored, and how long they were then: as
+    /// long as nobody seals them anew they are no longer than that.
+    pub(crate) fn grown_blocks(&self) -> Vec<(u64, u64)> {
+        let start = |block| self.geometry.block_start(block);
+        let committed = self.geometry.block_at(self.committed);
+        let at_commit = (committed, self.committed - start(committed));
+        let uncommitted = self.uncommitted.iter();
+        let sent = uncommitted.map(|(block, (_, end))| (*block, end - start(*block)));
+        let at_commit = Some(at_commit).filter(|(block, _)| !self.is_uncommitted(*block));
+        let grown = |(block, len): &(u64, u64)| {
+            *len > 0 && *len < self.geometry.block_bytes() && start(*block) + len < self.size
+        };
+        at_commit.into_iter().chain(sent).filter(grown).collect()
     }
 
     /// The positions that may be on the server, from the first on (exclusive end).
@@ -208,7 +215,8 @@ impl Folios {
 
     /// The size up to which everything is on the server: all of it, or whole blocks.
     pub(crate) fn clean_to(&self) -> u64 {
-        let from = self.committed;
+        // A block that is dirty before the committed size is stored no longer than to there.
+        let from = self.geometry.block_start(self.geometry.block_at(self.committed));
         let gap = self.first_gap().map(|gap| gap.start);
         let dirty = self.folios.range(from / self.folio_bytes..).find_map(|(_, folio)| {
             let sets = folio.handed_out.iter().chain([&folio.dirty]);
@@ -222,6 +230,11 @@ impl Folios {
     /// Whether the server has acknowledged a block with bytes behind the committed size.
     pub(crate) fn is_uncommitted(&self, block: u64) -> bool {
         self.uncommitted.contains_key(&block)
+    }
+
+    /// How many bytes of such a block count, from its start.
+    pub(crate) fn uncommitted_len(&self, block: u64) -> Option<u64> {
+        self.uncommitted.get(&block).map(|(_, end)| end - self.geometry.block_start(block))
     }
 
     /// Blocks that the server has acknowledged with bytes behind the committed size.
@@ -244,6 +257,10 @@ impl Folios {
         self.drop_copies(&(self.geometry.block_at(size)..u64::MAX));
         self.stored.split_off(&n_blocks);
         self.uncommitted.split_off(&n_blocks);
+        // Of what is stored there nothing behind the end counts any more.
+        if let Some((_, end)) = self.uncommitted.get_mut(&self.geometry.block_at(size)) {
+            *end = size.min(*end);
+        }
         self.gaps.take(&(n_blocks..u64::MAX));
         let last = self.geometry.block_at(size);
         if last < n_blocks && self.geometry.block_start(last) >= self.sent_to {

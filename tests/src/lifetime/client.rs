@@ -119,8 +119,14 @@ impl Life {
     pub(super) fn read(&mut self) {
         let at = self.position().min(self.model.len());
         let end = (at + self.rng.usize(..20_000)).min(self.model.len());
-        let range = at as u64..end as u64;
-        let mut bytes = vec![0xAA; end - at];
+        let bytes = self.read_now(at..end);
+        assert!(bytes == self.model[at..end], "{at}..{end} reads as something else");
+    }
+
+    /// What a reader gets.
+    pub(super) fn read_now(&mut self, positions: Range<usize>) -> Vec<u8> {
+        let range = positions.start as u64..positions.end as u64;
+        let mut bytes = vec![0xAA; positions.len()];
         for missing in self.pages.read(&range, &mut bytes) {
             let blocks = self.geometry.blocks_covering(missing.clone());
             let start = self.geometry.block_start(blocks.start);
@@ -129,7 +135,7 @@ impl Life {
             let from = index(missing.start - start)..index(missing.end - start);
             bytes[into].copy_from_slice(&plain[from]);
         }
-        assert!(bytes == self.model[at..end], "{range:?} reads as something else");
+        bytes
     }
 
     pub(super) fn set_len(&mut self) {

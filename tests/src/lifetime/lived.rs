@@ -9,6 +9,10 @@ pub struct Lived {
     pub writes: u64,
     /// Writes by the client while a writeback was under way.
     pub writes_meanwhile: u64,
+    /// Direct writes.
+    pub direct: u64,
+    /// Direct writes that failed.
+    pub direct_failed: u64,
     /// Blocks that were filled in before they were sealed.
     pub fills: u64,
     /// Blocks that were sent with an expectation.
@@ -39,6 +43,8 @@ impl Lived {
         self.steps += other.steps;
         self.writes += other.writes;
         self.writes_meanwhile += other.writes_meanwhile;
+        self.direct += other.direct;
+        self.direct_failed += other.direct_failed;
         self.fills += other.fills;
         self.expectations += other.expectations;
         self.cuts += other.cuts;

@@ -15,6 +15,7 @@ use super::{BLOCK, STRIDE, UnderWay, World, plain_block};
 
 impl Host for World {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        assert!(self.begun, "whoever waits for a request does not begin it");
         if self.rng.u32(..1000) < self.plan.later {
             self.met.waited += 1;
             self.under_way.push(UnderWay::Wake);

@@ -25,6 +25,11 @@ fn stored(server: &MemoryServer) -> Vec<u8> {
     read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext
 }
 
+/// An engine that has nothing in memory.
+fn another() -> Engine {
+    engine()
+}
+
 fn write(file: &File, at: usize, data: &[u8]) {
     let written = file.write_direct(at as u64, data.to_vec());
     written.result.unwrap();
@@ -59,6 +64,18 @@ fn a_direct_write_is_on_the_server_when_it_returns_wherever_it_begins_and_ends()
     assert_eq!(file.dirty_bytes(), 0);
 }
 
+/// Printed when a test fails.
+#[derive(Default)]
+struct Log(Vec<String>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
 /// One handle, all ways of writing and reading, and now and then the view of another client.
 #[test]
 fn direct_and_buffered_calls_in_any_order_see_what_the_others_wrote() {
@@ -71,12 +88,13 @@ fn direct_and_buffered_calls_in_any_order_see_what_the_others_wrote() {
         let cache = MemoryCache::new(MemoryOptions::default());
         let engine = Engine::new(config).unwrap();
         let file = create(&engine, &server, rng.bool().then_some(&cache as _), block_bytes);
-        let mut model: Vec<u8> = Vec::new();
+        let (mut model, mut log) = (Vec::new(), Log::default());
         for step in 0..120 {
             let at = rng.usize(..200_000);
             let len = [1, 512, 4096, 100_000][rng.usize(..4)];
             let data = vec![rng.u8(..); rng.usize(..=len)];
             let kind = rng.u32(..7);
+            log.0.push(format!("seed {seed} step {step}: {kind} at {at}, {} or {len}", data.len()));
             match kind {
                 0 | 1 if !data.is_empty() => {
                     match kind {
@@ -103,8 +121,22 @@ fn direct_and_buffered_calls_in_any_order_see_what_the_others_wrote() {
                 }
                 _ => {
                     file.sync().unwrap();
-                    let other = open(&crate::support::engine(), &server, None);
-                    assert!(read_all(&other) == model, "seed {seed} step {step}");
+                    let other = open(&another(), &server, None);
+                    let all = read_all(&other);
+                    let differs: Vec<_> =
+                        (0..model.len()).filter(|i| all[*i] != model[*i]).collect();
+                    let mine = read_all(&file);
+                    let md: Vec<_> = (0..model.len()).filter(|i| mine[*i] != model[*i]).collect();
+                    assert!(
+                        differs.is_empty(),
+                        "seed {seed} step {step} {:?}..{:?} n {} got {:?} want {:?} mine {:?} bb {block_bytes} fb {folio_bytes}",
+                        differs.first(),
+                        differs.last(),
+                        differs.len(),
+                        all[differs[0]],
+                        model[differs[0]],
+                        md.len()
+                    );
                 }
             }
             assert_eq!(file.size(), model.len() as u64, "seed {seed} step {step}");
@@ -165,7 +197,7 @@ fn a_direct_write_that_fails_counts_what_is_there_and_leaves_no_hole_below_it() 
         // The rest can be written later, by whatever way, and nothing of before shows through.
         file.set_len(100 * BLOCK as u64).unwrap();
         file.sync().unwrap();
-        let all = read_all(&open(&crate::support::engine(), &memory, None));
+        let all = read_all(&open(&another(), &memory, None));
         assert!(all[expected_size..].iter().all(|byte| *byte == 0), "write {failing}");
         assert!(all[..expected_size] == now, "write {failing}");
         write(&file, BLOCK, &written.buffer);
@@ -226,7 +258,7 @@ fn a_direct_write_is_cancelled_only_if_that_is_asked_for() {
     let awaited = block_on(file.start_write_direct(32 * BLOCK as u64, data.clone()));
     awaited.result.unwrap();
     assert!(
-        read_all(&open(&crate::support::engine(), &server, None)) == [&data[..]; 3].concat(),
+        read_all(&open(&another(), &server, None)) == [&data[..]; 3].concat(),
         "the dropped one went on"
     );
 }
@@ -327,7 +359,7 @@ fn buffered_and_direct_writers_of_one_file_lose_nothing_of_one_another() {
     });
     let all = read_all(&file);
     file.close().unwrap();
-    assert!(read_all(&open(&crate::support::engine(), &server, None)) == all);
+    assert!(read_all(&open(&another(), &server, None)) == all);
     for stretch in all[..256_000].chunks(1000) {
         assert!(stretch.iter().all(|byte| *byte == stretch[0]));
     }
@@ -347,4 +379,57 @@ fn a_direct_write_beyond_what_a_file_can_hold_is_refused_and_gives_the_buffer_ba
     engine.shutdown().unwrap();
     let written = file.write_direct(0, vec![1; 2]);
     assert!(matches!(written.result, Err(Error::Closed)));
+}
+
+#[test]
+fn a_direct_write_behind_what_was_never_sent_leaves_that_to_be_sent_and_to_be_cut() {
+    for folio_bytes in [BLOCK, 4 * BLOCK] {
+        let server = memory();
+        let engine = Engine::new(Config { folio_bytes, ..config() }).unwrap();
+        let file = create(&engine, &server, None, BLOCK as u64);
+        file.append(&[1; 2 * BLOCK]).unwrap();
+        write(&file, 2 * BLOCK, &[2; 3]);
+        assert_eq!(file.dirty_bytes(), 2 * BLOCK as u64, "it need not go before");
+        file.set_len(BLOCK as u64 + 1).unwrap();
+        file.sync().unwrap();
+        let expected = vec![1; BLOCK + 1];
+        assert!(read_all(&open(&another(), &server, None)) == expected);
+    }
+}
+
+#[test]
+fn what_was_cut_off_before_it_was_committed_does_not_come_back() {
+    let server = memory();
+    let file = create(&engine(), &server, None, BLOCK as u64);
+    // Nothing behind what was never sent can be committed.
+    file.write_at(0, &[1; 2]).unwrap();
+    write(&file, BLOCK, &[2; 2 * BLOCK]);
+    file.set_len(BLOCK as u64 + 1).unwrap();
+    file.write_at(2 * BLOCK as u64 - 10, &[3; 5]).unwrap();
+    file.sync().unwrap();
+    let mut expected = vec![0; 2 * BLOCK - 5];
+    expected[..2].fill(1);
+    expected[BLOCK] = 2;
+    expected[2 * BLOCK - 10..].fill(3);
+    assert!(read_all(&open(&another(), &server, None)) == expected);
+}
+
+#[test]
+fn a_file_that_grows_over_a_block_that_is_still_dirty_is_not_committed_beyond_it() {
+    let server = memory();
+    let engine = engine();
+    let file = create(&engine, &server, None, BLOCK as u64);
+    file.write_at(0, &[1; BLOCK + 100]).unwrap();
+    file.sync().unwrap();
+    // The block that the file ends in is dirty before its end, and longer than it is stored.
+    file.write_at(BLOCK as u64 + 10, &[2; 20]).unwrap();
+    file.set_len(BLOCK as u64 + 200).unwrap();
+    write(&file, 0, &[3; BLOCK]);
+    assert_eq!(file.info().size, BLOCK as u64 + 100);
+    let other = open(&another(), &server, None);
+    assert!(read_all(&other)[BLOCK..] == [1; 100], "others see nothing of it yet");
+    file.sync().unwrap();
+    let mut expected = [vec![3; BLOCK], vec![1; 100], vec![0; 100]].concat();
+    expected[BLOCK + 10..BLOCK + 30].fill(2);
+    assert!(read_all(&open(&another(), &server, None)) == expected);
 }

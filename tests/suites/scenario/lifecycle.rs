@@ -1,16 +1,23 @@
 //! Handles, engines, and how they end: calls beside others, appends, shutdown, and what is dropped.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     future::Future,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Wake, Waker},
     thread,
+    time::Duration,
 };
 
-use sealback::{Config, CreateOptions, Engine, Error, File, Place};
+use sealback::{
+    Config, CreateOptions, Engine, Error, File, Place,
+    trace::{Observer, TraceEvent},
+};
 use sealback_stream::{
-    Failure, MemoryOptions, MemoryServer, Name, TargetError, TargetErrorKind,
+    Failure, MemoryCache, MemoryOptions, MemoryServer, Name, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
 };
 use sealback_tests::{
@@ -166,6 +173,43 @@ fn a_file_that_is_dropped_and_opened_again_has_what_was_written() {
         assert!(read_all(&file) == vec![1; round * 1000]);
         file.append(&[1; 1000]).unwrap();
     }
+}
+
+/// The engine's threads that it was called on, as directories of the system's.
+#[derive(Debug, Default)]
+struct Threads(Mutex<BTreeSet<PathBuf>>);
+
+impl Observer for Threads {
+    fn event(&self, _at: Duration, _event: &TraceEvent) {
+        if thread::current().name().is_some_and(|name| name.starts_with("sealback-")) {
+            let this = Path::new("/proc").join(fs::read_link("/proc/thread-self").unwrap());
+            self.0.lock().unwrap().insert(this);
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_is_dropped_leaves_nothing_behind() {
+    let ended = ends(|| {
+        let server = memory();
+        let cache = MemoryCache::new(MemoryOptions::default());
+        // A cache is waited for longer than this test is.
+        let patient = Config { cache_patience: Duration::from_secs(3600), ..config() };
+        let engine = Engine::new(patient).unwrap();
+        let file = create(&engine, &server, Some(&cache), 4096);
+        file.write_at(0, &sample(100_000)).unwrap();
+        let threads = Arc::new(Threads::default());
+        file.writeback_observed(Some(threads.clone())).wait().unwrap();
+        file.close().unwrap();
+        drop(engine);
+        let threads = Arc::into_inner(threads).expect("the request has let go").0;
+        let of_the_engine = threads.into_inner().unwrap();
+        assert!(!of_the_engine.is_empty());
+        while of_the_engine.iter().any(|thread| thread.exists()) {
+            thread::yield_now();
+        }
+    });
+    ended.expect("a thread goes on");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Files against a vector of bytes: random operations, read from everywhere, and crashes anywhere.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use proptest::prelude::*;
-use sealback::{CacheReport, Config, Engine, Error, File};
+use sealback::{CacheReport, Config, Engine, Error, File, RetryLimits};
 use sealback_crypto::{Engine as Cipher, FileId};
-use sealback_stream::{Cache, MemoryCache, MemoryOptions, MemoryServer, Server};
+use sealback_stream::{
+    Cache, MemoryCache, MemoryOptions, MemoryServer, Server,
+    faulty::{Faults, FaultyServer, Rates},
+};
 use sealback_tests::{
     auditor::Auditor,
     crash::{Crash, CrashServer},
@@ -26,6 +29,9 @@ const LARGEST: usize = 150_000;
 
 #[derive(Clone, Debug)]
 enum Op {
+    Append {
+        len: usize,
+    },
     /// The file is closed, and the cache's copy is lost, or damaged in one byte.
     CacheHurt {
         lost: bool,
@@ -44,12 +50,25 @@ enum Op {
         at: usize,
         len: usize,
     },
+    ReadDirect {
+        at: usize,
+        len: usize,
+    },
     Reopen,
+    Revalidate,
     SetLen {
         size: usize,
     },
     Sync,
+    SyncRange {
+        at: usize,
+        len: usize,
+    },
     Write {
+        at: usize,
+        len: usize,
+    },
+    WriteDirect {
         at: usize,
         len: usize,
     },
@@ -67,7 +86,12 @@ fn op() -> impl Strategy<Value = Op> {
     let extent = || (position(), 0usize..40_000);
     prop_oneof![
         6 => extent().prop_map(|(at, len)| Op::Write { at, len }),
+        2 => extent().prop_map(|(at, len)| Op::WriteDirect { at, len }),
+        1 => (0usize..20_000).prop_map(|len| Op::Append { len }),
         4 => extent().prop_map(|(at, len)| Op::Read { at, len }),
+        1 => extent().prop_map(|(at, len)| Op::ReadDirect { at, len }),
+        1 => extent().prop_map(|(at, len)| Op::SyncRange { at, len }),
+        1 => Just(Op::Revalidate),
         2 => position().prop_map(|size| Op::SetLen { size }),
         2 => extent().prop_map(|(at, len)| Op::Punch { at, len }),
         1 => Just(Op::Sync),
@@ -92,12 +116,22 @@ type Memory = InterposedServer<MemoryServer, Auditor>;
 
 impl<S: Server> Subject<S> {
     fn new(server: S, folio_shift: u32, block_shift: u32, cached: bool) -> Subject<S> {
-        let config = Config { folio_bytes: 1 << folio_shift, cipher: Cipher::AesGcm, ..config() };
+        let first_delay = Duration::from_micros(10);
+        let retry = RetryLimits { max_attempts: 40, first_delay, ..RetryLimits::default() };
+        let config =
+            Config { folio_bytes: 1 << folio_shift, cipher: Cipher::AesGcm, retry, ..config() };
         let engine = Engine::new(config).unwrap();
         let cache = cached.then(|| MemoryCache::new(MemoryOptions::default()));
         let lent = cache.as_ref().map(|cache| cache as &dyn Cache);
         let file = create(&engine, &server, lent, 1 << block_shift);
         Subject { engine, server, cache, file: Some(file), model: Vec::new(), n_changes: 0 }
+    }
+
+    /// Nothing fails any more, and everything is on the server.
+    fn settle(&self, faults: &Faults) {
+        faults.stop();
+        drop(self.file().sync());
+        self.file().sync().unwrap();
     }
 
     fn file(&self) -> &File {
@@ -120,6 +154,11 @@ impl<S: Server> Subject<S> {
     fn run(&mut self, op: &Op) -> Result<(), Error> {
         self.n_changes += 1;
         match *op {
+            Op::Append { len } => {
+                let at = self.model.len();
+                let data = self.data(at, len);
+                assert_eq!(self.file().append(&data)?, at as u64);
+            }
             Op::CacheHurt { lost, at } => {
                 let file_id = self.close();
                 self.hurt_cache(file_id, lost, at);
@@ -139,7 +178,9 @@ impl<S: Server> Subject<S> {
                 self.model[within].fill(0);
                 self.file().punch(at as u64..(at + len) as u64)?;
             }
-            Op::Read { at, len } => self.read(at, len)?,
+            Op::Read { at, len } => self.read(at, len, File::read_at)?,
+            Op::ReadDirect { at, len } => self.read(at, len, File::read_direct)?,
+            Op::Revalidate => self.file().revalidate()?,
             Op::Reopen => {
                 self.close();
                 self.open();
@@ -149,25 +190,43 @@ impl<S: Server> Subject<S> {
                 self.file().set_len(size as u64)?;
             }
             Op::Sync => self.file().sync()?,
+            Op::SyncRange { at, len } => self.file().sync_range(at as u64..(at + len) as u64)?,
             Op::Write { at, len } => self.write(at, len)?,
+            Op::WriteDirect { at, len } => {
+                let data = self.data(at, len);
+                let written = self.file().write_direct(at as u64, data);
+                written.result?;
+                assert_eq!(written.bytes, written.buffer.len() as u64);
+            }
             Op::Writeback => drop(self.file().writeback()),
         }
         Ok(())
     }
 
-    fn write(&mut self, at: usize, len: usize) -> Result<(), Error> {
+    /// What is written now, and is in the model from here on.
+    fn data(&mut self, at: usize, len: usize) -> Vec<u8> {
         let data = sample(if len == 0 { 0 } else { len + self.n_changes });
         let end = if data.is_empty() { 0 } else { at + data.len() };
         self.model.resize(self.model.len().max(end), 0);
         if let Some(part) = self.model.get_mut(at..end) {
             part.copy_from_slice(&data);
         }
+        data
+    }
+
+    fn write(&mut self, at: usize, len: usize) -> Result<(), Error> {
+        let data = self.data(at, len);
         self.file().write_at(at as u64, &data)
     }
 
-    fn read(&self, at: usize, len: usize) -> Result<(), Error> {
+    fn read(
+        &self,
+        at: usize,
+        len: usize,
+        read: impl FnOnce(&File, u64, &mut [u8]) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
         let mut to = vec![0xAA; len];
-        let n = self.file().read_at(at as u64, &mut to)?;
+        let n = read(self.file(), at as u64, &mut to)?;
         let end = (at + len).min(self.model.len()).max(at);
         assert_eq!(&to[..n], self.model.get(at..end).unwrap_or(&[]));
         Ok(())
@@ -227,6 +286,42 @@ proptest! {
     }
 
     #[test]
+    fn a_file_is_a_vector_of_bytes_whatever_fails_and_is_tried_again(
+        ops in prop::collection::vec(op(), 1..30),
+        folio_shift in 12u32..17,
+        block_shift in 12u32..17,
+        seed in any::<u64>(),
+    ) {
+        let rates = Rates { retry: 60, short: 80, unknown: 40, dropped: 20, ..Rates::default() };
+        let faults = Faults::seeded(seed, rates);
+        let server = FaultyServer::new(memory(), &faults);
+        faults.stop();
+        let mut subject = Subject::new(server, folio_shift, block_shift, true);
+        for op in &ops {
+            match op {
+                Op::Append { .. }
+                | Op::Read { .. }
+                | Op::ReadDirect { .. }
+                | Op::Write { .. }
+                | Op::WriteDirect { .. }
+                | Op::Writeback => faults.resume(),
+                // What has failed is told here once, and goes to the server.
+                _ => subject.settle(&faults),
+            }
+            // What makes things durable is not tried again by the library.
+            if subject.run(op).is_err() {
+                subject.settle(&faults);
+                subject.run(op).unwrap();
+            }
+        }
+        subject.settle(&faults);
+        subject.close();
+        subject.cache = None;
+        subject.open();
+        prop_assert!(read_all(subject.file()) == subject.model, "read from the server alone");
+    }
+
+    #[test]
     fn an_independent_reader_sees_the_model_after_every_operation(
         ops in prop::collection::vec(op(), 1..20),
         folio_shift in 12u32..17,
@@ -276,7 +371,10 @@ fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard
         model: before.clone(),
         n_changes: 1000,
     };
-    if matches!(last, Op::Reopen | Op::CacheHurt { .. } | Op::ChangedElsewhere { .. }) {
+    if matches!(
+        last,
+        Op::Reopen | Op::Revalidate | Op::CacheHurt { .. } | Op::ChangedElsewhere { .. }
+    ) {
         return;
     }
     let ended = crashed.run(last).and_then(|()| crashed.file().sync());
