@@ -45,9 +45,9 @@ struct Folio {
 }
 
 impl Folio {
-    fn clean(bytes: FolioBytes, valid: RangeSet) -> Folio {
+    fn clean(bytes: FolioBytes, valid: RangeSet) -> Box<Folio> {
         let (bytes, dirty, handed_out) = (Arc::new(bytes), RangeSet::default(), VecDeque::new());
-        Folio { bytes, valid, dirty, dirty_since: 0, handed_out }
+        Box::new(Folio { bytes, valid, dirty, dirty_since: 0, handed_out })
     }
 
     /// Its bytes, to be changed: a copy in the memory that `copy_to` gives, if they are being
@@ -75,7 +75,8 @@ pub(crate) struct Folios {
     size: u64,
     /// Blocks that may be holes, or shorter than they should be; a hull.
     holes: Range<u64>,
-    folios: BTreeMap<u64, Folio>,
+    /// Boxed, since the map takes room for eleven at once, and most files have few.
+    folios: BTreeMap<u64, Box<Folio>>,
     /// Those that are clean, among all files'.
     clean: CleanFoliosOf,
     /// The size that the header has.
@@ -331,7 +332,8 @@ impl Folios {
         };
         let (bytes, dirty) = (Arc::new(bytes), valid.clone());
         self.dirty_bytes += len;
-        self.folios.insert(index, Folio { bytes, valid, dirty, dirty_since, handed_out });
+        let folio = Folio { bytes, valid, dirty, dirty_since, handed_out };
+        self.folios.insert(index, Box::new(folio));
         self.dirtied(&range);
     }
 

@@ -1,6 +1,6 @@
 //! How far a file reaches: its size, what of it is committed, sent, and a gap; cutting and punching.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use sealback_crypto::Nonce;
 use sealback_stream::Expected;
@@ -64,6 +64,10 @@ impl Folios {
         self.committed = size;
         self.gaps.take(&(0..n_blocks));
         self.uncommitted.retain(|_, (_, end)| *end > size);
+        if self.uncommitted.is_empty() {
+            // An emptied map keeps its memory.
+            self.uncommitted = BTreeMap::new();
+        }
         self.unsynced.take(&(0..size));
     }
 
@@ -209,8 +213,28 @@ impl Folios {
     /// They are.
     pub(crate) fn gap_closed(&mut self, blocks: &Range<u64>) {
         self.gaps.take(blocks);
-        let end = self.geometry.block_start(blocks.end).min(self.size);
-        self.sent_to = self.sent_to.max(end);
+        let (start, end) =
+            (self.geometry.block_start(blocks.start), self.geometry.block_start(blocks.end));
+        self.sent(start..end.min(self.size));
+    }
+
+    /// Positions, from a block's start on, are on their way to the server. Blocks before them that are
+    /// here and were never sent are not stored.
+    pub(super) fn sent(&mut self, positions: Range<u64>) {
+        let unsent = self.geometry.n_blocks(self.sent_to)..self.geometry.block_at(positions.start);
+        if !unsent.is_empty() {
+            let start = self.geometry.block_start(unsent.start) / self.folio_bytes;
+            let end = self.geometry.block_start(unsent.end).div_ceil(self.folio_bytes);
+            let here: Vec<u64> = self.folios.range(start..end).map(|(index, _)| *index).collect();
+            for folio in here {
+                let positions = folio * self.folio_bytes..(folio + 1) * self.folio_bytes;
+                let blocks = self.geometry.blocks_covering(positions);
+                for block in blocks.start.max(unsent.start)..blocks.end.min(unsent.end) {
+                    self.set_stored(block, Expected::Absent);
+                }
+            }
+        }
+        self.sent_to = self.sent_to.max(positions.end);
     }
 
     /// The size up to which everything is on the server: all of it, or whole blocks.

@@ -1,6 +1,6 @@
 //! What a pass takes: runs of dirty blocks, and sealed copies for the cache; and how it comes back.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use sealback_crypto::{Geometry, Sealed};
 use sealback_stream::{BlockConflict, Expected};
@@ -199,7 +199,7 @@ impl Folios {
         let geometry = self.geometry;
         let end = geometry.block_start(blocks.end).min(self.size);
         let positions = geometry.block_start(blocks.start)..end;
-        self.sent_to = self.sent_to.max(end);
+        self.sent(positions.clone());
         let (mut slices, mut ends) = (Vec::new(), Vec::new());
         let mut dirty = RangeSet::default();
         let first = positions.start / self.folio_bytes;
@@ -344,6 +344,8 @@ impl Folios {
         }
         let is_clean = folio.is_clean();
         if is_clean {
+            // Emptied sets keep their memory, and there may be many clean folios.
+            (folio.dirty, folio.handed_out) = (RangeSet::default(), VecDeque::new());
             self.became_clean(index);
         }
         is_clean

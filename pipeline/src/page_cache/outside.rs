@@ -27,20 +27,9 @@ impl Folios {
         self.grow(start, blocks.start, pool);
         self.gaps.take(&blocks);
         self.grow_over(end, pool);
-        self.note_unsent(start);
-        self.sent_to = self.sent_to.max(end);
+        self.sent(start..end);
         self.forget_clean(&blocks);
         self.note_stored(sealed, draft);
-    }
-
-    /// Blocks before `position` that were never sent are not stored, whatever of them is here.
-    fn note_unsent(&mut self, position: u64) {
-        let first = self.geometry.n_blocks(self.sent_to);
-        for block in first..self.geometry.block_at(position.max(self.sent_to)) {
-            if self.has(self.folio_at(self.geometry.block_start(block)).0) {
-                self.set_stored(block, Expected::Absent);
-            }
-        }
     }
 
     /// Forgets what is here of blocks and not dirty.

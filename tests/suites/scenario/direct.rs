@@ -398,6 +398,18 @@ fn a_direct_write_behind_what_was_never_sent_leaves_that_to_be_sent_and_to_be_cu
 }
 
 #[test]
+fn a_direct_write_into_a_gap_leaves_what_was_never_sent_before_it_to_be_cut() {
+    let server = memory();
+    let file = create(&engine(), &server, None, BLOCK as u64);
+    file.append(&[1; BLOCK]).unwrap();
+    file.write_at(18 * BLOCK as u64, &[3; 3]).unwrap();
+    write(&file, BLOCK, &[2; 4]);
+    file.set_len(1).unwrap();
+    file.sync().unwrap();
+    assert!(read_all(&open(&another(), &server, None)) == [1]);
+}
+
+#[test]
 fn what_was_cut_off_before_it_was_committed_does_not_come_back() {
     let server = memory();
     let file = create(&engine(), &server, None, BLOCK as u64);
