@@ -41,6 +41,11 @@
 //! # Ok::<(), sealback::Error>(())
 //! ```
 //!
+//! # Linking it into a filesystem
+//!
+//! [`guide`] leads through it: what a FUSE daemon or a network filesystem calls where, from mounting to
+//! unmounting, with a page cache of its own or with the engine's.
+//!
 //! # Driving the core yourself
 //!
 //! [`request::Request`] is the machinery without threads: events in, actions out. The engine
@@ -62,6 +67,8 @@ mod fill;
 mod flusher;
 mod folio;
 mod growth;
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 mod io;
 mod issuer;
 mod open_file;
