@@ -220,7 +220,7 @@ mod tests {
     fn key() -> ContentKey {
         let geometry = Geometry::new(BLOCK as u64).expect("a block size");
         let root = RootKey::from_bytes(&[5; 32]);
-        let new = Header::create(&root, geometry, Engine::Fake).expect("random bytes");
+        let new = Header::create(&root, geometry, Engine::AesGcm).expect("random bytes");
         new.header.content_key().clone()
     }
 
