@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealback_crypto::{
-    Engine as Cipher, Geometry, NewHeader, SlotExpectation, SlotWrite,
+    Engine as Cipher, Geometry, NewHeader, RootKey, SlotExpectation, SlotWrite,
     models::{Timeouts, explore},
 };
 use sealback_stream::{
-    Completion, MemoryOptions, MemoryServer, Prepared, Read, ReadCompletion, SizeLock, Write,
+    Completion, MemoryOptions, MemoryServer, Prepared, Read, ReadCompletion, Server, SizeLock,
+    Write,
 };
 use shuttle::thread;
 

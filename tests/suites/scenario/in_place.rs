@@ -1,16 +1,21 @@
 //! Changes in place: who sees what while they happen, and what they leave behind.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
-use sealback::{CacheReport, Config, Engine};
-use sealback_stream::{LocalOptions, LocalServer, MemoryCache, MemoryOptions};
+use sealback::{CacheReport, Config, Engine, File};
+use sealback_stream::{LocalOptions, LocalServer, MemoryCache, MemoryOptions, MemoryServer};
 use sealback_tests::{
     auditor::Auditor,
     crash::Crash,
+    gate::{Gate, GateServer},
     interpose::{InterposedCache, InterposedServer},
 };
 
-use crate::support::{config, create, engine, memory, open, sample};
+use crate::support::{config, create, engine, memory, open, read_all, sample};
 
 /// Set by `SEALBACK_OVERWRITES`.
 fn n_overwrites() -> u64 {
@@ -30,7 +35,7 @@ fn readers_of_blocks_that_are_overwritten_see_whole_blocks_and_no_damage() {
     file.write_at(0, &vec![0; BLOCK * N_BLOCKS]).unwrap();
     file.sync().unwrap();
     let (done, n_reads) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 let small = Config { threads: 1, readahead_bytes: 0, ..config() };
@@ -83,4 +88,49 @@ fn a_cache_that_failed_claims_nothing_when_the_next_client_finds_it() {
     let mut block = [0; 4096];
     file.read_at(8192, &mut block).unwrap();
     assert_eq!(block, [2; 4096], "what the server has");
+}
+
+/// A file of four blocks whose writeback waits at a gate.
+fn under_writeback() -> (Gate, GateServer<MemoryServer>, File) {
+    let gate = Gate::default();
+    let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), gate.clone());
+    let file = create(&engine(), &server, None, 4096);
+    file.write_at(0, &[1; 4 * 4096]).unwrap();
+    drop(file.writeback());
+    gate.wait_for(1);
+    (gate, server, file)
+}
+
+#[test]
+fn a_cut_into_a_block_that_is_being_written_comes_after_it_and_tears_nothing() {
+    let (gate, server, file) = under_writeback();
+    let cutting = file.submit(|file| file.set_len(4096 + 100));
+    thread::sleep(Duration::from_millis(20));
+    assert!(!cutting.is_done(), "what is on its way would come after the cut");
+    gate.open();
+    cutting.wait().unwrap();
+    assert_eq!(file.size(), 4096 + 100);
+    file.set_len(3 * 4096).unwrap();
+    file.sync().unwrap();
+    let mut expected = vec![1; 4096 + 100];
+    expected.resize(3 * 4096, 0);
+    assert!(read_all(&file) == expected);
+    assert!(read_all(&open(&engine(), &server, None)) == expected);
+}
+
+#[test]
+fn a_file_grows_over_a_hole_while_a_writeback_runs_and_nothing_waits() {
+    let (gate, server, file) = under_writeback();
+    file.set_len(20 * 4096).unwrap();
+    file.write_at(30 * 4096, &[2; 10]).unwrap();
+    let mut expected = vec![1; 4 * 4096];
+    expected.resize(30 * 4096, 0);
+    expected.extend([2; 10]);
+    assert_eq!(file.size(), expected.len() as u64);
+    let mut read = vec![9; 26 * 4096 + 10];
+    assert_eq!(file.read_at(4 * 4096, &mut read).unwrap(), read.len());
+    assert!(read == expected[4 * 4096..]);
+    gate.open();
+    file.sync().unwrap();
+    assert!(read_all(&open(&engine(), &server, None)) == expected);
 }

@@ -1,4 +1,5 @@
-//! `ANCESTOR.md` tells the truth: every bug has its row, and every test that it names is there.
+//! `ANCESTOR.md` tells the truth: every bug has its row, and every test that it names is there. So are
+//! those that the README's table of features names.
 
 use std::{
     fs,
@@ -42,18 +43,36 @@ fn every_row_names_a_test_or_says_why_there_can_be_none() {
     }
 }
 
+/// # Panics
+/// If the file does not have that test.
+fn assert_has_test(path: &str, name: &str) {
+    let file = root().join(path).with_extension("rs");
+    let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}.rs: {error}"));
+    let declared = source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
+    let before = declared.unwrap_or_else(|| panic!("{path}.rs has no {name}"));
+    assert!(before.trim_end().ends_with(']'), "{name} of {path}.rs has no attribute: no test");
+}
+
 #[test]
 fn every_test_that_the_document_names_is_in_the_sources() {
     let document = document();
-    let mut n_tests = 0;
-    for (path, name) in tests_in(&document) {
-        let file = root().join(path).with_extension("rs");
-        let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}.rs: {error}"));
-        let declared =
-            source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
-        let before = declared.unwrap_or_else(|| panic!("{path}.rs has no {name}"));
-        assert!(before.trim_end().ends_with(']'), "{name} of {path}.rs has no attribute: no test");
-        n_tests += 1;
+    let tests: Vec<_> = tests_in(&document).collect();
+    tests.iter().for_each(|(path, name)| assert_has_test(path, name));
+    assert!(tests.len() > 65, "{} tests are named", tests.len());
+}
+
+#[test]
+fn every_test_that_the_readme_names_is_in_the_sources() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| the test that holds it |").unwrap();
+    let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    for row in rows {
+        let quoted = row.rsplit('`').nth(1).unwrap_or_else(|| panic!("no test holds {row}"));
+        let (module, name) = quoted.split_once("::").unwrap_or_else(|| panic!("{quoted}"));
+        let dirs = ["tests/suites/scenario", "tests/suites", "pipeline/src"];
+        let paths = dirs.map(|dir| format!("{dir}/{module}"));
+        let path = paths.iter().find(|path| root().join(path).with_extension("rs").exists());
+        assert_has_test(path.unwrap_or_else(|| panic!("{module}")), name);
     }
-    assert!(n_tests > 65, "{n_tests} tests are named");
 }
