@@ -27,6 +27,9 @@ use crate::{
 
 mod buffered;
 
+/// A write that grows the file is made again so often, if others keep dirtying what lies before it.
+const MAX_ATTEMPTS: u32 = 16;
+
 use buffered::Bytes;
 
 /// What came of a direct write.
@@ -34,7 +37,8 @@ use buffered::Bytes;
 pub struct Written<B> {
     /// The caller's.
     pub buffer: B,
-    /// How many bytes of it, from its start, are on the server: all, if the result is good.
+    /// How many bytes of it, from its start, are on the server, and in the file: all, if the result is
+    /// good.
     pub bytes: u64,
     /// What kept the others from getting there. Each of them may be there, or not.
     pub result: Result<(), Error>,
@@ -163,26 +167,64 @@ impl OpenFile {
             return Ok((0, Ok(())));
         }
         let _sizes = self.hold_sizes_for_change()?;
-        self.flush_for_direct(&range)?;
-        let buffered = Arc::new(self.buffered(range.clone(), bytes)?);
-        cancel.check()?;
-        let driver = self.begin_outside(buffered.clone(), range.end, None);
-        cancel.begun(&driver);
-        let ending = driver.wait();
-        Ok((buffered.stored_to() - range.start, ending.result))
+        for _attempt in 0..MAX_ATTEMPTS {
+            let (stored_to, result) = self.write_once(&range, bytes.clone(), cancel)?;
+            if result.is_err() || self.is_committed(range.end) {
+                let counts = stored_to.min(self.committed_to(stored_to)).max(range.start);
+                return Ok((counts - range.start, result));
+            }
+        }
+        Err(Error::Conflict { blocks: Vec::new() })
     }
 
-    /// What is dirty of the same blocks goes before.
+    /// Writes once; returns the position before which everything is stored, and how it ended.
+    fn write_once(
+        self: &Arc<Self>,
+        range: &Range<u64>,
+        bytes: Bytes,
+        cancel: &Cancel,
+    ) -> Result<(u64, Result<(), Error>), Error> {
+        self.flush_for_direct(range)?;
+        let (known, header) = (self.folios().size(), self.header());
+        let buffered = Arc::new(self.buffered(range.clone(), bytes, known)?);
+        cancel.check()?;
+        let driver = self.begin_outside(buffered.clone(), (known, range.end), None);
+        cancel.begun(&driver);
+        let ending = driver.wait();
+        if ending.result.is_ok() {
+            // What was written behind a cut that somebody else had made is in no file.
+            self.look_for_cut(&header)?;
+        }
+        Ok((buffered.stored_to(), ending.result))
+    }
+
+    /// Whether a header speaks for the block that holds what lies before a position. Behind the
+    /// committed size others may make holes of what is stored.
+    fn is_committed(&self, position: u64) -> bool {
+        let geometry = self.geometry();
+        let end = geometry.block_start(geometry.blocks_covering(0..position).end);
+        let size = self.folios().size();
+        self.committed_to(end.min(size)) >= end.min(size)
+    }
+
+    /// As far as a header speaks for what is stored before a position. A draft is nobody else's.
+    fn committed_to(&self, position: u64) -> u64 {
+        if self.is_draft() { position } else { position.min(self.header().size()) }
+    }
+
+    /// What is dirty of the same blocks goes before; behind the committed size all that is, since
+    /// nothing can be committed before that is.
     fn flush_for_direct(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
         let geometry = self.geometry();
+        if range.end > self.header().size() && !self.is_draft() {
+            return self.flush(PassKind::Sync, None);
+        }
         let blocks = geometry.blocks_covering(range.clone());
         let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
         if !self.folios().is_dirty_within(&positions) {
             return Ok(());
         }
-        let committed = range.end <= self.header().size();
-        let kind = PassKind::Range { start: blocks.start, end: blocks.end };
-        self.flush(if committed { kind } else { PassKind::Sync }, None)
+        self.flush(PassKind::Range { start: blocks.start, end: blocks.end }, None)
     }
 
     /// Reads at `position` into `to`, from the server or the cache's copy, past the page cache; what is

@@ -1,11 +1,14 @@
 //! The engine: the only file that knows all roles, and that starts threads.
 //!
 //! Threads: the crypto pool (rayon) seals and opens; one thread for each stream talks to its
-//! targets; a few read ahead; one keeps time. A request has no thread: see [`crate::driver`].
+//! targets; a few read ahead, a few read what is to be changed in part, one waits for other clients'
+//! locks, one keeps time; and calls that nobody wants to wait for have some, as long as there are any.
+//! A request has no thread: see [`crate::driver`].
 //!
-//! Locks, in the order in which they may be taken: a file's sizes, its growth, its commits; its
-//! passes, a request's state, the file's folios, the pools. The first three may be held over calls to
-//! a target, which is what they are there for; the others never are.
+//! Locks, in the order in which they may be taken: a file's sizes, its growth, the server's lock on
+//! its size, its commits; its passes, a request's state, the files that have no handles, a file's
+//! folios, the pools. Those up to the commits may be held over calls to a target, which is what they
+//! are there for; the others never are.
 
 use std::{collections::HashMap, fmt, time::Duration};
 

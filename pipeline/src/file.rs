@@ -140,6 +140,7 @@ impl File {
         source: &mut dyn io::Read,
         mut each: impl FnMut(u64),
     ) -> Result<(u64, io::Result<()>), Error> {
+        self.file.core.check_open()?;
         if position > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }

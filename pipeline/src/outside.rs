@@ -27,7 +27,7 @@ pub(crate) struct Outside {
     source: Arc<dyn FolioSource>,
     /// It may write behind the committed size.
     grows: bool,
-    /// How long the file will be, at least.
+    /// How long the file is, with what the source has, as far as that knows: others may make it longer.
     size: u64,
     taken: Mutex<Taken>,
 }
@@ -63,16 +63,15 @@ impl Outside {
         if blocks.end - blocks.start > max_blocks {
             return Err("a run is longer than was asked for");
         }
-        let (geometry, size) = (self.file.geometry(), self.size.max(self.file.folios().size()));
-        let behind = if self.grows {
-            geometry.n_blocks(size)
-        } else {
-            self.file.folios().n_blocks_without_growth()
+        let geometry = self.file.geometry();
+        let behind = match self.grows {
+            true => geometry.n_blocks(self.size.max(self.file.folios().size())),
+            false => self.file.folios().n_blocks_without_growth(),
         };
         if blocks.end > behind {
             return Err("a run reaches behind the size that its writeback was begun with");
         }
-        check_content(run, geometry, size)?;
+        check_content(run, geometry, self.size)?;
         check_partial(run, geometry)?;
         self.taken().add(run)
     }
@@ -92,7 +91,8 @@ impl Taken {
     }
 }
 
-/// Whole blocks, and a shorter one only at the file's end; or the server's own bytes, for the cache.
+/// Whole blocks, and a shorter one only at the file's end, over what is expected there: somebody may
+/// have made it longer. Or the server's own bytes, for the cache.
 fn check_content(run: &DirtyRun, geometry: Geometry, size: u64) -> Result<(), &'static str> {
     let slices = match &run.content {
         RunContent::Plain(slices) => slices,
@@ -107,8 +107,10 @@ fn check_content(run: &DirtyRun, geometry: Geometry, size: u64) -> Result<(), &'
     let bytes: u64 = slices.iter().map(|slice| slice.as_slice().len() as u64).sum();
     let start = geometry.block_start(run.blocks.start);
     let whole = geometry.block_start(run.blocks.end) - start;
+    let last = run.blocks.end - 1;
     let ends_the_file = bytes > whole - geometry.block_bytes() && start + bytes >= size;
-    let fits = bytes == whole || (bytes < whole && ends_the_file);
+    let is_expected = run.partial.last().is_some_and(|partial| partial.block == last);
+    let fits = bytes == whole || (bytes < whole && ends_the_file && is_expected);
     fits.then_some(()).ok_or("a run's bytes are not its blocks', or not all the file has of them")
 }
 
@@ -169,18 +171,19 @@ impl FolioSource for Outside {
 }
 
 impl OpenFile {
-    /// Writes back what a source has of a file that is `size` bytes long, or longer: waits for the pass
-    /// that is running, then begins one. To be called with sizes held.
+    /// Writes back what a source has: waits for the pass that is running, then begins one. If that
+    /// ends well, the file is at least `least` bytes long. The source takes it to be of `known` size,
+    /// or of that, if it is more. To be called with sizes held.
     pub(crate) fn begin_outside(
         self: &Arc<Self>,
         source: Arc<dyn FolioSource>,
-        size: u64,
+        (known, least): (u64, u64),
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
         let idle = self.passes.wait_until_none_runs();
-        let grows = self.grows() || size > self.folios().size();
-        let growth = grows.then(|| Growth::to(size));
-        let source = Arc::new(Outside::new(self.clone(), source, grows, size));
+        let grows = self.grows() || least > self.folios().size();
+        let growth = grows.then(|| Growth::to(least));
+        let source = Arc::new(Outside::new(self.clone(), source, grows, known.max(least)));
         self.begin_pass(idle, Plan { source, growth, is_everybodys: false }, observer)
     }
 }
@@ -191,7 +194,7 @@ impl File {
     /// where nobody has written; longer files are not cut. Waits while another writeback of the file
     /// runs, then starts this one and does not wait for its end.
     ///
-    /// A block that `source` has changed in part must have its other bytes, and say what they were
+    /// A block that `source` has changed in part, or that is shorter than the others, must have its other bytes, and say what they were
     /// [fetched](File::fetch_blocks) from, or [stored](FolioSource::stored) as, last. If somebody
     /// else has changed it since, both changes are merged, and `source` hears of it. What the engine's own page
     /// cache has of the blocks and is not dirty is forgotten. [`sync`](File::sync) after it commits
@@ -211,7 +214,8 @@ impl File {
         }
         self.file.core.check_open()?;
         let _sizes = self.file.hold_sizes_for_change()?;
-        Ok(WritebackHandle { driver: self.file.begin_outside(source, size, None) })
+        let known = self.file.folios().size();
+        Ok(WritebackHandle { driver: self.file.begin_outside(source, (known, size), None) })
     }
 
     /// Reads whole blocks for a page cache other than the engine's, from the cache's copy or the server,

@@ -36,6 +36,7 @@ pub(super) struct Buffered {
 }
 
 /// The caller's bytes.
+#[derive(Clone)]
 pub(super) struct Bytes(pub(super) Arc<dyn AsRef<[u8]> + Send + Sync>);
 
 impl fmt::Debug for Bytes {
@@ -106,11 +107,13 @@ impl FolioSource for Buffered {
 }
 
 impl OpenFile {
-    /// A source of what is to be written: reads the other bytes of blocks that are written in part.
+    /// A source of what is to be written to a file of `size` bytes: reads the other bytes of blocks that
+    /// are written in part.
     pub(super) fn buffered(
         self: &Arc<Self>,
         range: Range<u64>,
         bytes: Bytes,
+        size: u64,
     ) -> Result<Buffered, Error> {
         let geometry = self.geometry();
         let whole = geometry.blocks_within(range.clone());
@@ -119,7 +122,7 @@ impl OpenFile {
         let last = blocks.end - 1;
         let ends = [Some(blocks.start), (last > blocks.start).then_some(last)];
         let ends = ends.into_iter().flatten().filter(is_edge);
-        let edge = |block| self.edge(block, &range, (*bytes.0).as_ref());
+        let edge = |block| self.edge(block, &range, (*bytes.0).as_ref(), size);
         let edges = ends.map(edge).collect::<Result<_, _>>()?;
         let mut expected = BTreeMap::new();
         if self.folios().tells_lost_updates() {
@@ -131,10 +134,9 @@ impl OpenFile {
     }
 
     /// A block of which `bytes`, which are at `range`, are a part: reads the others.
-    fn edge(&self, block: u64, range: &Range<u64>, bytes: &[u8]) -> Result<Edge, Error> {
+    fn edge(&self, block: u64, range: &Range<u64>, bytes: &[u8], size: u64) -> Result<Edge, Error> {
         let geometry = self.geometry();
         let start = geometry.block_start(block);
-        let size = self.folios().size();
         let held = start..size.min(start + geometry.block_bytes()).max(start);
         let dirty = range.start.max(start)..range.end.min(start + geometry.block_bytes());
         let len = index_of(held.end.max(dirty.end) - start);

@@ -42,7 +42,6 @@ impl Folios {
         }
         let (start, end) =
             (self.geometry.block_start(blocks.start), self.geometry.block_start(blocks.end));
-        self.unsynced.take(&(start..end));
         let mut emptied = Vec::new();
         for (index, part) in self.parts(&(start..end)) {
             let Some(folio) = self.folios.get_mut(&index) else { continue };

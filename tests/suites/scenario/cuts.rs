@@ -239,8 +239,15 @@ fn clients_that_write_cut_and_punch_at_once_leave_a_whole_file() {
 
 fn change(file: &File, rng: &mut fastrand::Rng, client: u8) {
     let at = rng.u64(..60_000);
-    match rng.u32(..10) {
+    match rng.u32(..14) {
         0..6 => file.write_at(at, &vec![client; rng.usize(1..9000)]).unwrap(),
+        10 | 11 => told(file.write_direct(at, vec![client; rng.usize(1..20_000)]).result),
+        12 => assert!(file.append(&vec![client; rng.usize(1..3000)]).is_ok()),
+        13 => {
+            let mut bytes = vec![0; 5000];
+            let len = file.read_direct(at, &mut bytes).unwrap();
+            assert!(bytes[..len].iter().all(|byte| *byte <= 2));
+        }
         6 => told(file.sync()),
         7 => told(file.set_len(at)),
         8 => told(file.punch(at..at + 20_000)),
@@ -249,6 +256,7 @@ fn change(file: &File, rng: &mut fastrand::Rng, client: u8) {
 }
 
 /// What was sent can be cut off by the other one; nothing else may fail.
+#[track_caller]
 fn told(result: Result<(), Error>) {
     assert!(matches!(result, Ok(()) | Err(Error::Cut { .. })), "{result:?}");
 }
