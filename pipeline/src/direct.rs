@@ -143,6 +143,8 @@ impl OpenFile {
         let buffer = Arc::new(buffer);
         let mut bytes = 0;
         let result = self.following_cuts(|| {
+            // What was there before a cut counts no more.
+            bytes = 0;
             let lent = Bytes(buffer.clone());
             let (stored, result) = self.write_lent(position, lent, cancel)?;
             bytes = stored;
