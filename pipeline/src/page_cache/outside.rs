@@ -77,3 +77,36 @@ impl Folios {
         (blocks.start..end, !bypasses)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sealback_crypto::{Buffer, Engine, Geometry, Header, RootKey};
+
+    use super::*;
+    use crate::page_cache::CleanFolios;
+
+    const BLOCK: usize = 4096;
+
+    #[test]
+    fn of_a_block_that_was_cut_before_it_was_committed_only_what_is_left_counts() {
+        let geometry = Geometry::new(BLOCK as u64).expect("a block size");
+        let root = RootKey::from_bytes(&[5; 32]);
+        let new = Header::create(&root, geometry, Engine::AesGcm).expect("random bytes");
+        let stored = |first_block| {
+            let buffer = Buffer::unpooled(2 * (BLOCK + 48));
+            let key = new.header.content_key();
+            key.seal(first_block, 1, &[&[7; 2 * BLOCK]], buffer).expect("it fits")
+        };
+        let pool = FolioPool::new(4, BLOCK);
+        let clean = CleanFolios::new().of_file(0);
+        let mut folios = Folios::new(geometry, BLOCK, 0, 0..0, clean);
+        folios.stored_past(&stored(1), false, &pool);
+        assert_eq!((folios.size(), folios.first_gap()), (3 * BLOCK as u64, Some(0..1)));
+        assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));
+        folios.cut(BLOCK as u64 + 10);
+        assert_eq!((folios.uncommitted_len(1), folios.uncommitted_len(2)), (Some(10), None));
+        // It is stored longer than that: others who make the file longer find it so.
+        folios.grow(2 * BLOCK as u64, 2, &pool);
+        assert_eq!(folios.grown_blocks(), [(1, 10)]);
+    }
+}
