@@ -182,8 +182,8 @@ impl File {
     ///
     /// # Errors
     /// [`Error::TooLarge`] over 2^60; errors of reading and writing the block that the file ends in.
-    /// After an error the file has the old size, or the new one with the stored file not cut yet: whoever changes the
-    /// file next does that first.
+    /// After an error the file has the old size, or the new one with the stored file not cut yet:
+    /// whoever changes the file next does that first.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
         self.file.following_cuts(|| self.file.set_len(size))
     }

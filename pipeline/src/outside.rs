@@ -194,11 +194,14 @@ impl File {
     /// where nobody has written; longer files are not cut. Waits while another writeback of the file
     /// runs, then starts this one and does not wait for its end.
     ///
-    /// A block that `source` has changed in part, or that is shorter than the others, must have its other bytes, and say what they were
-    /// [fetched](File::fetch_blocks) from, or [stored](FolioSource::stored) as, last. If somebody
-    /// else has changed it since, both changes are merged, and `source` hears of it. What the engine's own page
-    /// cache has of the blocks and is not dirty is forgotten. [`sync`](File::sync) after it commits
-    /// a header that speaks for what was written.
+    /// A block that `source` has changed in part, or that is shorter than the others, comes whole, and
+    /// as a [`PartialBlock`](crate::source::PartialBlock) over what it was
+    /// [fetched](File::fetch_blocks) from, or [stored](FolioSource::stored) as, last. If somebody else
+    /// has changed it since, both changes are merged, and `source` hears of it.
+    ///
+    /// What the engine's own page cache has of the blocks and is not dirty is forgotten; what is dirty
+    /// there is written over them later. [`sync`](File::sync) after it commits a header that speaks
+    /// for what was written; a file that grows is committed by the writeback itself.
     ///
     /// # Errors
     /// [`Error::TooLarge`] over 2^60; errors of finishing a cut that was begun. The pass itself ends with

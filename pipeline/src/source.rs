@@ -1,8 +1,8 @@
 //! The seam through which the issuer gets its folios.
 //!
-//! Our page cache is one [`FolioSource`]; a client with a page cache of its own implements it and
-//! links the rest. The issuer asks for runs of dirty blocks in ascending order, and each folio
-//! comes back exactly once: clean, or dirty again.
+//! Our page cache is one [`FolioSource`]; a client with a page cache of its own implements it, and
+//! hands it to [`File::writeback_from`](crate::File::writeback_from). The issuer asks for runs of
+//! dirty blocks in ascending order, and each folio comes back exactly once: clean, or dirty again.
 
 use std::{fmt, ops::Range, sync::Arc, task::Waker};
 
@@ -64,6 +64,10 @@ pub enum Writeback {
 }
 
 /// Consecutive blocks that go the same way.
+///
+/// A run begins where it was asked for or behind that, is no longer than was asked for, and lies within
+/// the file. A source that hands out another ends its writeback with [`Error::Source`], and has the
+/// run's folios back.
 #[derive(Clone, Debug)]
 pub struct DirtyRun {
     /// Whole blocks.
@@ -105,7 +109,8 @@ pub struct FolioEnd {
 #[derive(Clone, Debug)]
 pub enum RunContent {
     /// Plaintext to be sealed. The slices, one after the other, are the run's bytes; only the
-    /// last block of the file may be shorter than the others.
+    /// last block of the file may be shorter than the others, and then it is one of the run's partial
+    /// blocks.
     Plain(Vec<PlainSlice>),
     /// The server's own sealed bytes, which only the cache wants. They are never sealed again.
     Sealed(Sealed),
