@@ -12,6 +12,7 @@
 //! **Invariants:** generation g is written to the slot of its parity, so the slot that counts is
 //! never overwritten; every slot carries the same file key.
 
+mod claims;
 mod error;
 mod prologue;
 mod read;
@@ -34,6 +35,7 @@ use crate::random::{self, RandomError};
 use prologue::Prologue;
 use slot::{Slot, Values, Wrap};
 
+pub use claims::HeaderClaims;
 pub use error::HeaderError;
 pub use read::OpenOptions;
 pub use slot::SLOT_BYTES;

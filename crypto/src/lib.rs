@@ -91,8 +91,8 @@ pub use geometry::{
     sealed_bytes,
 };
 pub use header::{
-    Header, HeaderChange, HeaderCommit, HeaderError, NewHeader, OpenOptions, SLOT_BYTES,
-    SlotExpectation, SlotWrite,
+    Header, HeaderChange, HeaderClaims, HeaderCommit, HeaderError, NewHeader, OpenOptions,
+    SLOT_BYTES, SlotExpectation, SlotWrite,
 };
 pub use key::{FileId, FileIdError, KeyError, RootKey};
 pub use nonce::Nonce;

@@ -43,6 +43,14 @@ pub(crate) trait Flat {
 
     /// Cuts the file, or makes it longer by zeros.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
+
+    /// Hears of a write before its first byte is written.
+    fn begin(&mut self, _write: &Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Waits until what was written is durable.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
 /// How far a write got, and what stopped it.
@@ -54,7 +62,7 @@ pub(crate) struct Through {
 
 impl Through {
     /// All of what was asked, or the error.
-    fn whole(self) -> io::Result<()> {
+    pub(crate) fn whole(self) -> io::Result<()> {
         self.error.map_or(Ok(()), Err)
     }
 }
@@ -75,6 +83,11 @@ pub(crate) trait Place: fmt::Debug + Send + Sync + 'static {
 
     /// Runs a step that only reads.
     fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R;
+
+    /// Finishes what a crash has left half done, if that can be done here.
+    fn settle(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
 
     /// As [`Target::barrier`].
     fn make_durable(&self) -> Result<(), TargetError>;
@@ -139,6 +152,7 @@ impl<P: Place> Target for P {
     }
 
     fn read_header(&self) -> Result<Vec<u8>, TargetError> {
+        self.settle()?;
         let mut header = vec![0; HEADER_BYTES];
         let n = self
             .look(|flat| flat.read_at(0, &mut header))
@@ -248,11 +262,12 @@ fn carry_out(flat: &mut dyn Flat, write: &Write) -> Result<u64, Failure> {
     if !conflicts.is_empty() {
         return Err(Failure::Conflict(conflicts));
     }
+    flat.begin(write).map_err(|error| failure(write, error))?;
     let mut bytes = 0;
     let mut rest = &write.segments[..];
     while let Some(first) = rest.first() {
         let (n_segments, through) = match first {
-            Segment::Hole { blocks, geometry } => (1, make_hole(flat, blocks, *geometry)),
+            Segment::Hole { blocks, geometry } => (1, hole_through(flat, blocks, *geometry)),
             Segment::Sealed(sealed) => write_run(flat, sealed, rest),
         };
         bytes += through.bytes;
@@ -319,8 +334,8 @@ fn write_run(flat: &mut dyn Flat, first: &Sealed, segments: &[Segment]) -> (usiz
 }
 
 /// Makes holes of blocks: all or nothing is reported.
-fn make_hole(flat: &mut dyn Flat, blocks: &Range<u64>, geometry: Geometry) -> Through {
-    match try_make_hole(flat, blocks, geometry) {
+fn hole_through(flat: &mut dyn Flat, blocks: &Range<u64>, geometry: Geometry) -> Through {
+    match make_hole(flat, blocks, geometry) {
         Ok(()) => {
             let bytes = (blocks.end - blocks.start) * geometry.stride_bytes();
             Through { bytes, error: None }
@@ -329,7 +344,12 @@ fn make_hole(flat: &mut dyn Flat, blocks: &Range<u64>, geometry: Geometry) -> Th
     }
 }
 
-fn try_make_hole(flat: &mut dyn Flat, blocks: &Range<u64>, geometry: Geometry) -> io::Result<()> {
+/// Makes holes of blocks.
+pub(crate) fn make_hole(
+    flat: &mut dyn Flat,
+    blocks: &Range<u64>,
+    geometry: Geometry,
+) -> io::Result<()> {
     let Some(last) = blocks.clone().next_back() else { return Ok(()) };
     let len = flat.len()?;
     let stored = geometry.stored_start(blocks.start)..geometry.stored_start(blocks.end).min(len);

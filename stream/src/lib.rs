@@ -30,6 +30,7 @@ mod error;
 pub mod faulty;
 mod flat;
 mod grant;
+mod journal;
 mod local;
 mod memory;
 mod name;

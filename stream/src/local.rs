@@ -1,7 +1,7 @@
 //! Sealed files on a local file system, by ordinary system calls.
 //!
 //! [`LocalServer`] keeps `DIR/NAME`, exactly the sealed file, and beside the files, in
-//! `DIR/.sealback/`, locks and drafts by file id. [`LocalCache`] keeps a sparse copy and a record
+//! `DIR/.sealback/`, locks, journals and drafts by file id. [`LocalCache`] keeps a sparse copy and a record
 //! for each file id. Every call blocks until the system has answered.
 
 mod cache;
@@ -14,6 +14,7 @@ mod open_copies;
 mod options;
 mod record;
 mod root;
+mod run;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,10 @@ impl Flat for Vec<u8> {
         self.truncate(index(len)?);
         Ok(())
     }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes the vector at least so long, by zeros.

@@ -297,6 +297,10 @@ impl Flat for Watched<'_> {
         self.note();
         Flat::set_len(&mut self.file, len)
     }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
 }
 
 /// Blocks that are dropped in one step: those of 32 KiB of record.

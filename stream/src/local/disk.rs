@@ -23,6 +23,11 @@ pub(super) fn identity(file: &File) -> u128 {
     }
 }
 
+/// Which stored file it is, on its file system; 0 if it cannot be asked.
+pub(super) fn inode(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.ino())
+}
+
 /// Where the next bytes that are not a hole begin, from `at` on; `None` if there are none. Where
 /// the system cannot say, at once.
 pub(super) fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
@@ -121,5 +126,9 @@ impl Flat for &File {
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
     }
 }

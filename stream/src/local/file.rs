@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     task::Waker,
@@ -11,10 +12,12 @@ use super::{
     disk,
     lock::{self, Lock},
     root::Root,
+    run::run_id,
 };
 use crate::{
     Name, Prepared, SizeLock, TargetError, TargetErrorKind,
     flat::{Flat, Place},
+    journal::{Journal, Owner},
 };
 
 /// An open file. A draft that is dropped unpublished is unlinked.
@@ -25,6 +28,7 @@ pub(super) struct LocalFile {
     /// Why it takes no writes, if it was opened for reading only.
     refusal: Option<TargetErrorKind>,
     lock: Lock,
+    journal: Journal,
     /// What its files in `.sealback/` are called.
     stem: String,
     draft: Mutex<Option<Draft>>,
@@ -45,14 +49,47 @@ impl LocalFile {
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
-        let lock = Lock::shared(root.beside(&stem, LOCK));
-        LocalFile { root, file, refusal, lock, stem, draft: Mutex::new(None) }
+        let lock = Lock::shared(root.beside(&stem, JOURNAL));
+        LocalFile::new(root, file, refusal, lock, stem, None)
     }
 
     /// A draft, whose file is held by `file`.
     pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
-        let lock = Lock::private(root.beside(&stem, LOCK));
-        LocalFile { root, file, refusal: None, lock, stem, draft: Mutex::new(Some(draft)) }
+        let lock = Lock::private(root.beside(&stem, JOURNAL));
+        LocalFile::new(root, file, None, lock, stem, Some(draft))
+    }
+
+    fn new(
+        root: Arc<Root>,
+        file: File,
+        refusal: Option<TargetErrorKind>,
+        lock: Lock,
+        stem: String,
+        draft: Option<Draft>,
+    ) -> LocalFile {
+        let inode = disk::inode(&file);
+        let owner = Owner { stem: stem.clone(), inode, run: run_id() };
+        let journal = Journal::new(owner, root.options.durability);
+        LocalFile { root, file, refusal, lock, journal, stem, draft: Mutex::new(draft) }
+    }
+
+    /// Whether a crash left something half done, or somebody is doing it now.
+    fn is_behind(&self) -> io::Result<bool> {
+        match File::open(self.root.beside(&self.stem, JOURNAL)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            log => self.journal.is_behind(&&log?),
+        }
+    }
+
+    /// Empties the journal, if nobody is using it.
+    fn close_journal(&self) -> io::Result<()> {
+        if self.journal.was_used()
+            && let Some(held) = self.lock.try_hold()?
+            && let Some(mut log) = held.file()
+        {
+            self.journal.close(&mut &self.file, &mut log, &*self.root)?;
+        }
+        Ok(())
     }
 
     /// Whether the file has a name: what is acknowledged of one that has none, nobody would find.
@@ -100,17 +137,36 @@ impl Place for LocalFile {
         }
         // Before, so that no lock is made for a file that is gone, and under the lock.
         self.check_is_there()?;
-        let _held = self.lock.hold()?;
+        let held = self.lock.hold()?;
         self.check_is_there()?;
-        Ok(step(&mut &self.file))
+        let Some(mut log) = held.file() else {
+            let result = step(&mut &self.file);
+            self.journal.written_beside();
+            return Ok(result);
+        };
+        self.journal.run(&mut &self.file, &mut log, &*self.root, step).map_err(|error| {
+            TargetError::from_io("carrying out what a crash left half done", error)
+        })
     }
 
     fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R {
         step(&&self.file)
     }
 
+    fn settle(&self) -> Result<(), TargetError> {
+        // One who may not write reads what is there; so does one whose journal cannot be read.
+        if self.refusal.is_some() || !self.is_behind().unwrap_or(false) {
+            return Ok(());
+        }
+        match self.exclusively(|_| ()) {
+            Err(error) if error.kind() == TargetErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     fn make_durable(&self) -> Result<(), TargetError> {
-        self.root.options.sync(&self.file)
+        let sync = || self.root.options.sync(&self.file);
+        self.journal.barrier(sync)
     }
 
     fn put_in_place(&self) -> Result<(), TargetError> {
@@ -137,8 +193,10 @@ impl Drop for LocalFile {
             // What cannot be removed now is removed when the server is next opened.
             drop(fs::remove_file(path));
         }
+        // A journal that is not emptied takes room, and is told from one that is behind.
+        drop(self.close_journal());
     }
 }
 
-pub(super) const LOCK: &str = "lock";
+pub(super) const JOURNAL: &str = "journal";
 pub(super) const SIZE: &str = "size";

@@ -1,4 +1,5 @@
-//! Locks that hold between threads and between processes: `flock` on files in `.sealback/`.
+//! Locks that hold between threads and between processes: `flock` on files in `.sealback/`. The
+//! lock under which a sealed file changes is its journal's.
 //!
 //! Each holder has an open file of its own, so two handles of one process exclude each other as
 //! two processes do; threads that share a handle are kept apart by its mutex.
@@ -66,6 +67,14 @@ impl Lock {
         Ok(Held(state))
     }
 
+    /// Takes the lock of a file that others may have open, if nobody has it now.
+    pub(super) fn try_hold(&self) -> io::Result<Option<Held<'_>>> {
+        let state = self.state();
+        let State::Shared(Some(file)) = &*state else { return Ok(None) };
+        let taken = try_lock(file)? && !is_unlinked(file)?;
+        Ok(taken.then_some(Held(state)))
+    }
+
     /// Runs what makes a private file known to others; if it succeeds, the lock holds against
     /// them from there on.
     pub(super) fn share_by(
@@ -87,6 +96,16 @@ impl Lock {
 
     fn untaken(&self, error: io::Error) -> TargetError {
         untaken(&self.path, error)
+    }
+}
+
+impl Held<'_> {
+    /// The lock's own file, if others know it.
+    pub(super) fn file(&self) -> Option<&File> {
+        match &*self.0 {
+            State::Private => None,
+            State::Shared(file) => file.as_ref(),
+        }
     }
 }
 

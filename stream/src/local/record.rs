@@ -20,17 +20,16 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io,
     ops::Range,
     path::Path,
-    process,
     time::SystemTime,
 };
 
 use sealback_crypto::{FileId, Geometry, Nonce};
 
-use super::{disk, lock};
+use super::{disk, lock, run::run_id};
 use crate::flat::{Flat, overwrite};
 
 /// An open record, held against other processes.
@@ -282,17 +281,6 @@ fn header(file_id: FileId, geometry: Geometry, run: [u8; 16]) -> [u8; HEADER_LEN
     let sum = blake3::hash(&header[..96]);
     header[96..].copy_from_slice(sum.as_bytes());
     header
-}
-
-/// What tells this run of the machine from others: without a disk that was waited for, what an
-/// earlier run left behind may be older than what it had acknowledged.
-fn run_id() -> [u8; 16] {
-    // Where the system does not say, the process stands for it.
-    let run = fs::read("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_else(|_| format!("{} {:?}", process::id(), SystemTime::now()).into());
-    let mut id = [0; 16];
-    id.copy_from_slice(&blake3::hash(&run).as_bytes()[..16]);
-    id
 }
 
 const HEADER_LEN: usize = 128;

@@ -1,23 +1,23 @@
 //! The directory of a local server, and what lies in `.sealback/` beside the sealed files.
 //!
 //! ```text
-//!  DIR/NAME                        a sealed file
-//!  DIR/.sealback/<file id>.lock    held while the file changes
-//!  DIR/.sealback/<file id>.size    held while its size changes
-//!  DIR/.sealback/<file id>.draft   not yet published; held by whoever writes it
+//!  DIR/NAME                         a sealed file
+//!  DIR/.sealback/<file id>.journal  held while the file changes; what is written over blocks, first
+//!  DIR/.sealback/<file id>.size     held while its size changes
+//!  DIR/.sealback/<file id>.draft    not yet published; held by whoever writes it
 //! ```
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use sealback_crypto::FileId;
 
-use super::{LocalOptions, file::LOCK, lock};
-use crate::{Name, TargetError, TargetErrorKind, flat::Flat};
+use super::{LocalOptions, file::JOURNAL, lock};
+use crate::{Name, TargetError, TargetErrorKind, flat::Flat, journal::Surroundings};
 
 /// A directory that sealed files are kept in.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Root {
     pub(super) fn lock_of(&self, path: &Path) -> Result<Option<File>, TargetError> {
         let Ok(file) = File::open(path) else { return Ok(None) };
         let Ok(stem) = stem(&file) else { return Ok(None) };
-        lock::take(&self.beside(&stem, LOCK)).map(Some)
+        lock::take(&self.beside(&stem, JOURNAL)).map(Some)
     }
 
     /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
@@ -102,6 +102,23 @@ impl Root {
                 drop(remove_abandoned(&path));
             }
         }
+    }
+}
+
+impl Surroundings for Root {
+    fn find(&self, inode: u64) -> Option<File> {
+        let mut entries = fs::read_dir(&self.dir).ok()?.flatten();
+        let found = entries.find(|entry| entry.ino() == inode)?;
+        OpenOptions::new().read(true).write(true).open(found.path()).ok()
+    }
+
+    fn sync_everything(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.dir)?)?)
+    }
+
+    fn sync_journal_name(&self) -> io::Result<()> {
+        File::open(self.dir.join(BESIDE))?.sync_all()?;
+        File::open(&self.dir)?.sync_all()
     }
 }
 

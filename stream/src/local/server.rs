@@ -11,7 +11,7 @@ use sealback_crypto::{FileId, HEADER_BYTES};
 
 use super::{
     LocalOptions,
-    file::{Draft, LOCK, LocalFile, SIZE},
+    file::{Draft, JOURNAL, LocalFile, SIZE},
     lock,
     root::{Root, stem, stem_of},
 };
@@ -23,12 +23,16 @@ use crate::{
 /// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
 ///
 /// What changes a file holds a lock of the system (`flock`), so several processes may use one
-/// directory. Locks and drafts are kept in `DIR/.sealback/`, which is made when first needed.
+/// directory. Locks, journals and drafts are kept in `DIR/.sealback/`, which is made when first needed.
 /// A name that is a symbolic link is followed when it is opened; publishing a draft replaces the
 /// link itself. A file that may only be read is opened for reading, and writing to it fails.
 ///
-/// Blocks are overwritten in place, without a journal: a crash may tear the block that is being
-/// written.
+/// Blocks are overwritten in place, after they were written to a journal beside the file: whatever
+/// [`Durability`](crate::Durability) asks to survive leaves each block as it was or as it was to be.
+/// With [`Durability::None`](crate::Durability::None) there is no journal, and a crash may tear the
+/// blocks that are being written. The journal is emptied when the file is closed. What a crash left in
+/// it is carried out by whoever opens the file next, or changes it; a file that may only be read
+/// is read as it is.
 #[derive(Clone, Debug)]
 pub struct LocalServer(Arc<Root>);
 
@@ -143,10 +147,10 @@ impl Server for LocalServer {
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         let unremoved = |error| TargetError::from_io(format!("removing '{name}'"), error);
         let path = self.0.file(name);
-        // One that cannot be read is removed all the same; its lock files then stay.
+        // One that cannot be read is removed all the same; what is beside it then stays.
         let stem = File::open(&path).and_then(|file| stem(&file)).ok();
         fs::remove_file(&path).map_err(unremoved)?;
-        for suffix in [LOCK, SIZE] {
+        for suffix in [JOURNAL, SIZE] {
             if let Some(stem) = &stem {
                 lock::remove(&self.0.beside(stem, suffix));
             }

@@ -161,7 +161,7 @@ fn removing_a_file_removes_its_locks_unless_they_are_held() {
     let commit = new.header.commit(&change).unwrap();
     file.write_slot(&commit.write).unwrap();
     let held = file.lock_size().unwrap();
-    assert_eq!(beside(dir.path()), ["lock", "size"]);
+    assert_eq!(beside(dir.path()), ["journal", "size"]);
     server.remove(&name("a")).unwrap();
     assert_eq!(beside(dir.path()), ["size"]);
     drop(held);

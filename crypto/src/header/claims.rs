@@ -1,0 +1,49 @@
+//! What a stored header says of itself, before anyone has checked it.
+
+use super::slot::SLOT_OFFSETS;
+use crate::bytes;
+use crate::geometry::HEADER_BYTES;
+
+/// What a header claims. Nothing of it is authenticated: it is for whoever keeps sealed files without
+/// having a key, and only to decide what costs time if it is wrong. [`Header::open`](crate::Header::open)
+/// tells what is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderClaims {
+    /// The greater of both slots' generations.
+    pub generation: u64,
+    /// The greater of both slots' sizes of the plaintext file, in bytes: in the middle of a cut, the
+    /// size before it.
+    pub size: u64,
+}
+
+impl HeaderClaims {
+    /// The claims of a stored header.
+    pub fn of(header: &[u8; HEADER_BYTES]) -> HeaderClaims {
+        let greater = |at| SLOT_OFFSETS.map(|slot| bytes::u64_at(header, slot + at));
+        let [generation, size] = [0, 8].map(|at| greater(at).into_iter().fold(0, u64::max));
+        HeaderClaims { generation, size }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Geometry, Header, HeaderChange, RootKey};
+
+    #[test]
+    fn a_header_claims_the_greater_generation_and_the_greater_size_of_its_slots() {
+        let geometry = Geometry::new(4096).unwrap();
+        let new = Header::create(&RootKey::from_bytes(&[1; 32]), geometry, Engine::AesGcm).unwrap();
+        assert_eq!(HeaderClaims::of(&new.bytes), HeaderClaims { generation: 1, size: 0 });
+        let sized = |size, cuts| HeaderChange { size, holes: 0..0, cuts, cut_pending: cuts > 0 };
+        let mut bytes = new.bytes.clone();
+        let mut header = new.header;
+        for (generation, change, size) in [(2, sized(9000, 0), 9000), (3, sized(10, 1), 9000)] {
+            let commit = header.commit(&change).unwrap();
+            let at = usize::try_from(commit.write.offset).unwrap();
+            bytes[at..at + commit.write.bytes.len()].copy_from_slice(&commit.write.bytes[..]);
+            assert_eq!(HeaderClaims::of(&bytes), HeaderClaims { generation, size });
+            header = commit.header;
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The redo journal: what makes overwriting sealed blocks in place atomic.
+//!
+//! Before blocks that a file has are written over, the new ones are written, whole, to a log beside
+//! the file; then they are written in place. Whoever next takes the file's lock and finds in the log
+//! what was not carried out does so first. So a process that is killed, or a machine that loses power,
+//! leaves each block as it was or as it was to be. The bytes are in `crypto/FORMAT.md`, "Beside the
+//! sealed file".
+//!
+//! ```text
+//!  write ──► record: old prefixes, new bytes, a hash ──► [disk has it] ──► in place ──► head: carried out
+//!                              │ killed, or power lost, from here on
+//!                              └──► whoever comes next: redo ──► [disk has the file] ──► a new log
+//! ```
+//!
+//! Who need not survive a power cut waits for no disk, and begins the log anew with each write. Who
+//! must waits once for each write, for the log; the file itself has to be on the disk only before the
+//! log begins anew, which a barrier sees to in passing. What goes behind the committed size is not
+//! overwriting, and costs nothing.
+//!
+//! Called under the file's lock, but for [`Journal::is_behind`]. Knows nothing of files: what it reads
+//! and writes are [`Flat`]s.
+//!
+//! **Invariants:**
+//! 1. No byte of a block that the file has is written before a whole record of it is in the log, and on
+//!    the disk, if that is waited for.
+//! 2. A log begins anew only when all of it was carried out, and, where that is waited for, the disk
+//!    has what was written.
+//! 3. What stood in place when a durable record was written was durable, or in the log, or nothing.
+
+use std::{
+    fs::File,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{Durability, flat::Flat};
+
+mod head;
+mod journaled;
+mod record;
+mod redo;
+
+use head::Head;
+use journaled::Journaled;
+use record::Record;
+use redo::{NoRoom, redo};
+
+/// Whose journal it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// What the file's things beside it are called.
+    pub(crate) stem: String,
+    /// Which stored file it is: a copy of a sealed file has its id, and so its journal.
+    pub(crate) inode: u64,
+    /// What tells this run of the machine from others.
+    pub(crate) run: [u8; 16],
+}
+
+impl Owner {
+    fn hasher(&self, parts: &[&[u8]]) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.stem.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher
+    }
+
+    fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {
+        *self.hasher(parts).finalize().as_bytes()
+    }
+}
+
+/// What there is around a file.
+pub(crate) trait Surroundings {
+    /// The stored file of that number, if it is still there.
+    fn find(&self, inode: u64) -> Option<File>;
+
+    /// Waits until the disk has what was written to any file.
+    fn sync_everything(&self) -> io::Result<()>;
+
+    /// Waits until the disk has the journal's name.
+    fn sync_journal_name(&self) -> io::Result<()>;
+}
+
+/// What one handle knows of a file's journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    owner: Owner,
+    durability: Durability,
+    known: Mutex<Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// The head as this handle left it: nobody has changed anything since if it is still that.
+    left: Option<Head>,
+    /// The disk has what the log speaks of, as far as `left` goes.
+    synced: bool,
+    /// Something was written that neither the disk nor the log need have.
+    unsynced: bool,
+    /// The log was written to.
+    used: bool,
+    /// The disk has the journal's name.
+    named: bool,
+}
+
+impl Journal {
+    pub(crate) fn new(owner: Owner, durability: Durability) -> Journal {
+        // What was written before this handle came need not be on the disk.
+        let known = Known { left: None, synced: false, unsynced: true, used: false, named: false };
+        Journal { owner, durability, known: Mutex::new(known) }
+    }
+
+    /// Whether the log has something that was not carried out. May be called without the lock: a
+    /// write that is under way looks like one that was killed.
+    pub(crate) fn is_behind(&self, log: &dyn Flat) -> io::Result<bool> {
+        Ok(!Pending::find(log, &self.owner)?.records.is_empty())
+    }
+
+    /// Runs a step that may change the file, after what was left half done.
+    pub(crate) fn run<R>(
+        &self,
+        data: &mut dyn Flat,
+        log: &mut dyn Flat,
+        around: &dyn Surroundings,
+        step: impl FnOnce(&mut dyn Flat) -> R,
+    ) -> io::Result<R> {
+        let head = self.settle(data, log, around)?;
+        let mut journaled = Journaled::new(self, head, data, log, around);
+        let result = step(&mut journaled);
+        journaled.finish();
+        Ok(result)
+    }
+
+    /// Carries out what was left half done. Returns the head.
+    fn settle(
+        &self,
+        data: &mut dyn Flat,
+        log: &mut dyn Flat,
+        around: &dyn Surroundings,
+    ) -> io::Result<Head> {
+        let Pending { head, records, run } = Pending::find(log, &self.owner)?;
+        if records.is_empty() {
+            return Ok(head);
+        }
+        for record in &records {
+            let no_room = if run == record.run { NoRoom::Undo } else { NoRoom::Fail };
+            match self.elsewhere(record, around) {
+                Some(file) => {
+                    redo(record, log, &mut &file, no_room)?;
+                    file.sync_data()?;
+                }
+                None => redo(record, log, data, no_room)?,
+            }
+        }
+        data.sync()?;
+        let head = head.next_log(&self.owner);
+        head.write(log, &self.owner)?;
+        let mut known = self.known();
+        (known.left, known.synced) = (Some(head), true);
+        Ok(head)
+    }
+
+    /// The file that a record speaks of, if it is not this one.
+    fn elsewhere(&self, record: &Record, around: &dyn Surroundings) -> Option<File> {
+        if record.inode == self.owner.inode { None } else { around.find(record.inode) }
+    }
+
+    /// Something was written that did not go through here.
+    pub(crate) fn written_beside(&self) {
+        self.known().unsynced = true;
+    }
+
+    /// Waits until the disk has what this handle wrote, where it has to be asked.
+    pub(crate) fn barrier<E>(&self, sync: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let before = {
+            let mut known = self.known();
+            if !std::mem::replace(&mut known.unsynced, false) {
+                return Ok(());
+            }
+            known.left
+        };
+        let synced = sync();
+        let mut known = self.known();
+        known.unsynced |= synced.is_err();
+        known.synced |= synced.is_ok() && known.left == before;
+        synced
+    }
+
+    /// Empties the log of a file that this handle will not write to any more.
+    pub(crate) fn close(
+        &self,
+        data: &mut dyn Flat,
+        log: &mut dyn Flat,
+        around: &dyn Surroundings,
+    ) -> io::Result<()> {
+        let head = self.settle(data, log, around)?;
+        let known = *self.known();
+        if head.durable && head.inode != self.owner.inode {
+            return Ok(());
+        }
+        if head.durable && !(known.synced && known.left == Some(head)) {
+            data.sync()?;
+        }
+        log.set_len(0)?;
+        if head.durable { log.sync() } else { Ok(()) }
+    }
+
+    /// Whether this handle wrote to the log.
+    pub(crate) fn was_used(&self) -> bool {
+        self.known().used
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a log has that was not carried out.
+struct Pending {
+    head: Head,
+    records: Vec<Record>,
+    /// The run in which nobody was told yet of the records of that run.
+    run: [u8; 16],
+}
+
+impl Pending {
+    fn find(log: &dyn Flat, owner: &Owner) -> io::Result<Pending> {
+        let run = owner.run;
+        let mut pending = Pending { head: Head::none(owner), records: Vec::new(), run };
+        if log.len()? == 0 {
+            return Ok(pending);
+        }
+        let head = Head::read(log, owner)?;
+        pending.head = head.unwrap_or(pending.head);
+        if head.is_some_and(|head| head.run == owner.run) {
+            pending.scan(log, owner, pending.head.applied, |_| true)?;
+            return Ok(pending);
+        }
+        // The machine was started since, or a crash left no head: what the head says was carried out
+        // need not be on the disk. Records that nobody waited for count in the run they are of.
+        let counts = |record: &Record| record.durable || record.run == owner.run;
+        pending.scan(log, owner, LOG_START, counts)?;
+        pending.head = pending.head.next_log(owner);
+        Ok(pending)
+    }
+
+    /// Finds the records from a place on that follow one another in one log, this head's or a later one.
+    fn scan(
+        &mut self,
+        log: &dyn Flat,
+        owner: &Owner,
+        from: u64,
+        counts: impl Fn(&Record) -> bool,
+    ) -> io::Result<()> {
+        let mut at = from;
+        let is_first = from == LOG_START;
+        let mut epoch = if is_first { None } else { Some(self.head.epoch) };
+        let least = self.head.epoch;
+        loop {
+            let follows = |of: u64| epoch.map_or(of >= least, |epoch| of == epoch);
+            let Some(record) = Record::read(log, at, owner, follows)? else { return Ok(()) };
+            epoch = Some(record.epoch);
+            self.head.epoch = record.epoch;
+            at = record.end;
+            if counts(&record) {
+                self.records.push(record);
+            }
+        }
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(field(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(field(bytes, at))
+}
+
+/// Where the first record of a log stands.
+const LOG_START: u64 = 512;
+/// Records share no sector.
+const RECORD_ALIGN: u64 = 512;
+/// A log that would be longer than that begins anew, once it may.
+const LOG_BYTES: u64 = 8 << 20;

@@ -1,0 +1,215 @@
+//! A file whose overwritten blocks go to the journal first.
+
+use std::{
+    io::{self, IoSlice},
+    ops::Range,
+};
+
+use sealback_crypto::MAX_FILE_BYTES;
+
+use super::{
+    Journal, LOG_BYTES, Surroundings,
+    head::Head,
+    record::{NewRecord, Overwritten, Record},
+    redo::claims,
+};
+use crate::{
+    Durability, Segment, Write,
+    flat::{Flat, Through},
+};
+
+/// The file, for one step under its lock.
+pub(super) struct Journaled<'a> {
+    journal: &'a Journal,
+    head: Head,
+    data: &'a mut dyn Flat,
+    log: &'a mut dyn Flat,
+    around: &'a dyn Surroundings,
+    /// Where the record ends that speaks of what is being written.
+    record_end: Option<u64>,
+    /// Whether that record speaks of all of it.
+    covered: bool,
+    changed: bool,
+    failed: bool,
+}
+
+impl<'a> Journaled<'a> {
+    pub(super) fn new(
+        journal: &'a Journal,
+        head: Head,
+        data: &'a mut dyn Flat,
+        log: &'a mut dyn Flat,
+        around: &'a dyn Surroundings,
+    ) -> Journaled<'a> {
+        let (record_end, covered, changed, failed) = (None, false, false, false);
+        Journaled { journal, head, data, log, around, record_end, covered, changed, failed }
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        self.journal.durability == Durability::PowerCut
+    }
+
+    /// Writes the record of what a write goes over.
+    fn record(&mut self, write: &Write) -> io::Result<()> {
+        let Some(segment) = write.segments.first() else { return Ok(()) };
+        let geometry = match segment {
+            Segment::Hole { geometry, .. } => *geometry,
+            Segment::Sealed(sealed) => sealed.geometry(),
+        };
+        let claims = claims(self.data)?;
+        let n_blocks = geometry.n_blocks(claims.size.min(MAX_FILE_BYTES));
+        let Overwritten { entries, payload, all } = Overwritten::by(write, n_blocks, self.data)?;
+        self.covered = all;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let (durable, generation) = (self.waits_for_disk(), claims.generation);
+        let record = NewRecord { geometry, durable, generation, entries, payload };
+        self.make_room(record.log_bytes())?;
+        self.journal.known().used = true;
+        let written = record.write(self.log, &self.head, &self.journal.owner);
+        if let Err(error) = written.and_then(|()| self.wait_for_log()) {
+            // Whoever hears that it failed must not find it carried out.
+            drop(Record::void(self.log, self.head.applied));
+            self.journal.known().left = None;
+            return Err(error);
+        }
+        self.record_end = Some(self.head.applied + record.log_bytes());
+        Ok(())
+    }
+
+    /// Begins the log anew where that can be done, or must be.
+    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+        let known = *self.journal.known();
+        let is_known = known.left == Some(self.head);
+        let starts_anew = if self.waits_for_disk() {
+            let fits = self.head.applied.saturating_add(bytes) <= LOG_BYTES;
+            if !is_known || !(known.synced || fits) {
+                self.sync_all_of_it()?;
+            }
+            !is_known || known.synced || !fits
+        } else {
+            if self.head.durable {
+                self.sync_all_of_it()?;
+            }
+            true
+        };
+        if starts_anew {
+            self.head = self.head.next_log(&self.journal.owner);
+        }
+        Ok(())
+    }
+
+    /// Waits until the disk has all that the log speaks of, and what stands in this file now.
+    fn sync_all_of_it(&mut self) -> io::Result<()> {
+        if self.head.durable && self.head.inode != self.journal.owner.inode {
+            self.around.sync_everything()?;
+        }
+        self.data.sync()
+    }
+
+    fn wait_for_log(&mut self) -> io::Result<()> {
+        if !self.waits_for_disk() {
+            return Ok(());
+        }
+        self.log.sync()?;
+        if !self.journal.known().named {
+            self.around.sync_journal_name()?;
+            self.journal.known().named = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that the file was changed. After it was: a barrier that begins in between has not waited
+    /// for it.
+    fn note(&mut self, failed: bool) {
+        self.changed = true;
+        self.failed |= failed;
+        if !self.covered {
+            self.journal.known().unsynced = true;
+        }
+    }
+
+    /// Ends the log, for good: what is cut away must not come back.
+    fn retire(&mut self) -> io::Result<()> {
+        if !self.head.durable {
+            return Ok(());
+        }
+        self.sync_all_of_it()?;
+        self.head = self.head.next_log(&self.journal.owner);
+        self.head.write(self.log, &self.journal.owner)?;
+        self.log.sync()?;
+        let mut known = self.journal.known();
+        (known.left, known.synced) = (Some(self.head), true);
+        Ok(())
+    }
+
+    /// Says in the head what has been carried out.
+    pub(super) fn finish(mut self) {
+        if self.failed && self.record_end.is_some() {
+            let mut known = self.journal.known();
+            (known.left, known.unsynced) = (None, true);
+            drop(known);
+            // If it fails again, it is the next one's to do.
+            drop(self.journal.settle(self.data, self.log, self.around));
+            return;
+        }
+        // Who does not wait for the disk says that he was here, if there is somebody to tell.
+        let tells =
+            self.changed && !self.waits_for_disk() && self.log.len().is_ok_and(|bytes| bytes > 0);
+        if self.record_end.is_none() && !tells {
+            return;
+        }
+        let was_durable = self.head.durable;
+        self.head.durable |= self.waits_for_disk();
+        if let Some(end) = self.record_end {
+            self.head.applied = end;
+        } else {
+            self.head.durable = was_durable;
+        }
+        self.head.changes = self.head.changes.wrapping_add(1);
+        let written = self.head.write(self.log, &self.journal.owner);
+        let mut known = self.journal.known();
+        known.left = (written.is_ok() && self.waits_for_disk()).then_some(self.head);
+        known.synced = false;
+    }
+}
+
+impl Flat for Journaled<'_> {
+    fn begin(&mut self, write: &Write) -> io::Result<()> {
+        if self.journal.durability == Durability::None { Ok(()) } else { self.record(write) }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.data.len()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.data.read_at(at, into)
+    }
+
+    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
+        let through = self.data.write_at(at, pieces);
+        self.note(through.error.is_some());
+        through
+    }
+
+    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
+        let punched = self.data.punch(stored);
+        self.note(punched.is_err());
+        punched
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        if len < self.data.len()? {
+            self.retire()?;
+        }
+        let set = self.data.set_len(len);
+        self.note(set.is_err());
+        set
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.data.sync()
+    }
+}
