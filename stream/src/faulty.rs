@@ -5,6 +5,8 @@
 //! its contract whatever goes wrong: each operation is answered once, or not at all until
 //! [`Faults::release`].
 //!
+//! [`DiskServer`] is a server on a simulated disk that can be stopped anywhere: by a kill, or a power cut.
+//!
 //! ```
 //! use sealback_stream::faulty::{Fault, Faults, FaultyServer, Operation, Rule, When};
 //! use sealback_stream::{Failure, MemoryOptions, MemoryServer, TargetError, TargetErrorKind};
@@ -31,11 +33,15 @@ use fastrand::Rng;
 
 use crate::{Failure, TargetError, TargetErrorKind};
 
+mod disk;
+mod disk_server;
 mod later;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub use disk::Crash;
+pub use disk_server::DiskServer;
 use later::Later;
 pub use target::{FaultyCache, FaultyServer};
 

@@ -30,6 +30,7 @@ mod error;
 pub mod faulty;
 mod flat;
 mod grant;
+mod held_size;
 mod journal;
 mod local;
 mod memory;

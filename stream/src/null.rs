@@ -47,8 +47,8 @@ impl Shelved for NullServer {
         &self.shelf
     }
 
-    fn begin(header: &[u8; HEADER_BYTES]) -> Arc<Header> {
-        Header::new(header.to_vec())
+    fn begin(&self, header: &[u8; HEADER_BYTES]) -> Result<Arc<Header>, TargetError> {
+        Ok(Header::new(header.to_vec()))
     }
 
     fn handle(&self, header: Arc<Header>, unpublished: Unpublished<Header>) -> Arc<dyn Target> {

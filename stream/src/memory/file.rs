@@ -6,15 +6,15 @@ use super::{meter::Meter, shelf::Unpublished};
 use crate::{
     Prepared, SizeLock, TargetError,
     flat::{Flat, Operation, Place},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    held_size::HeldSize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// What a name stands for.
 #[derive(Debug, Default)]
 pub(crate) struct Inode {
     bytes: Mutex<Vec<u8>>,
-    size_held: Mutex<bool>,
-    size_freed: Condvar,
+    size: Arc<HeldSize>,
 }
 
 impl Inode {
@@ -25,28 +25,6 @@ impl Inode {
     /// A panic under the lock leaves what a crash could leave, too.
     pub(super) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hold_size(self: Arc<Inode>) -> SizeLock {
-        {
-            let mut held = self.size_held.lock().unwrap_or_else(PoisonError::into_inner);
-            while *held {
-                // Notified by `SizeGuard::drop`.
-                held = self.size_freed.wait(held).unwrap_or_else(PoisonError::into_inner);
-            }
-            *held = true;
-        }
-        SizeLock::new(SizeGuard(self))
-    }
-}
-
-/// Frees a size lock; from any thread, which a `MutexGuard` could not.
-struct SizeGuard(Arc<Inode>);
-
-impl Drop for SizeGuard {
-    fn drop(&mut self) {
-        *self.0.size_held.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.size_freed.notify_one();
     }
 }
 
@@ -97,7 +75,7 @@ impl<M: More> Place for MemoryFile<M> {
     }
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
-        Ok(Some(self.inode.clone().hold_size()))
+        Ok(Some(self.inode.size.clone().hold()))
     }
 
     fn note(&self, operation: Operation) {

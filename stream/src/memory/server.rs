@@ -10,7 +10,7 @@ use super::{
     meter::Meter,
     shelf::{Shelf, Shelved, Unpublished},
 };
-use crate::{Name, Target, flat::Operation};
+use crate::{Name, Target, TargetError, flat::Operation};
 
 /// Sealed files in memory. Clones are the same server.
 #[derive(Clone)]
@@ -66,8 +66,8 @@ impl Shelved for MemoryServer {
         &self.shelf
     }
 
-    fn begin(header: &[u8; HEADER_BYTES]) -> Arc<Inode> {
-        Arc::new(Inode::new(header.to_vec()))
+    fn begin(&self, header: &[u8; HEADER_BYTES]) -> Result<Arc<Inode>, TargetError> {
+        Ok(Arc::new(Inode::new(header.to_vec())))
     }
 
     fn handle(&self, inode: Arc<Inode>, unpublished: Unpublished<Inode>) -> Arc<dyn Target> {

@@ -18,7 +18,7 @@ pub(crate) trait Shelved: fmt::Debug + Send + Sync + 'static {
     fn shelf(&self) -> &Arc<Shelf<Self::File>>;
 
     /// A file that has only a header.
-    fn begin(header: &[u8; HEADER_BYTES]) -> Arc<Self::File>;
+    fn begin(&self, header: &[u8; HEADER_BYTES]) -> Result<Arc<Self::File>, TargetError>;
 
     /// An open file, or a draft.
     fn handle(
@@ -35,7 +35,7 @@ impl<S: Shelved> Server for S {
         _file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
-        let file = S::begin(header);
+        let file = self.begin(header)?;
         self.shelf().create(name, file.clone())?;
         Ok(self.handle(file, Unpublished::none()))
     }
@@ -47,7 +47,7 @@ impl<S: Shelved> Server for S {
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
         let unpublished = Unpublished::draft(self.shelf().clone(), name.clone());
-        Ok(self.handle(S::begin(header), unpublished))
+        Ok(self.handle(self.begin(header)?, unpublished))
     }
 
     fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
@@ -82,6 +82,14 @@ impl<T> Shelf<T> {
     /// Puts a file in the place of whatever is there.
     pub(crate) fn replace(&self, name: Name, file: Arc<T>) {
         self.files().insert(name, file);
+    }
+
+    /// A shelf with other files under the same names.
+    #[cfg(any(test, feature = "faulty"))]
+    pub(crate) fn map<U>(&self, mut other: impl FnMut(&T) -> U) -> Arc<Shelf<U>> {
+        let files = self.files();
+        let mapped = files.iter().map(|(name, file)| (name.clone(), Arc::new(other(file))));
+        Arc::new(Shelf(Mutex::new(mapped.collect())))
     }
 
     pub(crate) fn open(&self, name: &Name) -> Result<Arc<T>, TargetError> {

@@ -5,6 +5,7 @@ mod ancestor;
 mod bench;
 mod conflicts;
 mod conformance;
+mod crash;
 mod cuts;
 mod direct;
 mod faults;
