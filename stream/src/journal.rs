@@ -133,26 +133,27 @@ impl Journal {
         Ok(result)
     }
 
-    /// Carries out what was left half done. Returns the head.
+    /// Carries out what was left half done, and returns the head. Of records of this run nobody was
+    /// told yet that they went through.
     fn settle(
         &self,
         data: &mut dyn Flat,
         log: &mut dyn Flat,
         around: &dyn Surroundings,
     ) -> io::Result<Head> {
-        let Pending { head, records, run } = Pending::find(log, &self.owner)?;
+        let Pending { head, records } = Pending::find(log, &self.owner)?;
         if records.is_empty() {
             return Ok(head);
         }
-        for record in &records {
-            let no_room = if run == record.run { NoRoom::Undo } else { NoRoom::Fail };
-            match self.elsewhere(record, around) {
-                Some(file) => {
-                    redo(record, log, &mut &file, no_room)?;
-                    file.sync_data()?;
-                }
-                None => redo(record, log, data, no_room)?,
+        // One log speaks of one file.
+        let last = &records[records.len() - 1];
+        let no_room = if last.run == self.owner.run { NoRoom::Undo } else { NoRoom::Fail };
+        match self.elsewhere(last, around) {
+            Some(file) => {
+                redo(&records, log, &mut &file, no_room)?;
+                file.sync_data()?;
             }
+            None => redo(&records, log, data, no_room)?,
         }
         data.sync()?;
         let head = head.next_log(&self.owner);
@@ -221,14 +222,11 @@ impl Journal {
 struct Pending {
     head: Head,
     records: Vec<Record>,
-    /// The run in which nobody was told yet of the records of that run.
-    run: [u8; 16],
 }
 
 impl Pending {
     fn find(log: &dyn Flat, owner: &Owner) -> io::Result<Pending> {
-        let run = owner.run;
-        let mut pending = Pending { head: Head::none(owner), records: Vec::new(), run };
+        let mut pending = Pending { head: Head::none(owner), records: Vec::new() };
         if log.len()? == 0 {
             return Ok(pending);
         }

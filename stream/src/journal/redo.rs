@@ -1,6 +1,6 @@
-//! Redoing: what a record says, where the file has not gone on since.
+//! Redoing: what records say, where the file has not gone on since.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, MAX_FILE_BYTES, PREFIX_BYTES};
 
@@ -16,34 +16,89 @@ pub(super) enum NoRoom {
     Fail,
 }
 
-/// Writes what a record says to the file that it speaks of. To be called exclusively.
+/// Writes what records say, one after the other of one log, to the file that they speak of. To be
+/// called exclusively.
 ///
-/// A block is left alone where something else stands than what stood there before, what is to stand
-/// there, or a mixture of the two: somebody has written it since, or the file is another state of
-/// itself that was put back.
+/// A block is left alone where something else stands than what the records know of it, or a mixture:
+/// somebody has written it since, or the file is another state of itself that was put back.
 pub(super) fn redo(
-    record: &Record,
+    records: &[Record],
     log: &dyn Flat,
     data: &mut dyn Flat,
     no_room: NoRoom,
 ) -> io::Result<()> {
     let claims = claims(data)?;
-    if claims.generation < record.generation {
-        return Ok(());
+    let mut blocks: BTreeMap<u64, Changes<'_>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.generation <= claims.generation) {
+        note(record, log, &mut blocks)?;
     }
-    let geometry = record.geometry;
-    let n_blocks = geometry.n_blocks(claims.size.min(MAX_FILE_BYTES));
-    let mut at = record.payload_at;
-    for entry in &record.entries {
-        let from = at;
-        at += u64::from(entry.bytes);
-        if entry.block < n_blocks && is_sound(entry, geometry) {
-            let mut bytes = vec![0; usize::try_from(entry.bytes).map_err(io::Error::other)?];
-            log.read_at(from, &mut bytes)?;
-            redo_block(entry, geometry, &bytes, data, no_room)?;
-        }
+    for changes in blocks.values().filter(|changes| changes.lies_within(claims.size)) {
+        changes.redo(log, data, no_room)?;
     }
     Ok(())
+}
+
+/// Notes what a record says of each block.
+fn note<'a>(
+    record: &'a Record,
+    log: &dyn Flat,
+    blocks: &mut BTreeMap<u64, Changes<'a>>,
+) -> io::Result<()> {
+    let mut at = record.payload_at;
+    for entry in &record.entries {
+        let mut after = [0; PREFIX_BYTES];
+        if entry.bytes > 0 {
+            log.read_at(at, &mut after)?;
+        }
+        let known = blocks.remove(&entry.block).map_or_else(Vec::new, |changes| changes.known);
+        let known = known.into_iter().chain([entry.before, after]).collect();
+        let geometry = record.geometry;
+        blocks.insert(entry.block, Changes { known, last: entry, geometry, payload_at: at });
+        at += u64::from(entry.bytes);
+    }
+    Ok(())
+}
+
+/// What the records say of one block.
+struct Changes<'a> {
+    /// The prefixes that it had.
+    known: Vec<[u8; PREFIX_BYTES]>,
+    last: &'a Entry,
+    geometry: Geometry,
+    /// Where the log has the last one's bytes.
+    payload_at: u64,
+}
+
+impl Changes<'_> {
+    /// Whether it is a block of a file of that size, and can be what such a block has.
+    fn lies_within(&self, size: u64) -> bool {
+        let least = PREFIX_BYTES as u64 + 1;
+        let bytes = u64::from(self.last.bytes);
+        self.last.block < self.geometry.n_blocks(size.min(MAX_FILE_BYTES))
+            && (bytes == 0 || (least..=self.geometry.stride_bytes()).contains(&bytes))
+    }
+
+    fn redo(&self, log: &dyn Flat, data: &mut dyn Flat, no_room: NoRoom) -> io::Result<()> {
+        let Changes { last, geometry, .. } = *self;
+        let at = geometry.stored_start(last.block);
+        let mut stored = [0; PREFIX_BYTES];
+        data.read_at(at, &mut stored)?;
+        if !may_be_torn(at, &stored, &self.known) {
+            return Ok(());
+        }
+        let hole = last.block..last.block + 1;
+        if last.bytes == 0 {
+            return make_hole(data, &hole, geometry);
+        }
+        let mut bytes = vec![0; usize::try_from(last.bytes).map_err(io::Error::other)?];
+        log.read_at(self.payload_at, &mut bytes)?;
+        match overwrite(data, at, &bytes) {
+            Err(_) if no_room == NoRoom::Undo && last.before == [0; PREFIX_BYTES] => {
+                make_hole(data, &hole, geometry)
+            }
+            other => other,
+        }
+    }
 }
 
 /// What the stored header claims.
@@ -53,52 +108,14 @@ pub(super) fn claims(data: &dyn Flat) -> io::Result<HeaderClaims> {
     Ok(HeaderClaims::of(&header))
 }
 
-/// Whether it can be what a block has.
-fn is_sound(entry: &Entry, geometry: Geometry) -> bool {
-    let least = PREFIX_BYTES as u64 + 1;
-    entry.bytes == 0 || (least..=geometry.stride_bytes()).contains(&u64::from(entry.bytes))
-}
-
-fn redo_block(
-    entry: &Entry,
-    geometry: Geometry,
-    bytes: &[u8],
-    data: &mut dyn Flat,
-    no_room: NoRoom,
-) -> io::Result<()> {
-    let at = geometry.stored_start(entry.block);
-    let mut stored = [0; PREFIX_BYTES];
-    data.read_at(at, &mut stored)?;
-    let after = bytes.first_chunk().copied().unwrap_or([0; PREFIX_BYTES]);
-    if !may_be_torn(at, &stored, &entry.before, &after) {
-        return Ok(());
-    }
-    let hole = entry.block..entry.block + 1;
-    if entry.bytes == 0 {
-        return make_hole(data, &hole, geometry);
-    }
-    match overwrite(data, at, bytes) {
-        Err(_) if no_room == NoRoom::Undo && entry.before == [0; PREFIX_BYTES] => {
-            make_hole(data, &hole, geometry)
-        }
-        other => other,
-    }
-}
-
-/// Whether a prefix is what a write, from one to the other, may have left: of each sector, all of it or
-/// nothing; or nothing at all, where the disk never had what stood there before.
-fn may_be_torn(
-    at: u64,
-    stored: &[u8; PREFIX_BYTES],
-    before: &[u8; PREFIX_BYTES],
-    after: &[u8; PREFIX_BYTES],
-) -> bool {
+/// Whether a prefix is what writes of known ones may have left: of each sector, all of one of them; or
+/// nothing, where the disk never had what stood there before.
+fn may_be_torn(at: u64, stored: &[u8; PREFIX_BYTES], known: &[[u8; PREFIX_BYTES]]) -> bool {
     let border = usize::try_from(at.next_multiple_of(SECTOR_BYTES) - at).unwrap_or(PREFIX_BYTES);
     let border = border.min(PREFIX_BYTES);
-    let nothing = [0; PREFIX_BYTES];
     [0..border, border..PREFIX_BYTES].into_iter().all(|part| {
         let is = |whole: &[u8; PREFIX_BYTES]| stored[part.clone()] == whole[part.clone()];
-        is(before) || is(after) || is(&nothing)
+        is(&[0; PREFIX_BYTES]) || known.iter().any(is)
     })
 }
 
@@ -118,7 +135,7 @@ mod tests {
             mixed
         };
         for at in (8192..8192 + 512).step_by(16) {
-            let whole = |stored| may_be_torn(at, &stored, &before, &after);
+            let whole = |stored| may_be_torn(at, &stored, &[before, after]);
             assert!(whole(before) && whole(after) && whole([0; PREFIX_BYTES]));
             assert!(!whole([3; PREFIX_BYTES]));
             for border in 1..PREFIX_BYTES {

@@ -59,10 +59,10 @@ impl Model {
     fn end(&mut self, op: &Op) {
         let now = self.now();
         match *op {
-            Op::Punch { .. } | Op::Sync => self.moments = vec![now],
+            Op::Sync => self.moments = vec![now],
             // What is cut off is gone, whatever else is not there yet.
             Op::SetLen(len) => self.moments.iter_mut().for_each(|moment| moment.truncate(len)),
-            Op::Write { .. } => {}
+            Op::Punch { .. } | Op::Write { .. } => {}
         }
     }
 
