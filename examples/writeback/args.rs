@@ -3,7 +3,10 @@
 use std::{ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
-use sealback::{Error, crypto, stream::Name};
+use sealback::{
+    Error, crypto,
+    stream::{Durability, Name},
+};
 use sealback_examples::parse_size;
 
 use crate::failure::Failure;
@@ -31,8 +34,7 @@ pub(crate) enum Command {
     /// Between the file's end and an offset behind it, zeros appear. A SRC of no bytes changes
     /// nothing. If reading SRC fails, what was read before that is in the file, and the exit
     /// status is 1. If writing fails, the file has its old size; of the bytes that were to be
-    /// written over, some blocks may be old, others new, and one torn if the server's disk is full;
-    /// the rest of the file is what it was.
+    /// written over, some blocks may be old and others new; the rest of the file is what it was.
     Patch(PatchArgs),
     /// Makes a file on the server shorter, or longer by zeros
     Truncate(TruncateArgs),
@@ -213,6 +215,12 @@ pub(crate) struct With {
     /// is dropped
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "cache")]
     pub(crate) cache_size: Option<u64>,
+    /// What the end of a write survives: none, process (a kill) or power-cut
+    ///
+    /// With any but 'none', a crash leaves each block that is being written over as it was or as it
+    /// was to be.
+    #[arg(long, default_value = "process", value_parser = Durability::from_str)]
+    pub(crate) durability: Durability,
     /// What seals and opens: auto, aes-gcm or aws-lc
     #[arg(long, default_value = "auto", value_parser = crypto::Engine::from_str)]
     pub(crate) engine: crypto::Engine,

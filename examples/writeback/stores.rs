@@ -28,8 +28,11 @@ pub(crate) struct Stores {
 impl Stores {
     /// Opens what the command names. The cache's directory is made if it is missing.
     pub(crate) fn open(at: &At, cache: Option<&Path>) -> Result<Stores, Failure> {
+        Stores::open_as(at, cache, LocalOptions::default())
+    }
+
+    fn open_as(at: &At, cache: Option<&Path>, options: LocalOptions) -> Result<Stores, Failure> {
         let root = read_key(&at.key)?;
-        let options = LocalOptions::default();
         let server = LocalServer::open(&at.server, options)
             .map_err(|error| Failure::of("the server", error))?;
         let open_cache = |dir: &Path| {
@@ -44,9 +47,10 @@ impl Stores {
         Ok(Stores { server, cache, root })
     }
 
-    /// Opens what the command names, with what it says of the cache.
+    /// Opens what the command names, with what it says of the cache and of durability.
     pub(crate) fn open_with(at: &At, with: &With) -> Result<Stores, Failure> {
-        let mut stores = Stores::open(at, with.cache.as_deref())?;
+        let options = LocalOptions::default().with_durability(with.durability);
+        let mut stores = Stores::open_as(at, with.cache.as_deref(), options)?;
         if let Some(max_bytes) = with.cache_size {
             stores.cache = stores.cache.map(|cache| cache.with_limit(max_bytes));
         }

@@ -46,7 +46,7 @@ mod tiler;
 pub use completion::{Completion, CompletionSink, ReadCompletion, Ticket};
 pub use error::{BlockConflict, Failure, TargetError, TargetErrorKind};
 pub use grant::{Credit, CreditSource, Grant, Prepared};
-pub use local::{Durability, LocalCache, LocalOptions, LocalServer};
+pub use local::{Durability, LocalCache, LocalOptions, LocalServer, UnknownDurability};
 pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
 pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};

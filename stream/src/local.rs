@@ -20,5 +20,5 @@ mod server;
 mod tests;
 
 pub use cache::LocalCache;
-pub use options::{Durability, LocalOptions};
+pub use options::{Durability, LocalOptions, UnknownDurability};
 pub use server::LocalServer;

@@ -105,7 +105,10 @@ impl<'a> Journaled<'a> {
         if self.head.durable && self.head.inode != self.journal.owner.inode {
             self.around.sync_everything()?;
         }
-        self.data.sync()
+        self.data.sync()?;
+        // Who holds the lock knows that nobody writes meanwhile.
+        self.journal.known().unsynced = false;
+        Ok(())
     }
 
     fn wait_for_log(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What a local server or cache can be told.
 
-use std::fs::File;
+use std::{error, fmt, fs::File, str::FromStr};
 
 use crate::{Grant, Prepared, TargetError};
 
@@ -14,19 +14,49 @@ pub struct LocalOptions {
     pub max_write_bytes: u64,
 }
 
-/// What written blocks survive once a barrier has returned.
+/// What written blocks survive once a barrier has returned; and what leaves each block that is being
+/// written over as it was or as it was to be, never in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing is asked for; what a file system gives anyway is that of `Process`.
+    /// Nothing is asked for; what a file system gives anyway is that of `Process`. A server writes
+    /// without a journal: a process that is killed may leave blocks torn.
     None,
     /// The end of the process, however it comes: the system has the bytes. No call waits for the
-    /// disk. A cache's record counts only until the machine starts anew.
+    /// disk. A cache's record counts only until the machine starts anew. A server writes twice what
+    /// goes over other blocks, first to its journal.
     #[default]
     Process,
     /// The loss of power: a barrier waits until the disk has the bytes, and what was created or
-    /// published is found under its name.
+    /// published is found under its name. A server waits once for each write that goes over other
+    /// blocks until the disk has its journal.
     PowerCut,
 }
+
+/// Why a string names no [`Durability`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownDurability;
+
+impl FromStr for Durability {
+    type Err = UnknownDurability;
+
+    /// `none`, `process` or `power-cut`.
+    fn from_str(text: &str) -> Result<Durability, UnknownDurability> {
+        match text {
+            "none" => Ok(Durability::None),
+            "process" => Ok(Durability::Process),
+            "power-cut" => Ok(Durability::PowerCut),
+            _ => Err(UnknownDurability),
+        }
+    }
+}
+
+impl fmt::Display for UnknownDurability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the durability is none, process or power-cut")
+    }
+}
+
+impl error::Error for UnknownDurability {}
 
 impl LocalOptions {
     /// The same with another durability.

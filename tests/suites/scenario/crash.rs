@@ -5,8 +5,6 @@
 //! nothing else: what was acknowledged is there, and of the rest each block is as it was at some moment
 //! since. `SEALBACK_CRASHES=N` runs N workloads for each kind of crash.
 
-use std::collections::BTreeSet;
-
 use fastrand::Rng;
 use sealback::{CreateOptions, Engine, Error, File, Place};
 use sealback_stream::{
@@ -14,78 +12,10 @@ use sealback_stream::{
     faulty::{Crash, DiskServer},
 };
 
-use crate::support::{engine, name, root};
-
-/// What is done to a file.
-#[derive(Clone, Debug)]
-enum Op {
-    Punch { at: usize, len: usize },
-    SetLen(usize),
-    Sync,
-    Write { at: usize, len: usize },
-}
-
-/// What the file may be after a crash.
-struct Model {
-    /// What was acknowledged last, and what it was after each operation since; of the last one, that
-    /// need not have gone through.
-    moments: Vec<Vec<u8>>,
-}
-
-impl Model {
-    fn now(&self) -> Vec<u8> {
-        self.moments.last().cloned().unwrap_or_default()
-    }
-
-    /// Notes what an operation would make of the file.
-    fn begin(&mut self, op: &Op, byte: u8) {
-        let mut now = self.now();
-        match *op {
-            Op::Punch { at, len } => {
-                let end = (at + len).min(now.len());
-                now[at.min(end)..end].fill(0);
-            }
-            Op::SetLen(len) => now.resize(len, 0),
-            Op::Sync => {}
-            Op::Write { at, len } => {
-                now.resize(now.len().max(at + len), 0);
-                now[at..at + len].fill(byte);
-            }
-        }
-        self.moments.push(now);
-    }
-
-    /// It went through.
-    fn end(&mut self, op: &Op) {
-        let now = self.now();
-        match *op {
-            Op::Sync => self.moments = vec![now],
-            // What is cut off is gone, whatever else is not there yet.
-            Op::SetLen(len) => self.moments.iter_mut().for_each(|moment| moment.truncate(len)),
-            Op::Punch { .. } | Op::Write { .. } => {}
-        }
-    }
-
-    /// Whether that may be there.
-    fn check(&self, found: &[u8], block_bytes: usize) -> Result<(), String> {
-        let sizes: BTreeSet<usize> = self.moments.iter().map(Vec::len).collect();
-        if !sizes.contains(&found.len()) {
-            return Err(format!("{} bytes, of {sizes:?}", found.len()));
-        }
-        for (block, bytes) in found.chunks(block_bytes).enumerate() {
-            let at = block * block_bytes;
-            let is = |moment: &Vec<u8>| {
-                let there = moment.get(at..).unwrap_or_default();
-                let there = &there[..there.len().min(bytes.len())];
-                bytes[..there.len()] == *there && bytes[there.len()..].iter().all(|byte| *byte == 0)
-            };
-            if !self.moments.iter().any(is) {
-                return Err(format!("block {block} is as it never was"));
-            }
-        }
-        Ok(())
-    }
-}
+use crate::{
+    moments::{Model, Op, apply, read_all},
+    support::{engine, name, root},
+};
 
 /// A workload, and how it ends.
 #[derive(Clone, Debug)]
@@ -125,10 +55,10 @@ impl Case {
         let root = root();
         let place = Place { server, cache: None, root: &root };
         let file = engine.create(&place, &name(), &options).ok()?;
-        let mut model = Model { moments: vec![Vec::new()] };
-        for (op, byte) in self.ops.iter().zip(1..) {
-            model.begin(op, byte);
-            if apply(&file, op, byte).is_err() {
+        let mut model = Model::of(Vec::new());
+        for (op, number) in self.ops.iter().zip(1..) {
+            model.begin(op, number);
+            if apply(&file, op, number).is_err() {
                 break;
             }
             model.end(op);
@@ -141,7 +71,7 @@ impl Case {
     fn count(&self) -> u64 {
         let server = DiskServer::new(self.durability);
         let model = self.run(&server).unwrap();
-        assert_eq!(model.moments.len(), 1, "it went through");
+        assert!(model.is_acknowledged(), "it went through");
         server.n_changes()
     }
 
@@ -182,22 +112,6 @@ impl Case {
 
 fn open(engine: &Engine, server: &DiskServer) -> Result<File, Error> {
     engine.open(&Place { server, cache: None, root: &root() }, &name())
-}
-
-fn read_all(file: &File) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
-    let read = file.read_at(0, &mut bytes)?;
-    assert_eq!(read, bytes.len());
-    Ok(bytes)
-}
-
-fn apply(file: &File, op: &Op, byte: u8) -> Result<(), Error> {
-    match *op {
-        Op::Punch { at, len } => file.punch(at as u64..(at + len) as u64),
-        Op::SetLen(len) => file.set_len(len as u64),
-        Op::Sync => file.sync(),
-        Op::Write { at, len } => file.write_at(at as u64, &vec![byte; len]),
-    }
 }
 
 /// Runs the workloads, stopped at every change, and says what was wrong.

@@ -1,0 +1,206 @@
+//! What the system is asked to write and to sync, as `strace` sees it.
+//!
+//! Skipped, with a word on standard error, where there is no `strace`; with `CI` set it must be there.
+
+use std::{env, fs, path::Path, process::Command};
+
+use sealback::{CreateOptions, Engine, Place};
+use sealback_stream::{LocalOptions, LocalServer};
+use tempfile::TempDir;
+
+use crate::support::{config, name, root, sample};
+
+const DIR: &str = "SEALBACK_TEST_TRACED_DIR";
+const WHAT: &str = "SEALBACK_TEST_TRACED";
+const DURABILITY: &str = "SEALBACK_TEST_TRACED_DURABILITY";
+
+const BLOCK: usize = 16 << 10;
+const SIZE: usize = 4 << 20;
+/// What is written over, and synced after each piece.
+const PIECES: [(usize, usize); 4] =
+    [(0, 1 << 20), (1_234_567, 700_000), (3 << 20, 1 << 20), (5, 10)];
+
+/// One call, on a file in the server's directory.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    /// The path in the directory; empty for the directory itself.
+    path: String,
+    /// What it returned: for a write, bytes.
+    result: u64,
+}
+
+impl Call {
+    fn is_sync(&self) -> bool {
+        matches!(self.name.as_str(), "fsync" | "fdatasync" | "sync_file_range" | "syncfs")
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self.name.as_str(), "write" | "pwrite64" | "pwritev" | "pwritev2" | "writev")
+    }
+
+    fn is_of_journal(&self) -> bool {
+        self.path.ends_with(".journal")
+    }
+}
+
+/// Runs one of the things below in a process of its own, and returns what it wrote and synced.
+fn traced(dir: &TempDir, what: &str, durability: &str) -> Option<Vec<Call>> {
+    let log = dir.path().join("log");
+    let server = dir.path().join("server");
+    fs::create_dir_all(&server).unwrap();
+    let traced = Command::new("strace")
+        .args(["-f", "-y", "-e"])
+        .arg("trace=write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync_file_range,syncfs,rename,link,linkat,renameat2")
+        .arg("-o")
+        .arg(&log)
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "syscalls::one_that_is_traced"])
+        .env(DIR, &server)
+        .env(WHAT, what)
+        .env(DURABILITY, durability)
+        .output();
+    match traced {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(error) => {
+            assert!(env::var_os("CI").is_none(), "strace: {error}");
+            eprintln!("skipped: there is no strace here");
+            return None;
+        }
+    }
+    let log = fs::read_to_string(log).unwrap();
+    let unfinished =
+        log.lines().any(|line| line.contains("<unfinished") && line.contains("server"));
+    assert!(!unfinished || log.contains("resumed>"), "{log}");
+    Some(joined(&log).iter().filter_map(|line| parse(line, &server)).collect())
+}
+
+/// The lines of a log, those that others came between put together.
+fn joined(log: &str) -> Vec<String> {
+    let mut open = std::collections::BTreeMap::new();
+    let mut lines = Vec::new();
+    for line in log.lines() {
+        let (thread, rest) = line.split_once(' ').unwrap();
+        let rest = rest.trim_start();
+        if let Some(start) = rest.strip_suffix("<unfinished ...>") {
+            open.insert(thread.to_owned(), start.to_owned());
+        } else if let Some((_, end)) = rest.split_once("resumed>") {
+            lines.push(open.remove(thread).unwrap_or_default() + end);
+        } else {
+            lines.push(rest.to_owned());
+        }
+    }
+    lines
+}
+
+fn parse(line: &str, server: &Path) -> Option<Call> {
+    let (name, arguments) = line.split_once('(')?;
+    let (_, path) = arguments.split_once(server.to_str().unwrap())?;
+    let end = path.find(['>', '"'])?;
+    let (_, result) = line.rsplit_once("= ")?;
+    let result = result.split_whitespace().next()?.parse().ok()?;
+    let path = path[..end].trim_start_matches('/').to_owned();
+    Some(Call { name: name.to_owned(), path, result })
+}
+
+/// What the tests below run in other processes; nothing in this one.
+#[test]
+fn one_that_is_traced() {
+    let Ok(dir) = env::var(DIR) else { return };
+    let durability = env::var(DURABILITY).unwrap().parse().unwrap();
+    let options = LocalOptions::default().with_durability(durability);
+    let server = LocalServer::open(dir, options).unwrap();
+    let root = root();
+    let place = Place { server: &server, cache: None, root: &root };
+    let engine = Engine::new(config()).unwrap();
+    match env::var(WHAT).unwrap().as_str() {
+        "put" => {
+            let options = CreateOptions { block_bytes: BLOCK as u64, replace: true };
+            let file = engine.create(&place, &name(), &options).unwrap();
+            let plain = sample(SIZE);
+            file.write_from(0, &mut &plain[..], |_| ()).unwrap().1.unwrap();
+            file.sync().unwrap();
+            file.publish().unwrap();
+        }
+        "create" => drop(engine.create(&place, &name(), &CreateOptions::default()).unwrap()),
+        "overwrite" => {
+            let file = engine.open(&place, &name()).unwrap();
+            for (at, len) in PIECES {
+                file.write_at(at as u64, &sample(len)).unwrap();
+                file.sync().unwrap();
+            }
+        }
+        other => panic!("what is {other}?"),
+    }
+}
+
+#[test]
+fn a_new_file_costs_no_write_and_no_sync_more_for_surviving_a_kill() {
+    let count = |durability| {
+        let dir = TempDir::new().unwrap();
+        let calls = traced(&dir, "put", durability)?;
+        let writes: Vec<_> = calls.iter().filter(|call| call.is_write()).collect();
+        let bytes: u64 = writes.iter().map(|call| call.result).sum();
+        assert!(bytes as usize > SIZE, "{calls:?}");
+        Some((writes.len(), bytes, calls.iter().filter(|call| call.is_sync()).count()))
+    };
+    let Some(none) = count("none") else { return };
+    let process = count("process").unwrap();
+    println!("writes, bytes, syncs: {none:?} with none, {process:?} with process");
+    assert_eq!(none, process);
+}
+
+#[test]
+fn overwriting_costs_twice_its_bytes_and_one_sync_of_the_journal_for_each_group() {
+    let dir = TempDir::new().unwrap();
+    if traced(&dir, "put", "process").is_none() {
+        return;
+    }
+    let calls = traced(&dir, "overwrite", "power-cut").unwrap();
+    let stride = (BLOCK + 48) as u64;
+    let blocks = |(at, len): (usize, usize)| ((at + len).div_ceil(BLOCK) - at / BLOCK) as u64;
+    let sealed_bytes = PIECES.map(blocks).iter().sum::<u64>() * stride;
+    let written: u64 = calls.iter().filter(|call| call.is_write()).map(|call| call.result).sum();
+    // A record is more than a head, which is 128 bytes.
+    let is_record = |call: &Call| call.is_write() && call.is_of_journal() && call.result > 512;
+    let n_groups = calls.iter().filter(|call| is_record(call)).count() as u64;
+    let (of_journal, of_file): (Vec<_>, Vec<_>) =
+        calls.iter().filter(|call| call.name == "fdatasync").partition(|call| call.is_of_journal());
+    let (n_log_syncs, n_file_syncs) = (of_journal.len() as u64, of_file.len() as u64);
+    println!(
+        "{sealed_bytes} sealed bytes in {n_groups} groups: {written} bytes written, \
+         {n_log_syncs} syncs of the journal, {n_file_syncs} of the file"
+    );
+    assert!(written <= sealed_bytes * 21 / 10 + n_groups * 4096, "{calls:#?}");
+    // One more empties the journal for good when the file is closed.
+    assert_eq!(n_log_syncs, n_groups + 1);
+    // For each commit of a header; and before the first group, for what others may have left.
+    assert_eq!(n_file_syncs, PIECES.len() as u64 + 1, "{calls:#?}");
+    // Nothing goes over blocks before the disk has the journal.
+    let mut is_pending = false;
+    for call in &calls {
+        if is_record(call) {
+            is_pending = true;
+        } else if call.name == "fdatasync" && call.is_of_journal() {
+            is_pending = false;
+        }
+        assert!(!(is_pending && call.is_write() && !call.is_of_journal()), "{calls:#?}");
+    }
+}
+
+#[test]
+fn a_new_file_is_durable_before_it_has_its_name_and_then_the_name_is() {
+    for (what, naming) in [("put", ["rename", "renameat2"]), ("create", ["link", "linkat"])] {
+        let dir = TempDir::new().unwrap();
+        let Some(calls) = traced(&dir, what, "power-cut") else { return };
+        let named = calls.iter().position(|call| naming.contains(&call.name.as_str())).unwrap();
+        let (before, after) = calls.split_at(named);
+        let last_write = before.iter().rposition(Call::is_write).unwrap();
+        assert!(before[last_write..].iter().any(Call::is_sync), "{calls:#?}");
+        assert!(after.iter().any(|call| call.is_sync() && call.path.is_empty()), "{calls:#?}");
+        // Who survives less waits less.
+        let dir = TempDir::new().unwrap();
+        let calls = traced(&dir, what, "process").unwrap();
+        assert!(!calls.iter().any(Call::is_sync), "{calls:#?}");
+    }
+}
