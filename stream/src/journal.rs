@@ -39,6 +39,8 @@ mod head;
 mod journaled;
 mod record;
 mod redo;
+#[cfg(test)]
+mod tests;
 
 use head::Head;
 use journaled::Journaled;

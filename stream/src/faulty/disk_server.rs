@@ -41,6 +41,13 @@ impl DiskServer {
         DiskServer { disk: Disk::default(), shelf: Shelf::new(), durability, n_power_cuts: 0 }
     }
 
+    /// The same server and files, with another durability for what is opened through it.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> DiskServer {
+        self.durability = durability;
+        self
+    }
+
     /// Changes and syncs of any file so far, of journals, too.
     pub fn n_changes(&self) -> u64 {
         self.disk.n_changes()

@@ -1,6 +1,6 @@
 //! Redoing: what records say, where the file has not gone on since.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, ops::Range};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, MAX_FILE_BYTES, PREFIX_BYTES};
 
@@ -83,7 +83,7 @@ impl Changes<'_> {
         let at = geometry.stored_start(last.block);
         let mut stored = [0; PREFIX_BYTES];
         data.read_at(at, &mut stored)?;
-        if !may_be_torn(at, &stored, &self.known) {
+        if !may_be_torn(&stored, &self.known) {
             return Ok(());
         }
         let hole = last.block..last.block + 1;
@@ -108,40 +108,37 @@ pub(super) fn claims(data: &dyn Flat) -> io::Result<HeaderClaims> {
     Ok(HeaderClaims::of(&header))
 }
 
-/// Whether a prefix is what writes of known ones may have left: of each sector, all of one of them; or
-/// nothing, where the disk never had what stood there before.
-fn may_be_torn(at: u64, stored: &[u8; PREFIX_BYTES], known: &[[u8; PREFIX_BYTES]]) -> bool {
-    let border = usize::try_from(at.next_multiple_of(SECTOR_BYTES) - at).unwrap_or(PREFIX_BYTES);
-    let border = border.min(PREFIX_BYTES);
-    [0..border, border..PREFIX_BYTES].into_iter().all(|part| {
+/// Whether a prefix is what writes of known ones may have left, cut off anywhere: up to there one of
+/// them, and another from there on; or nothing, where the disk never had what stood there before.
+fn may_be_torn(stored: &[u8; PREFIX_BYTES], known: &[[u8; PREFIX_BYTES]]) -> bool {
+    let is_part = |part: Range<usize>| {
         let is = |whole: &[u8; PREFIX_BYTES]| stored[part.clone()] == whole[part.clone()];
         is(&[0; PREFIX_BYTES]) || known.iter().any(is)
-    })
+    };
+    (0..=PREFIX_BYTES).any(|border| is_part(0..border) && is_part(border..PREFIX_BYTES))
 }
-
-/// What a disk writes whole or not at all.
-const SECTOR_BYTES: u64 = 512;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_torn_where_a_sector_ends_and_nowhere_else() {
-        let (before, after) = ([1; PREFIX_BYTES], [2; PREFIX_BYTES]);
-        let mix = |border: usize| {
-            let mut mixed = before;
-            mixed[border..].fill(2);
-            mixed
-        };
-        for at in (8192..8192 + 512).step_by(16) {
-            let whole = |stored| may_be_torn(at, &stored, &[before, after]);
-            assert!(whole(before) && whole(after) && whole([0; PREFIX_BYTES]));
-            assert!(!whole([3; PREFIX_BYTES]));
-            for border in 1..PREFIX_BYTES {
-                let is_border = (at + border as u64).is_multiple_of(512);
-                assert_eq!(whole(mix(border)), is_border, "{at} {border}");
+    fn a_torn_prefix_is_one_that_was_known_up_to_some_place_and_one_from_there_on() {
+        let known = [[1; PREFIX_BYTES], [2; PREFIX_BYTES]];
+        for border in 0..=PREFIX_BYTES {
+            for [first, second] in [[1, 2], [2, 1], [1, 0], [0, 2], [0, 0], [2, 2]] {
+                let mut torn = [first; PREFIX_BYTES];
+                torn[border..].fill(second);
+                assert!(may_be_torn(&torn, &known), "{first} and {second} at {border}");
             }
         }
+        let mut other = [1; PREFIX_BYTES];
+        for at in [0, 20, PREFIX_BYTES - 1] {
+            other[at] = 3;
+            assert!(!may_be_torn(&other, &known), "{other:?}");
+            other[at] = 1;
+        }
+        other[10..20].fill(2);
+        assert!(!may_be_torn(&other, &known), "it was cut off twice");
     }
 }

@@ -1,0 +1,193 @@
+//! Handles of every durability on one file, crashed anywhere.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use sealback_crypto::{Buffer, Engine, Geometry, Header, HeaderChange, NewHeader, RootKey, Sealed};
+
+use crate::{
+    Completion, CompletionSink, Durability, Failure, Name, Read, ReadCompletion, Segment, Server,
+    Target, Ticket, Write,
+    faulty::{Crash, DiskServer},
+};
+
+const N_BLOCKS: u64 = 5;
+const STRIDE: usize = 4096 + 48;
+
+/// What was written to one block.
+struct Version {
+    bytes: Vec<u8>,
+    by: Durability,
+    /// Whether its end was heard of.
+    acknowledged: bool,
+}
+
+struct World {
+    server: DiskServer,
+    new: NewHeader,
+    handles: Vec<(Durability, Arc<dyn Target>)>,
+    /// Of each block, in the order in which they were written.
+    versions: Vec<Vec<Version>>,
+    /// Of each block, how many of the versions are there for certain: the last of these at least.
+    durable: Vec<usize>,
+}
+
+const KINDS: [Durability; 4] =
+    [Durability::PowerCut, Durability::PowerCut, Durability::Process, Durability::None];
+
+impl World {
+    fn new() -> World {
+        let server = DiskServer::new(Durability::PowerCut);
+        let geometry = Geometry::new(4096).unwrap();
+        let new = Header::create(&RootKey::from_bytes(&[3; 32]), geometry, Engine::Fake).unwrap();
+        let target = server.create(&name(), new.header.file_id(), &new.bytes).unwrap();
+        let change =
+            HeaderChange { size: N_BLOCKS * 4096, holes: 0..0, cuts: 0, cut_pending: false };
+        target.write_slot(&new.header.commit(&change).unwrap().write).unwrap();
+        let handles = KINDS.map(|kind| (kind, open(&server, kind))).to_vec();
+        let versions = (0..N_BLOCKS).map(|_| Vec::new()).collect();
+        let mut world =
+            World { server, new, handles, versions, durable: vec![0; N_BLOCKS as usize] };
+        for block in 0..N_BLOCKS {
+            world.write(0, block..block + 1);
+        }
+        world.barrier(0);
+        drop(target);
+        world
+    }
+
+    /// Has one handle write over blocks.
+    fn write(&mut self, handle: usize, blocks: std::ops::Range<u64>) {
+        let (by, target) = self.handles[handle].clone();
+        let sealed = self.seal(blocks.clone(), self.versions[0].len() as u8);
+        for block in blocks.clone() {
+            let bytes = sealed.block_bytes_of(block).to_vec();
+            self.versions[index(block)].push(Version { bytes, by, acknowledged: false });
+        }
+        let went = write(&*target, sealed).is_ok();
+        for block in blocks {
+            self.versions[index(block)].last_mut().unwrap().acknowledged = went;
+        }
+    }
+
+    fn seal(&self, blocks: std::ops::Range<u64>, byte: u8) -> Sealed {
+        let n_blocks = index(blocks.end - blocks.start);
+        let plain = vec![byte; n_blocks * 4096];
+        let buffer = Buffer::unpooled(n_blocks * STRIDE);
+        self.new.header.content_key().seal(blocks.start, 3, &[&plain], buffer).unwrap()
+    }
+
+    /// What one handle has written is durable, if that is what it is for.
+    fn barrier(&mut self, handle: usize) {
+        let (by, target) = &self.handles[handle];
+        if target.barrier().is_ok() && *by == Durability::PowerCut {
+            // All handles that survive a power cut write through the journal: theirs is durable, too.
+            for (versions, durable) in self.versions.iter().zip(&mut self.durable) {
+                let is_durable =
+                    |version: &Version| version.acknowledged && version.by == Durability::PowerCut;
+                let last = versions.iter().rposition(is_durable).unwrap_or(0);
+                *durable = (*durable).max(last);
+            }
+        }
+    }
+
+    fn run(&mut self, rng: &mut Rng) {
+        for _op in 0..rng.usize(5..25) {
+            let handle = rng.usize(..KINDS.len());
+            match rng.u8(..10) {
+                0..6 => {
+                    let first = rng.u64(..N_BLOCKS);
+                    self.write(handle, first..rng.u64(first..N_BLOCKS) + 1);
+                }
+                6..9 => self.barrier(handle),
+                _ => self.handles[handle].1 = open(&self.server, KINDS[handle]),
+            }
+        }
+    }
+
+    /// Looks at what a crash has left.
+    fn check(&self, crash: Crash, server: &DiskServer) -> Result<(), String> {
+        let target = open(server, Durability::PowerCut);
+        target.read_header().map_err(|error| error.to_string())?;
+        for (block, versions) in (0..).zip(&self.versions) {
+            let acknowledged = versions.iter().rposition(|version| version.acknowledged);
+            let least = match crash {
+                Crash::Kill => acknowledged.unwrap_or(0),
+                Crash::PowerCut => self.durable[index(block)],
+            };
+            let later = &versions[least..];
+            let found = read(&*target, block);
+            // What is written without a journal may be torn: by a kill, what was being written.
+            let torn = later.iter().any(|version| match crash {
+                Crash::Kill => version.by == Durability::None && !version.acknowledged,
+                Crash::PowerCut => version.by != Durability::PowerCut,
+            });
+            if !torn && !later.iter().any(|version| version.bytes == found) {
+                let known = versions.iter().position(|version| version.bytes == found);
+                return Err(format!(
+                    "block {block} is version {known:?} of {}, at least {least}",
+                    versions.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name() -> Name {
+    Name::new("file").unwrap()
+}
+
+fn index(block: u64) -> usize {
+    usize::try_from(block).unwrap()
+}
+
+fn open(server: &DiskServer, durability: Durability) -> Arc<dyn Target> {
+    server.clone().with_durability(durability).open(&name()).unwrap()
+}
+
+fn write(target: &dyn Target, sealed: Sealed) -> Result<u64, Failure> {
+    #[derive(Debug)]
+    struct Sink(std::sync::mpsc::Sender<Result<u64, Failure>>);
+    impl CompletionSink for Sink {
+        fn terminated(&self, _: Ticket, outcome: Result<u64, Failure>) {
+            self.0.send(outcome).unwrap();
+        }
+    }
+    let (sender, outcomes) = std::sync::mpsc::channel();
+    let write = Write { segments: vec![Segment::Sealed(sealed)], expectations: Vec::new() };
+    target.write(write, Completion::new(Arc::new(Sink(sender)), Ticket { stream: 0, id: 0 }));
+    outcomes.recv().unwrap()
+}
+
+fn read(target: &dyn Target, block: u64) -> Vec<u8> {
+    let (sender, outcomes) = std::sync::mpsc::channel();
+    let done = ReadCompletion::new(move |outcome| sender.send(outcome).unwrap());
+    let geometry = Geometry::new(4096).unwrap();
+    let buffer = Buffer::unpooled(STRIDE);
+    target.read(Read { blocks: block..block + 1, geometry, buffer }, done);
+    let (buffer, n_read) = outcomes.recv().unwrap().unwrap();
+    buffer[..n_read].to_vec()
+}
+
+#[test]
+fn whoever_writes_with_whomever_and_whenever_it_crashes_what_is_promised_is_there() {
+    let n_seeds = std::env::var("SEALBACK_CRASHES").map_or(300, |n| n.parse().unwrap());
+    for seed in 0..n_seeds {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new();
+        let stop = world.server.n_changes() + rng.u64(..60);
+        world.server.stop_after(stop, rng.u64(..));
+        world.run(&mut rng);
+        let crash = if rng.bool() { Crash::Kill } else { Crash::PowerCut };
+        let mut server = world.server.crash(crash, rng.u64(..));
+        if rng.bool() {
+            // Whoever looks at it crashes as well.
+            server.stop_after(rng.u64(..5), rng.u64(..));
+            drop(open(&server, Durability::PowerCut).read_header());
+            server = server.crash(crash, rng.u64(..));
+        }
+        let checked = world.check(crash, &server);
+        assert!(checked.is_ok(), "{}: {crash:?}, seed {seed}", checked.unwrap_err());
+    }
+}
