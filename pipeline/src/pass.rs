@@ -114,19 +114,25 @@ impl Pass {
             if fetches.under_way.len() >= max {
                 break;
             }
-            if fetches.given_up.contains(&block) || !fetches.under_way.insert(block) {
-                continue;
-            }
-            let (file, shared) = (self.file.clone(), self.fetches.clone());
-            let waker = waker.clone();
-            self.file.core.io.control(move || {
-                let fetched = file.fill_to_seal(block);
-                // The pass may end in here, and then nothing holds on to the file.
-                drop(file);
-                shared.lock().unwrap_or_else(PoisonError::into_inner).ended(block, fetched);
-                waker.wake();
-            });
+            self.fetch(fetches, block, waker);
         }
+    }
+
+    /// Has a block fetched on another thread, which wakes the pass, unless it is being fetched already
+    /// or cannot be had.
+    fn fetch(&self, fetches: &mut Fetches, block: u64, waker: &Waker) {
+        if fetches.given_up.contains(&block) || !fetches.under_way.insert(block) {
+            return;
+        }
+        let (file, shared) = (self.file.clone(), self.fetches.clone());
+        let waker = waker.clone();
+        self.file.core.io.control(move || {
+            let fetched = file.fill_to_seal(block);
+            // The pass may end in here, and then nothing holds on to the file.
+            drop(file);
+            shared.lock().unwrap_or_else(PoisonError::into_inner).ended(block, fetched);
+            waker.wake();
+        });
     }
 }
 
@@ -159,7 +165,10 @@ impl FolioSource for Pass {
                     within.start = block + 1;
                 }
                 NextRun::Lacking(block) => {
-                    self.fetch_ahead(&mut fetches, block..within.end, waker);
+                    // Whoever reads the file may have fetched it since: all the same, or nobody would
+                    // wake the pass.
+                    self.fetch(&mut fetches, block, waker);
+                    self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
                     return Next::Later;
                 }
                 NextRun::End => {

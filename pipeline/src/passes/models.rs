@@ -103,6 +103,24 @@ fn one_pass_runs_at_a_time_and_none_but_ones_own_while_they_are_held_back() {
     });
 }
 
+/// Somebody reads the block of which a pass lacks a part.
+#[test]
+fn a_pass_goes_on_whoever_fetches_what_it_lacks() {
+    explore(Timeouts::Never, || {
+        let opened = Opened::new(1);
+        // With nothing in memory.
+        let open = opened.file.open(&opened.engine, &opened.open.header());
+        open.write(5, &[1]).unwrap();
+        let reader = open.clone();
+        let reader = thread::spawn(move || reader.read(0, &mut [0; BLOCK]).unwrap());
+        sync(&open);
+        reader.join().unwrap();
+        drop(open);
+        assert_eq!(opened.stored(4..7), [0, 1, 0]);
+        opened.end();
+    });
+}
+
 /// A cut waits for the pass, a write and a sync for the cut, and a background pass for nobody.
 #[test]
 fn a_cut_a_write_and_a_sync_do_not_wait_for_one_another_for_ever() {

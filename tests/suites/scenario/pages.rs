@@ -288,6 +288,42 @@ fn a_sync_makes_a_background_pass_end_and_runs_one_of_its_own() {
 }
 
 #[test]
+fn a_pass_fetches_what_a_block_lacks_however_many_of_its_folios_were_written_since() {
+    const LARGE: u64 = 1 << 20;
+    let ended = ends(|| {
+        let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), Gate::default());
+        server.hook.open();
+        let file = create(&engine(), &server, None, LARGE);
+        let mut data = sample(6 << 20);
+        file.write_at(0, &data).unwrap();
+        file.close().unwrap();
+        let gate = Gate::default();
+        let server = GateServer::new(MemoryServer::clone(&server), gate.clone());
+        let config = Config { dirty_background_percent: 100, dirty_limit_percent: 100, ..config() };
+        let engine = Engine::new(Config { folio_bytes: 4096, ..config }).unwrap();
+        let file = open(&engine, &server, None);
+        let mut write = |at: u64, bytes: &[u8]| {
+            file.write_at(at, bytes).unwrap();
+            let at = usize::try_from(at).unwrap();
+            data[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        // There are two buffers for such blocks: the pass waits before the third.
+        write(0, &[1; 3 << 20]);
+        write(5 * LARGE + 800_000, b"before");
+        let syncing = file.submit(File::sync);
+        gate.wait_for(1);
+        for folio in 0..8 {
+            write(5 * LARGE + folio * 4096, b"since");
+        }
+        gate.open();
+        syncing.wait().unwrap();
+        file.sync().unwrap();
+        assert!(read_all(&file) == data);
+    });
+    ended.expect("it waits for ever for what nobody fetches");
+}
+
+#[test]
 fn a_sync_of_a_range_writes_its_blocks_and_no_others() {
     let server = counted();
     let (_engine, file, mut data) = cold(&server, 100);
