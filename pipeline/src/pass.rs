@@ -29,8 +29,8 @@ const MAX_BACKGROUND_BYTES: u64 = 128 << 20;
 /// Which blocks a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PassKind {
-    /// All but a last block that is not full yet: more of it is likely to come. No more than a part at
-    /// a time.
+    /// All but a last block that is not full yet: more of it is likely to come. For files that have
+    /// more than that to write. No more than a part at a time.
     Background,
     /// One block.
     Block(u64),

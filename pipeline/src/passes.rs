@@ -147,7 +147,13 @@ impl OpenFile {
     pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
         // A server that failed is left alone for a growing time, but for those who ask.
         let waits = self.core.now() < self.passes.state().not_before;
-        if !waits && self.folios().has_work() {
+        let (has_work, has_full_blocks) = {
+            let folios = self.folios();
+            (folios.has_work(), folios.has_full_blocks_to_write())
+        };
+        if !waits && has_work {
+            // One that leaves the last block would find nothing, and again when it is tried again.
+            let kind = if has_full_blocks { kind } else { PassKind::Sync };
             self.start_pass(kind, None);
         }
     }

@@ -103,8 +103,10 @@ impl OpenFile {
             if size >= self.folios().size() {
                 // It may be shorter by now, and as long as that only here.
                 self.look_for_cut(&self.header())?;
-                let _growing = self.hold_growth(&sizes);
+                let growing = self.hold_growth(&sizes);
                 self.grow_to(size);
+                drop(growing);
+                self.dirtied();
                 return Ok(());
             }
             drop(sizes);

@@ -73,6 +73,17 @@ impl Folios {
         self.geometry.block_at(self.size)
     }
 
+    /// Whether anything but the last block, if that is not full, is to be written.
+    pub(crate) fn has_full_blocks_to_write(&self) -> bool {
+        let n_full = self.n_full_blocks();
+        let start = self.geometry.block_start(n_full);
+        let last = start..start + self.geometry.block_bytes();
+        let folios = self.folios.range(self.block_mates(start / self.folio_bytes));
+        let dirty = folios.flat_map(|(_, folio)| folio.dirty.within(&last));
+        let dirty_bytes: u64 = dirty.map(|dirty| dirty.end - dirty.start).sum();
+        self.dirty_bytes > dirty_bytes || self.copies.range(..n_full).next().is_some()
+    }
+
     /// How many blocks a pass that does not grow the file may take.
     pub(crate) fn n_blocks_without_growth(&self) -> u64 {
         let grows = self.grows();

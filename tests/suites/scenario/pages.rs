@@ -228,6 +228,42 @@ fn more_than_the_background_share_is_written_back_whosever_files_it_is_in() {
 }
 
 #[test]
+fn small_files_are_written_back_until_no_more_than_the_background_share_is_dirty() {
+    let ended = ends(|| {
+        let config = Config { dirty_background_percent: 10, folio_bytes: 4096, ..config() };
+        let engine = Engine::new(Config { dirty_expire: Duration::MAX, ..config }).unwrap();
+        let (server, root) = (MemoryServer::new(MemoryOptions::default()), root());
+        let place = Place { server: &server, cache: None, root: &root };
+        let create = |n| {
+            let name = Name::new(&format!("file {n}")).unwrap();
+            engine.create(&place, &name, &CreateOptions::default()).unwrap()
+        };
+        let files: Vec<_> = (0..300).map(create).collect();
+        // The last block of each is all it has.
+        files.iter().for_each(|file| file.write_at(0, b"small").unwrap());
+        let n_dirty = || files.iter().filter(|file| file.dirty_bytes() > 0).count();
+        while n_dirty() > 128 || engine.stats().active_requests > 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    ended.expect("passes begin again and again, and write nothing");
+}
+
+#[test]
+fn a_file_that_was_made_longer_is_so_on_the_server_some_time_later() {
+    let config = Config { dirty_expire: Duration::from_millis(50), ..config() };
+    let (_engine, server, file) = gated(&config);
+    server.hook.open();
+    file.set_len(100_000).unwrap();
+    let committed = ends(move || {
+        while file.info().size < 100_000 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    committed.expect("nobody asks, and it is committed all the same");
+}
+
+#[test]
 fn a_writer_waits_at_the_limit_until_writeback_has_made_room() {
     let config = Config { dirty_limit_percent: 50, folio_bytes: 64 << 10, ..config() };
     let (engine, server, file) = gated(&config);
