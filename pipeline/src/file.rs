@@ -146,6 +146,7 @@ impl File {
         }
         let mut at = position;
         loop {
+            self.file.throttle()?;
             let (_, positions) = self.file.folios().folio_at(at);
             let mut memory = self.file.folio_memory()?;
             let room = index_of(positions.end - at);

@@ -59,6 +59,12 @@ impl Core {
         self.n_pinned() > self.share(self.config.dirty_background_percent)
     }
 
+    /// Whether something is being written back, or waits to be. What is pinned without is about to
+    /// become dirty, or clean, and its writers may wait for one another.
+    fn can_write_back(&self) -> bool {
+        !self.is_idle() || !self.flusher.state().waiting.is_empty()
+    }
+
     /// Begins passes over files that have waited since `since` or longer, until enough of them run.
     fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
         for _ in 0..MAX_PASSES {
@@ -132,7 +138,8 @@ impl OpenFile {
     /// Waits while more is dirty than may be.
     pub(crate) fn throttle(self: &Arc<Self>) -> Result<(), Error> {
         let limit = self.core.share(self.core.config.dirty_limit_percent).max(1);
-        self.wait_for_writeback(|| (self.core.n_pinned() < limit).then_some(()), || ())
+        let may_go_on = || self.core.n_pinned() < limit || !self.core.can_write_back();
+        self.wait_for_writeback(|| may_go_on().then_some(()), || ())
     }
 
     /// Waits until writeback has brought about what `has` looks for; or takes it `anyway`, where

@@ -266,23 +266,30 @@ fn a_file_that_was_made_longer_is_so_on_the_server_some_time_later() {
 #[test]
 fn a_writer_waits_at_the_limit_until_writeback_has_made_room() {
     let config = Config { dirty_limit_percent: 50, folio_bytes: 64 << 10, ..config() };
-    let (engine, server, file) = gated(&config);
     let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
     let data = sample(n_folios * config.folio_bytes * 2);
-    let file = Arc::new(file);
-    let writer = thread::spawn({
-        let (file, data) = (file.clone(), data.clone());
-        move || file.write_at(0, &data).unwrap()
-    });
-    server.hook.wait_for(1);
-    thread::sleep(Duration::from_millis(100));
-    assert!(!writer.is_finished(), "it waits");
-    let out = engine.stats().folios_out;
-    assert!(out <= n_folios / 2 + 1, "{out} of {n_folios} folios are dirty");
-    server.hook.open();
-    writer.join().unwrap();
-    file.sync().unwrap();
-    assert!(read_all(&file) == data);
+    let copied = |file: &File, data: &[u8]| file.write_at(0, data).unwrap();
+    let taken = |file: &File, mut data: &[u8]| {
+        file.write_from(0, &mut data, |_| ()).unwrap().1.unwrap();
+    };
+    let writes: [fn(&File, &[u8]); 2] = [copied, taken];
+    for write in writes {
+        let (engine, server, file) = gated(&config);
+        let file = Arc::new(file);
+        let writer = thread::spawn({
+            let (file, data) = (file.clone(), data.clone());
+            move || write(&file, &data)
+        });
+        server.hook.wait_for(1);
+        thread::sleep(Duration::from_millis(100));
+        assert!(!writer.is_finished(), "it waits");
+        let out = engine.stats().folios_out;
+        assert!(out <= n_folios / 2 + 1, "{out} of {n_folios} folios are dirty");
+        server.hook.open();
+        writer.join().unwrap();
+        file.sync().unwrap();
+        assert!(read_all(&file) == data);
+    }
 }
 
 #[test]
