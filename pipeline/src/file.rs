@@ -310,7 +310,8 @@ impl File {
     pub fn sync_range(&self, range: Range<u64>) -> Result<(), Error> {
         let geometry = self.file.geometry();
         let committed = self.file.header().size();
-        let blocks = geometry.blocks_covering(range.start..range.end.max(range.start));
+        let range = range.start.min(MAX_FILE_BYTES)..range.end.min(MAX_FILE_BYTES);
+        let blocks = geometry.blocks_covering(range.clone());
         self.sync_part(match range.end <= committed {
             true => PassKind::Range { start: blocks.start, end: blocks.end },
             false => PassKind::Sync,

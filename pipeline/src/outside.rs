@@ -226,9 +226,13 @@ impl File {
     /// for each block what is stored: what a change of a part of it is to expect.
     ///
     /// # Errors
-    /// [`Error::Config`] if `to` is of another length; as for [`read_at`](File::read_at).
+    /// [`Error::Config`] if `to` is of another length; [`Error::TooLarge`] beyond 2^60 bytes; as for
+    /// [`read_at`](File::read_at).
     pub fn fetch_blocks(&self, blocks: Range<u64>, to: &mut [u8]) -> Result<Vec<Expected>, Error> {
         let geometry = self.file.geometry();
+        if blocks.start.max(blocks.end) > geometry.n_blocks(MAX_FILE_BYTES) {
+            return Err(Error::TooLarge);
+        }
         let n_blocks = blocks.end.saturating_sub(blocks.start);
         if n_blocks.checked_mul(geometry.block_bytes()) != Some(to.len() as u64) {
             return Err(Error::Config("the room is not as long as the blocks"));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sealback_crypto::MAX_FILE_BYTES;
 use sealback_stream::{BlockConflict, Expected};
 use zeroize::Zeroizing;
 
@@ -24,7 +25,8 @@ impl OpenFile {
         resolution: Resolution,
     ) -> Result<(), Error> {
         let _alone = self.alone();
-        for conflict in conflicts {
+        let n_blocks = self.geometry().n_blocks(MAX_FILE_BYTES);
+        for conflict in conflicts.iter().filter(|conflict| conflict.block < n_blocks) {
             match resolution {
                 Resolution::Ours => self.folios().overwrite(conflict),
                 Resolution::Theirs => self.take_theirs(conflict.block)?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealback::{Config, CreateOptions, Engine, Error, Place, RetryLimits};
+use sealback::{Config, CreateOptions, Engine, Error, Place, Resolution, RetryLimits};
 use sealback_crypto::Engine as Cipher;
 use sealback_stream::{
     BlockConflict, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions,
@@ -165,6 +165,50 @@ fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
     }
     drop((file, other));
     assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "what a client may get wrong")]
+fn positions_that_no_file_has_are_refused_or_hold_nothing() {
+    let server = memory();
+    let file = create(&engine(), &server, None, 4096);
+    let mut data = sample(50_000);
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap();
+    let most = 1 << 60;
+    let empty = [5..3, 0..0, 40_000..20_000, u64::MAX..u64::MAX, u64::MAX..0];
+    let behind = [most..most + 1, most - 1..most, u64::MAX - 5..u64::MAX];
+    for range in empty.into_iter().chain(behind) {
+        file.punch(range.clone()).unwrap();
+        file.sync_range(range.clone()).unwrap();
+        file.bypass_cache(range.clone());
+        let start = range.start;
+        assert_eq!(file.read_at(start, &mut []).unwrap(), 0);
+        assert_eq!(file.read_direct(start, &mut []).unwrap(), 0);
+        if start > most {
+            assert!(matches!(file.write_at(start, &[]), Err(Error::TooLarge)));
+            assert!(matches!(file.set_len(start), Err(Error::TooLarge)));
+        }
+        if start > 50_000 {
+            assert_eq!(file.read_at(start, &mut [0; 10]).unwrap(), 0);
+        }
+    }
+    for block in [most / 4096, 1 << 52, u64::MAX] {
+        let conflict = [BlockConflict { block, stored: None }];
+        file.resolve(&conflict, Resolution::Ours).unwrap();
+        file.resolve(&conflict, Resolution::Theirs).unwrap();
+        let fetched = file.fetch_blocks(block..block.saturating_add(1), &mut [0; 4096]);
+        assert!(fetched.is_err(), "{block}");
+        assert!(
+            file.fetch_blocks(block..0, &mut []).is_ok_and(|blocks| blocks.is_empty())
+                || block > most / 4096
+        );
+    }
+    file.sync_range(0..u64::MAX).unwrap();
+    file.write_at(100, b"and on it goes").unwrap();
+    data[100..114].copy_from_slice(b"and on it goes");
+    file.sync().unwrap();
+    assert!(read_all(&open(&engine(), &server, None)) == data);
 }
 
 #[test]
