@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sealback_crypto::{Buffer, ContentKey};
+use sealback_crypto::{Buffer, ContentKey, SealError};
 use sealback_stream::{
     CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind,
     Ticket,
@@ -168,7 +168,8 @@ impl Driver {
     fn act(self: &Arc<Self>, state: &mut State) -> Option<(Parts, Ending)> {
         let State { request, actions, parts, cache_failed, .. } = state;
         request.take_actions(actions);
-        let mut result = None;
+        // A source may be a client's, whose panic would leave the request to nobody.
+        let (mut result, mut told) = (None, true);
         for action in actions.drain(..) {
             let parts = parts.as_ref().expect("no action follows the end");
             match action {
@@ -192,12 +193,18 @@ impl Driver {
                         driver.post(Event::Merged { block, result });
                     });
                 }
-                Action::Refresh { block, plain } => parts.source.merged(block, &plain),
-                Action::Release { folio, outcome } => parts.source.end_writeback(folio, outcome),
+                Action::Refresh { block, plain } => {
+                    told &= contain(|| parts.source.merged(block, &plain)).is_some();
+                }
+                Action::Release { folio, outcome } => {
+                    told &= contain(|| parts.source.end_writeback(folio, outcome)).is_some();
+                }
                 Action::Seal { span, first_block, plain, buffer } => {
                     self.seal(parts, span, first_block, plain, buffer);
                 }
-                Action::Stored { sealed } => parts.source.stored(&sealed),
+                Action::Stored { sealed } => {
+                    told &= contain(|| parts.source.stored(&sealed)).is_some();
+                }
                 Action::StreamOff { stream, failure } => match failure {
                     Failure::Fatal(error) if error.kind() == TargetErrorKind::TimedOut => {
                         self.core.io.mark_stuck(stream);
@@ -216,6 +223,10 @@ impl Driver {
                 }
             }
         }
+        if !told {
+            self.post(Event::Fail(source_panicked()));
+            result = result.map(|result| result.and(Err(source_panicked())));
+        }
         let result = result?;
         let stats = request.stats().clone();
         let parts = parts.take().expect("a request ends once");
@@ -233,10 +244,17 @@ impl Driver {
         let (driver, key) = (self.clone(), parts.content_key.clone());
         let seal_gen = parts.seal_gen;
         self.core.workers.spawn(move || {
-            let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
-            let result = key.seal(first_block, seal_gen, &slices, buffer);
+            let result = contain(|| {
+                let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
+                key.seal(first_block, seal_gen, &slices, buffer)
+            });
             // From here on a writer need not copy the folios.
             drop(plain);
+            if result.is_none() {
+                // A client's buffer that is not as long as it said: its slices panic.
+                driver.post(Event::Fail(source_panicked()));
+            }
+            let result = result.unwrap_or(Err(SealError::NothingToSeal));
             driver.post(Event::Sealed { span, result });
         });
     }
@@ -260,7 +278,11 @@ impl Driver {
             *driver.ending() = Some(ending.clone());
             driver.ended.notify_all();
             let watchers = std::mem::take(&mut *driver.watchers());
-            watchers.into_iter().for_each(|watcher| watcher(ending.clone()));
+            for watcher in watchers {
+                // A client's callback may panic, or call the engine, which needs this thread.
+                let ending = ending.clone();
+                driver.core.calls.run(move || watcher(ending));
+            }
         };
         let confirming = confirming && !self.core.io.is_stuck(CACHE);
         let then = move || if growing { core.io.control(finish) } else { finish() };
@@ -344,6 +366,10 @@ impl fmt::Debug for Driver {
     }
 }
 
+fn source_panicked() -> Error {
+    Error::Source("a source of folios panicked")
+}
+
 struct DriverHost<'a> {
     driver: &'a Arc<Driver>,
     parts: &'a Parts,
@@ -355,10 +381,7 @@ impl Host for DriverHost<'_> {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
         let next = || self.parts.source.next_dirty(from, max_blocks, &self.driver.waker);
         contain(next).unwrap_or_else(|| {
-            self.driver.post(Event::Fail(Error::server(TargetError::new(
-                TargetErrorKind::Io,
-                "a source of folios panicked",
-            ))));
+            self.driver.post(Event::Fail(source_panicked()));
             Next::Later
         })
     }

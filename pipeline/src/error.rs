@@ -47,7 +47,8 @@ pub enum Error {
         /// The server's last error.
         source: TargetError,
     },
-    /// A [source](crate::source::FolioSource) handed out what is no run of dirty blocks; says why not.
+    /// A [source](crate::source::FolioSource) handed out what is no run of dirty blocks, or panicked;
+    /// says which.
     Source(&'static str),
     /// The file would be larger than 2^60 bytes.
     TooLarge,

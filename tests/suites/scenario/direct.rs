@@ -1,6 +1,14 @@
 //! Direct writes and reads: past the page cache, and of one mind with it.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use fastrand::Rng;
 use sealback::{CacheReport, Config, Engine, Error, File};
@@ -16,7 +24,7 @@ use sealback_tests::{
 
 use crate::{
     lifecycle::block_on,
-    support::{ROOT, config, create, engine, memory, name, open, read_all, sample},
+    support::{ROOT, config, create, ends, engine, memory, name, open, read_all, sample},
 };
 
 const BLOCK: usize = 4096;
@@ -443,4 +451,36 @@ fn a_file_that_grows_over_a_block_that_is_still_dirty_is_not_committed_beyond_it
     let mut expected = [vec![3; BLOCK], vec![1; 100], vec![0; 100]].concat();
     expected[BLOCK + 10..BLOCK + 30].fill(2);
     assert!(read_all(&open(&another(), &server, None)) == expected);
+}
+
+/// A buffer that has become short when it is looked at so often.
+struct Shrinking {
+    bytes: Vec<u8>,
+    looks: AtomicUsize,
+}
+
+impl AsRef<[u8]> for Shrinking {
+    fn as_ref(&self) -> &[u8] {
+        let left =
+            self.looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if left.is_ok() { &self.bytes } else { &self.bytes[..10] }
+    }
+}
+
+#[test]
+fn a_buffer_that_is_not_as_long_as_it_said_fails_its_write_and_no_other() {
+    for looks in 1..12 {
+        let ended = ends(move || {
+            let server = memory();
+            let file = create(&engine(), &server, None, BLOCK as u64);
+            let buffer = Shrinking { bytes: vec![7; 300_000], looks: AtomicUsize::new(looks) };
+            let writing = file.submit(move |file| file.write_direct(10, buffer).result.is_ok());
+            // Or the call has panicked, as its buffer did.
+            let went_well = catch_unwind(AssertUnwindSafe(|| writing.wait()));
+            assert!(!went_well.unwrap_or(false));
+            write(&file, 0, &[1; 3 * BLOCK]);
+            read_all(&open(&another(), &server, None))[..3 * BLOCK] == [1; 3 * BLOCK]
+        });
+        assert_eq!(ended, Some(true), "{looks}");
+    }
 }

@@ -99,6 +99,31 @@ fn a_writeback_can_be_waited_for_awaited_and_called_back_from() {
 }
 
 #[test]
+fn a_callback_may_panic_or_call_the_engine_and_the_others_are_called() {
+    let ended = ends(|| {
+        let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), Gate::default());
+        let file = Arc::new(create(&engine(), &server, None, 4096));
+        file.write_at(0, &[1; 50_000]).unwrap();
+        let writeback = file.writeback();
+        let [first, second, third] = [0; 3].map(|_| writeback.operation());
+        first.on_done(|_| panic!("a callback"));
+        let (sender, receiver) = mpsc::channel();
+        let again = file.clone();
+        second.on_done(move |_| {
+            again.write_at(0, &[2; 50_000]).unwrap();
+            sender.send(again.sync().is_ok()).unwrap();
+        });
+        server.hook.open();
+        third.wait().unwrap();
+        assert!(receiver.recv().unwrap());
+        file.submit(File::sync).on_done(|_| panic!("a callback"));
+        file.sync().unwrap();
+        stored(&server) == [2; 50_000]
+    });
+    assert_eq!(ended, Some(true), "{NO_END}");
+}
+
+#[test]
 fn an_operation_that_is_dropped_goes_on() {
     let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), Gate::default());
     let file = create(&engine(), &server, None, 4096);

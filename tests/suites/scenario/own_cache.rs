@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Waker,
     thread,
 };
@@ -23,7 +26,7 @@ use sealback_stream::{
 };
 use sealback_tests::reader::read_sealed;
 
-use crate::support::{ROOT, create, engine, memory, name, open, read_all};
+use crate::support::{ROOT, create, ends, engine, memory, name, open, read_all};
 
 const BLOCK: u64 = 4096;
 const BLOCK_LEN: usize = 4096;
@@ -332,4 +335,68 @@ fn a_run_that_is_none_is_refused_and_its_folios_come_back() {
     assert!(read_all(&file)[2 * BLOCK_LEN..4 * BLOCK_LEN] == [2; 2 * BLOCK_LEN]);
     let mut room = vec![0; 10];
     assert!(matches!(file.fetch_blocks(0..1, &mut room), Err(Error::Config(_))));
+}
+
+/// A source of one block that panics in one of its calls.
+#[derive(Debug)]
+struct Panicking {
+    call: &'static str,
+    has_one: AtomicBool,
+}
+
+impl Panicking {
+    fn called(&self, call: &str) {
+        assert_ne!(self.call, call, "as it was told");
+    }
+}
+
+impl FolioSource for Panicking {
+    fn next_dirty(&self, _from: u64, _max_blocks: u64, _waker: &Waker) -> Next {
+        self.called("next_dirty");
+        if !self.has_one.swap(false, Ordering::Relaxed) {
+            return Next::End;
+        }
+        // Another nonce than what is stored: it is merged.
+        let (expected, dirty) = (Expected::Absent, Vec::from([BLOCK..2 * BLOCK - 1]));
+        let plain = PlainSlice::new(Arc::new([2; BLOCK_LEN]), 0..BLOCK_LEN);
+        Next::Run(DirtyRun {
+            blocks: 1..2,
+            content: RunContent::Plain(vec![plain]),
+            destinations: Destinations::ALL,
+            partial: vec![PartialBlock { block: 1, expected, dirty }],
+            folios: vec![FolioEnd { folio: 1, end: 2 }],
+        })
+    }
+
+    fn stored(&self, _sealed: &Sealed) {
+        self.called("stored");
+    }
+
+    fn merged(&self, _block: u64, _plain: &[u8]) {
+        self.called("merged");
+    }
+
+    fn end_writeback(&self, _folio: u64, _outcome: Writeback) {
+        self.called("end_writeback");
+    }
+}
+
+#[test]
+fn a_source_that_panics_ends_its_writeback_and_the_file_goes_on() {
+    for call in ["next_dirty", "stored", "merged", "end_writeback"] {
+        let ended = ends(move || {
+            let server = memory();
+            let file = create(&engine(), &server, None, BLOCK);
+            file.write_at(0, &[1; 4 * BLOCK_LEN]).unwrap();
+            file.sync().unwrap();
+            let source = Arc::new(Panicking { call, has_one: AtomicBool::new(true) });
+            let result = file.writeback_from(source, 0).unwrap().wait();
+            assert!(matches!(result, Err(Error::Source(_))), "{result:?}");
+            file.write_at(0, &[3; 10]).unwrap();
+            file.sync().unwrap();
+            read_all(&open(&engine(), &server, None))[..12]
+                == [[3; 10].as_slice(), &[1; 2]].concat()
+        });
+        assert_eq!(ended, Some(true), "{call}");
+    }
 }
