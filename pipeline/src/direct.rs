@@ -168,7 +168,10 @@ impl OpenFile {
         if range.is_empty() {
             return Ok((0, Ok(())));
         }
-        let _sizes = self.hold_sizes_for_change()?;
+        let sizes = self.hold_sizes_for_change()?;
+        // Who appends meanwhile does so behind it.
+        let grows = range.end > self.folios().size();
+        let _growing = grows.then(|| self.hold_growth(&sizes));
         for _attempt in 0..MAX_ATTEMPTS {
             let (stored_to, result) = self.write_once(&range, bytes.clone(), cancel)?;
             if result.is_err() || self.is_committed(range.end) {
@@ -254,7 +257,7 @@ impl File {
     /// Whole blocks are sealed straight from the buffer, part after part beside the writing of the last;
     /// one that is written in part is read before. What others write to the same bytes at the same time
     /// comes before or after, block by block. Direct writes, and writebacks, of one file follow one
-    /// another.
+    /// another; so do direct writes beyond the end and other writes there.
     ///
     /// The header is committed if the file grows; [`sync`](File::sync) does so, too.
     ///

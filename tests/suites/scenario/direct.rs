@@ -453,6 +453,24 @@ fn a_file_that_grows_over_a_block_that_is_still_dirty_is_not_committed_beyond_it
     assert!(read_all(&open(&another(), &server, None)) == expected);
 }
 
+#[test]
+fn who_appends_beside_a_direct_write_that_grows_the_file_does_so_behind_it() {
+    let gate = Gate::default();
+    let server = GateServer::new(MemoryServer::new(MemoryOptions::default()), gate.clone());
+    let file = create(&engine(), &server, None, BLOCK as u64);
+    let writing = file.start_write_direct(0, vec![1; 8 * BLOCK]);
+    gate.wait_for(1);
+    let appending = file.submit(|file| file.append(&[2; 100]));
+    thread::sleep(Duration::from_millis(50));
+    assert!(!appending.is_done(), "it is not known yet where the file ends");
+    gate.open();
+    writing.wait().result.unwrap();
+    assert_eq!(appending.wait().unwrap(), 8 * BLOCK as u64);
+    file.sync().unwrap();
+    let expected = [vec![1; 8 * BLOCK], vec![2; 100]].concat();
+    assert!(read_all(&open(&another(), &server, None)) == expected);
+}
+
 /// A buffer that has become short when it is looked at so often.
 struct Shrinking {
     bytes: Vec<u8>,
