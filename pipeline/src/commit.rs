@@ -180,9 +180,14 @@ impl OpenFile {
     }
 
     /// Waits until what was written is durable. Not tried again: what a server could not make durable
-    /// once, it may have forgotten when it is asked once more.
+    /// once, it may have forgotten when it is asked once more. So all that no header speaks for is dirty
+    /// again, as far as it is here, and every handle is told.
     pub(crate) fn barrier(&self) -> Result<(), Error> {
-        self.target.barrier().map_err(Error::server)
+        let waited = self.target.barrier().map_err(Error::server);
+        waited.inspect_err(|error| {
+            self.folios().redirty_unsynced();
+            self.passes.tell(error);
+        })
     }
 
     /// Lets the cache's copy have the header that the server has.

@@ -162,7 +162,7 @@ impl Folios {
 
     /// Makes dirty again what is on the server and in no header yet. Returns whether all of it was
     /// still here.
-    fn redirty_unsynced(&mut self) -> bool {
+    pub(crate) fn redirty_unsynced(&mut self) -> bool {
         let unsynced = std::mem::take(&mut self.unsynced);
         let mut all = true;
         for range in unsynced.iter() {

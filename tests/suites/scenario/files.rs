@@ -6,7 +6,8 @@ use sealback::{Config, CreateOptions, Engine, Error, Place, Resolution, RetryLim
 use sealback_crypto::Engine as Cipher;
 use sealback_stream::{
     BlockConflict, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache, MemoryOptions,
-    TargetError, TargetErrorKind,
+    MemoryServer, TargetError, TargetErrorKind,
+    faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
 };
 use sealback_tests::{
     gate::{Gate, GateServer},
@@ -165,6 +166,35 @@ fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
     }
     drop((file, other));
     assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
+fn what_a_server_could_not_make_durable_is_dirty_again_and_every_handle_is_told() {
+    let error = || Failure::Retry(TargetError::new(TargetErrorKind::Io, "injected"));
+    let (operation, when) = (Operation::Barrier, When::From(1));
+    let faults = Faults::scripted([Rule { operation, when, fault: Fault::Fail(error()) }]);
+    faults.stop();
+    let memory = MemoryServer::new(MemoryOptions::default());
+    let server = FaultyServer::new(memory.clone(), &faults);
+    let engine = engine();
+    let file = create(&engine, &server, None, 4096);
+    let mut data = sample(50_000);
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap();
+    let other = open(&engine, &server, None);
+    let durable = memory.stored(&name()).unwrap();
+    other.write_at(5000, &[1; 20_000]).unwrap();
+    data[5000..25_000].fill(1);
+    faults.resume();
+    assert_eq!(file.sync().unwrap_err().target_kind(), Some(TargetErrorKind::Io));
+    faults.stop();
+    assert_eq!(file.dirty_bytes(), 20_000);
+    // The server has lost it, and makes durable what comes from here on.
+    memory.set_stored(&name(), durable);
+    assert_eq!(other.sync().unwrap_err().target_kind(), Some(TargetErrorKind::Io));
+    file.sync().unwrap();
+    other.sync().unwrap();
+    assert!(read_all(&open(&self::engine(), &memory, None)) == data);
 }
 
 #[test]
