@@ -50,3 +50,32 @@ impl Folios {
         first..first + per_block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sealback_crypto::Geometry;
+
+    use super::*;
+    use crate::{folio::FolioPool, page_cache::CleanFolios};
+
+    const FOLIO: usize = 4096;
+
+    #[test]
+    fn what_a_dirty_folio_kept_in_memory_can_go_when_that_has_been_cut_off() {
+        let geometry = Geometry::new(4 * FOLIO as u64).expect("a block size");
+        let (pool, all) = (FolioPool::new(4, FOLIO), CleanFolios::new());
+        let mut folios = Folios::new(geometry, FOLIO, 0, 0..0, all.of_file(0));
+        folios.grow(4 * FOLIO as u64, 1, &pool);
+        for folio in 0..4 {
+            let is_dirty = folio == 3;
+            folios.put(folio * FOLIO as u64, &[1; FOLIO], is_dirty, &mut pool.try_take());
+        }
+        while let Some((_, folio)) = all.pop() {
+            assert!(!folios.evict(folio), "one of the block is dirty");
+        }
+        folios.cut(3 * FOLIO as u64);
+        assert_eq!((pool.n_out(), all.len()), (3, 3));
+        let (_, folio) = all.pop().expect("they are clean");
+        assert!(folios.evict(folio) && pool.n_out() == 0);
+    }
+}

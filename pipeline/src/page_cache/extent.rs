@@ -316,7 +316,7 @@ impl Folios {
         self.unsynced.take(range);
         self.outdate_fetches(&self.geometry.blocks_covering(range.clone()));
         let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
-        let mut emptied = Vec::new();
+        let (mut emptied, mut cleaned) = (Vec::new(), Vec::new());
         for (index, folio) in self.folios.range_mut(touched) {
             debug_assert!(folio.handed_out.is_empty(), "nothing is under writeback");
             folio.valid.take(range);
@@ -324,14 +324,16 @@ impl Folios {
             self.dirty_bytes -= folio.dirty.take(range).len();
             if folio.valid.is_empty() {
                 emptied.push(*index);
-            } else if folio.is_clean() && !was_clean {
-                self.clean.push(*index);
+            }
+            if folio.is_clean() && !was_clean {
+                cleaned.push(*index);
             }
         }
         self.clean.remove(emptied.iter().copied());
         for index in emptied {
             self.folios.remove(&index);
         }
+        cleaned.into_iter().for_each(|index| self.became_clean(index));
     }
 
     /// What was sent for a block is no longer stored: has exactly what was written here sent once
