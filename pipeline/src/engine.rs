@@ -157,8 +157,8 @@ impl Engine {
         if unclosed.is_empty() { Ok(()) } else { Err(unclosed) }
     }
 
-    /// Lets nothing more be written, created or opened, and writes back everything that was. What
-    /// fails can be synced again through the handles that come with the errors.
+    /// Lets nothing more be written, cut, created or opened, and writes back everything that was. What
+    /// fails can be synced again, or discarded, through the handles that come with the errors.
     ///
     /// An engine that is dropped, with all of its files, without a shutdown writes back, too, and
     /// waits for it; what fails then is told on standard error.

@@ -208,6 +208,7 @@ impl File {
     /// [`Error::Server`] if a header could not be written: the file opens with the old key, or with
     /// the new one; to be done again.
     pub fn rekey(&self, new_root: &RootKey) -> Result<(), Error> {
+        self.file.core.check_open()?;
         self.file.following_cuts(|| {
             let sizes = self.file.hold_sizes_for_change()?;
             self.file.rekey(&sizes, new_root)

@@ -98,6 +98,7 @@ impl OpenFile {
         if size > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
+        self.core.check_open()?;
         loop {
             let sizes = self.hold_sizes_for_change()?;
             if size >= self.folios().size() {
@@ -219,6 +220,7 @@ impl OpenFile {
 
     /// Makes zeros of `range`, as far as it lies within the file: holes of whole blocks.
     pub(crate) fn punch(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
+        self.core.check_open()?;
         for _attempt in 0..MAX_PUNCHES {
             let sizes = self.hold_sizes_for_change()?;
             // Zeros that are laid behind a cut would make the file grow again.

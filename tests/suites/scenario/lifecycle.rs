@@ -258,6 +258,11 @@ fn a_shutdown_writes_every_file_back_or_hands_it_out_with_its_error() {
         assert_eq!(written.dirty_bytes(), 0);
         assert!(matches!(written.write_at(0, b"late"), Err(Error::Closed)));
         assert!(matches!(written.append(b"late"), Err(Error::Closed)));
+        for size in [10, 200_000] {
+            assert!(matches!(written.set_len(size), Err(Error::Closed)));
+        }
+        assert!(matches!(written.punch(0..50_000), Err(Error::Closed)));
+        assert!(matches!(written.rekey(&root()), Err(Error::Closed)));
         let root = root();
         let place = Place { server: &good, cache: None, root: &root };
         assert!(matches!(closed.open(&place, &name()), Err(Error::Closed)));
