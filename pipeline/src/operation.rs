@@ -133,9 +133,12 @@ impl<T> Future for Operation<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Wakers are cloned and dropped with no lock held: what they do is their owner's.
+        let waker = context.waker().clone();
         let mut state = self.shared.state();
-        if let State::Running { waker, .. } = &mut *state {
-            *waker = Some(context.waker().clone());
+        if let State::Running { waker: slot, .. } = &mut *state {
+            let _before = slot.replace(waker);
+            drop(state);
             return Poll::Pending;
         }
         Poll::Ready(taken(&mut state))
@@ -204,6 +207,41 @@ mod tests {
             }
             assert_eq!(receiver.recv().unwrap(), 7);
         }
+    }
+
+    #[test]
+    fn the_waker_of_the_last_poll_is_woken_and_may_ask_in_its_drop() {
+        /// Asks whether the operation has ended when it is dropped.
+        struct Asks {
+            of: Arc<Shared<u32>>,
+            woken: mpsc::Sender<u32>,
+            number: u32,
+        }
+        impl Wake for Asks {
+            fn wake(self: Arc<Self>) {
+                self.woken.send(self.number).unwrap();
+            }
+        }
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                let _ended = Operation { shared: self.of.clone() }.is_done();
+            }
+        }
+        let (ender, mut operation) = operation();
+        let (woken, receiver) = mpsc::channel();
+        let ended = thread::spawn(move || {
+            for number in 0..3 {
+                let of = operation.shared.clone();
+                let waker = Waker::from(Arc::new(Asks { of, woken: woken.clone(), number }));
+                let polled = Pin::new(&mut operation).poll(&mut Context::from_waker(&waker));
+                assert!(polled.is_pending());
+            }
+            ender.end(7);
+            operation.wait()
+        });
+        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(30)), Ok(2));
+        assert_eq!(ended.join().unwrap(), 7);
+        assert!(receiver.recv().is_err(), "the others are not woken");
     }
 
     #[test]
