@@ -160,6 +160,7 @@ mod tests {
         let address = folio.as_ref().as_ptr();
         assert!(pool.try_take().is_none());
         drop(folio);
+        assert!(pool.0.state().free.iter().flatten().all(|byte| *byte == 0), "wiped at once");
         let again = pool.try_take().unwrap();
         assert_eq!(again.as_ref().as_ptr(), address, "recycled");
         assert!(again.as_ref().iter().all(|byte| *byte == 0));
