@@ -184,7 +184,11 @@ impl OpenFile {
         let grows = self.grows() || least > self.folios().size();
         let growth = grows.then(|| Growth::to(least));
         let source = Arc::new(Outside::new(self.clone(), source, grows, known.max(least)));
-        self.begin_pass(idle, Plan { source, growth, is_everybodys: false }, observer)
+        self.begin_pass(
+            idle,
+            Plan { source, growth, is_complete: false, is_everybodys: false },
+            observer,
+        )
     }
 }
 

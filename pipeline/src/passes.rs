@@ -40,6 +40,10 @@ pub(crate) struct State {
     running: Option<Arc<Driver>>,
     /// Somebody cuts or punches: only his own passes run.
     held_back: bool,
+    /// How many have begun.
+    n_begun: u64,
+    /// The number of the last one that has written back all that was dirty when it began.
+    complete: u64,
     errors: ErrorSeq,
     /// Passes that have failed, one after the other.
     failures: u32,
@@ -66,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) source: Arc<dyn FolioSource>,
     /// Where it may write behind the committed size.
     pub(crate) growth: Option<Growth>,
+    /// It takes all that is dirty now.
+    pub(crate) is_complete: bool,
     /// Its error is for every handle to tell of, not only for who began it.
     pub(crate) is_everybodys: bool,
 }
@@ -89,12 +95,31 @@ impl Passes {
     /// Waits until no pass runs; one in the background ends soon, and does not wait its time before
     /// it tries again.
     pub(crate) fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
+        self.wait_while(|state, _| state.running.is_some())
+    }
+
+    /// The same; or waits only until a pass has written back everything that began after the call, which
+    /// others may have waited for as well: nothing is left to be done then.
+    fn wait_for_turn(&self) -> Option<MutexGuard<'_, State>> {
+        let mut is_done = false;
+        let state = self.wait_while(|state, n_begun| {
+            is_done = state.complete > n_begun;
+            state.running.is_some() && !is_done
+        });
+        (!is_done).then_some(state)
+    }
+
+    /// Waits while `waits` says so of the state, and of the number of passes that had begun at the call.
+    fn wait_while(&self, mut waits: impl FnMut(&State, u64) -> bool) -> MutexGuard<'_, State> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let running = self.state().running.clone();
+        let (running, n_begun) = {
+            let state = self.state();
+            (state.running.clone(), state.n_begun)
+        };
         if let Some(running) = running {
             running.post(Event::Hurry);
         }
-        let waited = self.ended.wait_while(self.state(), |state| state.running.is_some());
+        let waited = self.ended.wait_while(self.state(), |state| waits(state, n_begun));
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         waited.unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +215,8 @@ impl OpenFile {
         // Of the one block nothing lies behind the committed size that anybody counts on.
         let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
         let source = Arc::new(Pass::new(self.clone(), kind, grows));
-        Plan { source, growth: grows.then(Growth::default), is_everybodys: true }
+        let is_complete = kind == PassKind::Sync;
+        Plan { source, growth: grows.then(Growth::default), is_complete, is_everybodys: true }
     }
 
     /// Begins a pass, with none running.
@@ -200,7 +226,9 @@ impl OpenFile {
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
-        let Plan { source, growth, is_everybodys } = plan;
+        let Plan { source, growth, is_complete, is_everybodys } = plan;
+        state.n_begun += 1;
+        let completes = is_complete.then_some(state.n_begun);
         let grows = growth.is_some();
         let header = self.header();
         let seal_gen = seal_gen(&header);
@@ -219,7 +247,7 @@ impl OpenFile {
             observer,
             merge: Arc::new(move |merge| merging.merge(merge, grows)),
             growth: growth.clone().map(|growth| (growth, self.clone())),
-            on_done: Box::new(move |ending| file.pass_ended(ending, is_everybodys)),
+            on_done: Box::new(move |ending| file.pass_ended(ending, completes, is_everybodys)),
         };
         let driver = self.core.start(header.geometry(), parts);
         state.running = Some(driver.clone());
@@ -271,14 +299,18 @@ impl OpenFile {
         self.folios().uncommitted_len(block).unwrap_or(committed)
     }
 
-    fn pass_ended(self: &Arc<Self>, ending: &Ending, is_everybodys: bool) {
+    /// `completes` is its number, if it took all that was dirty.
+    fn pass_ended(self: &Arc<Self>, ending: &Ending, completes: Option<u64>, is_everybodys: bool) {
         if ending.cache_failed {
             self.drop_cache();
         }
         let mut state = self.passes.state();
         state.running = None;
         match &ending.result {
-            Ok(()) => state.failures = 0,
+            Ok(()) => {
+                state.failures = 0;
+                state.complete = completes.unwrap_or(state.complete);
+            }
             Err(error) => {
                 // What is to be done about a cut is done by whoever meets it next.
                 if is_everybodys && !matches!(error, Error::Cut { .. }) {
@@ -298,15 +330,15 @@ impl OpenFile {
         self.core.flush_if_due();
     }
 
-    /// Writes back what is dirty now, all or a part: waits for the pass that is running, then runs
-    /// one. To be called with sizes held.
+    /// Writes back what is dirty now, all or a part: waits for the pass that is running, then for one
+    /// more, its own or somebody else's. To be called with sizes held.
     pub(crate) fn flush(
         self: &Arc<Self>,
         kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
         // Looked at and begun in one step: what another pass has taken is not on the server.
-        let idle = self.passes.wait_until_none_runs();
+        let Some(idle) = self.passes.wait_for_turn() else { return Ok(()) };
         if self.folios().has_work() {
             self.begin_pass(idle, self.plan(kind), observer.cloned()).wait().result
         } else {
