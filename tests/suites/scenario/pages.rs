@@ -316,17 +316,27 @@ fn a_sync_does_not_wait_for_what_is_written_after_its_call() {
 fn a_sync_makes_a_background_pass_end_and_runs_one_of_its_own() {
     let (engine, server, file) = gated(&config());
     let data = sample(3 << 20);
+    let all_spans = (data.len() / config().span_bytes) as u64;
     file.write_at(0, &data).unwrap();
     server.hook.wait_for(1);
-    let passes_before = engine.stats().active_requests;
-    let file = Arc::new(file);
-    let syncing = thread::spawn({
-        let file = file.clone();
-        move || file.sync().unwrap()
-    });
+    let syncing = file.submit(File::sync);
+    // Time to find the pass running, and to wait.
+    thread::sleep(Duration::from_millis(100));
+    assert!(!syncing.is_done());
+    // Counted when it has ended.
+    while engine.stats().requests.spans == 0 {
+        if server.hook.waiting().is_empty() {
+            thread::yield_now();
+        } else {
+            server.hook.pass(0);
+        }
+    }
+    let spans = engine.stats().requests.spans;
+    assert!(spans < all_spans, "it gave way, with {spans} of {all_spans} spans");
     server.hook.open();
-    syncing.join().unwrap();
-    assert!(passes_before <= 1 && file.dirty_bytes() == 0);
+    syncing.wait().unwrap();
+    assert_eq!(engine.stats().requests.spans, all_spans, "the second pass took the rest");
+    assert_eq!(file.dirty_bytes(), 0);
     assert!(read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext == data);
 }
 
