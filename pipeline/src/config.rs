@@ -8,6 +8,7 @@ use crate::{Error, retryer::RetryLimits};
 
 const MIB: usize = 1 << 20;
 const LARGEST_BLOCK: usize = MIB;
+const MAX_THREADS: usize = 1024;
 
 /// What an [`Engine`](crate::Engine) may use. Sizes are bytes.
 ///
@@ -21,7 +22,7 @@ pub struct Config {
     pub cipher: Cipher,
     /// Memory for folios and for sealed buffers, in all; at least 8 MiB.
     pub memory_bytes: usize,
-    /// Threads that seal and open; one for each core by default.
+    /// Threads that seal and open, 1 to 1024; one for each core by default.
     pub threads: usize,
     /// A folio's size: a power of two, 4 KiB to 4 MiB. It need not match the block size.
     pub folio_bytes: usize,
@@ -94,8 +95,8 @@ impl Config {
         let folio_fits = (4096..=4 * MIB).contains(&self.folio_bytes);
         if self.memory_bytes < 8 * MIB {
             Err(Error::Config("the memory must be at least 8 MiB"))
-        } else if self.threads == 0 {
-            Err(Error::Config("there must be at least one thread"))
+        } else if !(1..=MAX_THREADS).contains(&self.threads) {
+            Err(Error::Config("there are 1 to 1024 threads"))
         } else if !folio_fits || !self.folio_bytes.is_power_of_two() {
             Err(Error::Config("a folio is a power of two from 4 KiB to 4 MiB"))
         } else if self.span_bytes < 4096 || self.span_bytes > 64 * MIB {

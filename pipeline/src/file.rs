@@ -78,7 +78,8 @@ impl File {
     /// # Ok::<(), sealback::Error>(())
     /// ```
     ///
-    /// A bounded number of calls run at once; others wait for their turn.
+    /// A bounded number of calls run at once; others wait for their turn. So a call must not wait for
+    /// one that it has submitted itself: it calls what it wants to wait for.
     pub fn submit<T: Send + 'static>(
         &self,
         call: impl FnOnce(&File) -> T + Send + 'static,

@@ -204,7 +204,7 @@ fn keep_time(requests: &Receiver<(Duration, Wake)>) {
             None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
-            Ok((delay, wake)) => waiting.push((started.elapsed() + delay, wake)),
+            Ok((delay, wake)) => waiting.push((started.elapsed().saturating_add(delay), wake)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }

@@ -321,7 +321,7 @@ impl OpenFile {
                 }
                 state.failures = state.failures.saturating_add(1);
                 let delay = self.core.config.retry.delay(state.failures + 1, fastrand::u64(..));
-                state.not_before = self.core.now() + delay;
+                state.not_before = self.core.now().saturating_add(delay);
             }
         }
         drop(state);

@@ -137,9 +137,10 @@ impl Retryer {
         if matches!(self.state, State::Draining) && in_flight == 0 {
             let delay = self.limits.delay(self.attempts, random());
             self.attempts = 0;
-            self.state = State::BackingOff { until: now + delay };
+            let until = now.saturating_add(delay);
+            self.state = State::BackingOff { until };
             if !delay.is_zero() {
-                return RetryStep::WaitUntil(now + delay);
+                return RetryStep::WaitUntil(until);
             }
         }
         match self.state {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use sealback::{
-    Config, CreateOptions, Engine, Error, File, Place,
+    Config, CreateOptions, Engine, Error, File, Place, RetryLimits,
     trace::{Observer, TraceEvent},
 };
 use sealback_stream::{
@@ -133,6 +133,40 @@ fn an_operation_that_is_dropped_goes_on() {
     server.hook.open();
     file.sync().unwrap();
     assert_eq!(stored(&server), [1; 5000]);
+}
+
+#[test]
+fn a_configuration_is_refused_or_works_however_far_it_goes() {
+    for threads in [0, 1025, usize::MAX] {
+        let refused = Engine::new(Config { threads, ..config() });
+        assert!(matches!(refused, Err(Error::Config(_))), "{threads} threads");
+    }
+    let retry =
+        RetryLimits { max_delay: Duration::MAX, deadline: Duration::MAX, ..RetryLimits::default() };
+    let nearly_for_ever = Duration::MAX - Duration::from_nanos(1);
+    let few = Config { dirty_background_percent: 0, dirty_limit_percent: 1, ..config() };
+    for config in [
+        Config { memory_bytes: usize::MAX, readahead_bytes: usize::MAX, ..config() },
+        Config { upload_window: usize::MAX, cache_window: usize::MAX, ..config() },
+        Config { folio_bytes: 4 << 20, ..few.clone() },
+        few,
+        Config { dirty_expire: Duration::from_nanos(1), retry, ..config() },
+        Config { dirty_expire: nearly_for_ever, cache_patience: nearly_for_ever, ..config() },
+        Config { cache_patience: Duration::ZERO, ..config() },
+    ] {
+        let what = format!("{config:?}");
+        let ended = ends(move || {
+            let (server, cache) = (memory(), MemoryCache::new(MemoryOptions::default()));
+            let file = create(&Engine::new(config).unwrap(), &server, Some(&cache), 4096);
+            let data = sample(9 << 20);
+            file.write_at(0, &data).unwrap();
+            file.sync().unwrap();
+            let read = read_all(&file);
+            file.close().map_err(|unclosed| unclosed.error).unwrap();
+            read == data
+        });
+        assert_eq!(ended, Some(true), "{what}");
+    }
 }
 
 #[test]
