@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    iter,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -357,7 +358,7 @@ impl FolioSource for Panicking {
             return Next::End;
         }
         // Another nonce than what is stored: it is merged.
-        let (expected, dirty) = (Expected::Absent, Vec::from([BLOCK..2 * BLOCK - 1]));
+        let (expected, dirty) = (Expected::Absent, iter::once(BLOCK..2 * BLOCK - 1).collect());
         let plain = PlainSlice::new(Arc::new([2; BLOCK_LEN]), 0..BLOCK_LEN);
         Next::Run(DirtyRun {
             blocks: 1..2,
