@@ -300,8 +300,13 @@ proptest! {
         for op in &ops {
             match op {
                 Op::Append { .. }
+                | Op::Punch { .. }
                 | Op::Read { .. }
                 | Op::ReadDirect { .. }
+                | Op::Revalidate
+                | Op::SetLen { .. }
+                | Op::Sync
+                | Op::SyncRange { .. }
                 | Op::Write { .. }
                 | Op::WriteDirect { .. }
                 | Op::Writeback => faults.resume(),
