@@ -17,7 +17,7 @@
 //! log begins anew, which a barrier sees to in passing. What goes behind the committed size is not
 //! overwriting, and costs nothing.
 //!
-//! Called under the file's lock, but for [`Journal::is_behind`]. Knows nothing of files: what it reads
+//! Called under the file's lock, but for [`is_behind`]. Knows nothing of files: what it reads
 //! and writes are [`Flat`]s.
 //!
 //! **Invariants:**
@@ -48,17 +48,17 @@ use record::Record;
 use redo::{NoRoom, redo};
 
 /// Whose journal it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner<'a> {
     /// What the file's things beside it are called.
-    pub(crate) stem: String,
+    pub(crate) stem: &'a str,
     /// Which stored file it is: a copy of a sealed file has its id, and so its journal.
     pub(crate) inode: u64,
     /// What tells this run of the machine from others.
     pub(crate) run: [u8; 16],
 }
 
-impl Owner {
+impl Owner<'_> {
     fn hasher(&self, parts: &[&[u8]]) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.stem.as_bytes());
@@ -85,18 +85,25 @@ pub(crate) trait Surroundings {
     fn sync_journal_name(&self) -> io::Result<()>;
 }
 
+/// A file, its journal, and what is around them.
+pub(crate) struct Files<'a> {
+    pub(crate) owner: Owner<'a>,
+    pub(crate) data: &'a mut dyn Flat,
+    pub(crate) log: &'a mut dyn Flat,
+    pub(crate) around: &'a dyn Surroundings,
+}
+
 /// What one handle knows of a file's journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    owner: Owner,
     durability: Durability,
     known: Mutex<Known>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     /// The head as this handle left it: nobody has changed anything since if it is still that.
-    left: Option<Head>,
+    left: Option<Box<Head>>,
     /// The disk has what the log speaks of, as far as `left` goes.
     synced: bool,
     /// Something was written that neither the disk nor the log need have.
@@ -108,28 +115,20 @@ struct Known {
 }
 
 impl Journal {
-    pub(crate) fn new(owner: Owner, durability: Durability) -> Journal {
+    pub(crate) fn new(durability: Durability) -> Journal {
         // What was written before this handle came need not be on the disk.
         let known = Known { left: None, synced: false, unsynced: true, used: false, named: false };
-        Journal { owner, durability, known: Mutex::new(known) }
-    }
-
-    /// Whether the log has something that was not carried out. May be called without the lock: a
-    /// write that is under way looks like one that was killed.
-    pub(crate) fn is_behind(&self, log: &dyn Flat) -> io::Result<bool> {
-        Ok(!Pending::find(log, &self.owner)?.records.is_empty())
+        Journal { durability, known: Mutex::new(known) }
     }
 
     /// Runs a step that may change the file, after what was left half done.
     pub(crate) fn run<R>(
         &self,
-        data: &mut dyn Flat,
-        log: &mut dyn Flat,
-        around: &dyn Surroundings,
+        files: &mut Files<'_>,
         step: impl FnOnce(&mut dyn Flat) -> R,
     ) -> io::Result<R> {
-        let head = self.settle(data, log, around)?;
-        let mut journaled = Journaled::new(self, head, data, log, around);
+        let head = self.settle(files)?;
+        let mut journaled = Journaled::new(self, head, files);
         let result = step(&mut journaled);
         journaled.finish();
         Ok(result)
@@ -137,37 +136,26 @@ impl Journal {
 
     /// Carries out what was left half done, and returns the head. Of records of this run nobody was
     /// told yet that they went through.
-    fn settle(
-        &self,
-        data: &mut dyn Flat,
-        log: &mut dyn Flat,
-        around: &dyn Surroundings,
-    ) -> io::Result<Head> {
-        let Pending { head, records } = Pending::find(log, &self.owner)?;
-        if records.is_empty() {
-            return Ok(head);
-        }
-        // One log speaks of one file.
-        let last = &records[records.len() - 1];
-        let no_room = if last.run == self.owner.run { NoRoom::Undo } else { NoRoom::Fail };
-        match self.elsewhere(last, around) {
+    fn settle(&self, files: &mut Files<'_>) -> io::Result<Head> {
+        let Files { owner, data, log, around } = files;
+        let Pending { head, records } = Pending::find(*log, owner)?;
+        let Some(last) = records.last() else { return Ok(head) };
+        let no_room = if last.run == owner.run { NoRoom::Undo } else { NoRoom::Fail };
+        // One log speaks of one file: of this one, or of one that this is a copy of.
+        let elsewhere = if last.inode == owner.inode { None } else { around.find(last.inode) };
+        match elsewhere {
             Some(file) => {
-                redo(&records, log, &mut &file, no_room)?;
+                redo(&records, *log, &mut &file, no_room)?;
                 file.sync_data()?;
             }
-            None => redo(&records, log, data, no_room)?,
+            None => redo(&records, *log, *data, no_room)?,
         }
         data.sync()?;
-        let head = head.next_log(&self.owner);
-        head.write(log, &self.owner)?;
+        let head = head.next_log(owner);
+        head.write(*log, owner)?;
         let mut known = self.known();
-        (known.left, known.synced) = (Some(head), true);
+        (known.left, known.synced) = (Some(Box::new(head)), true);
         Ok(head)
-    }
-
-    /// The file that a record speaks of, if it is not this one.
-    fn elsewhere(&self, record: &Record, around: &dyn Surroundings) -> Option<File> {
-        if record.inode == self.owner.inode { None } else { around.find(record.inode) }
     }
 
     /// Something was written that did not go through here.
@@ -182,7 +170,7 @@ impl Journal {
             if !std::mem::replace(&mut known.unsynced, false) {
                 return Ok(());
             }
-            known.left
+            known.left.clone()
         };
         let synced = sync();
         let mut known = self.known();
@@ -192,19 +180,17 @@ impl Journal {
     }
 
     /// Empties the log of a file that this handle will not write to any more.
-    pub(crate) fn close(
-        &self,
-        data: &mut dyn Flat,
-        log: &mut dyn Flat,
-        around: &dyn Surroundings,
-    ) -> io::Result<()> {
-        let head = self.settle(data, log, around)?;
-        let known = *self.known();
-        if head.durable && head.inode != self.owner.inode {
-            return Ok(());
-        }
-        if head.durable && !(known.synced && known.left == Some(head)) {
-            data.sync()?;
+    pub(crate) fn close(&self, files: &mut Files<'_>) -> io::Result<()> {
+        let head = self.settle(files)?;
+        let Files { owner, data, log, .. } = files;
+        if head.durable {
+            if head.inode != owner.inode {
+                return Ok(());
+            }
+            let known = self.known().clone();
+            if !(known.synced && known.is_left_as(&head)) {
+                data.sync()?;
+            }
         }
         log.set_len(0)?;
         if head.durable { log.sync() } else { Ok(()) }
@@ -220,6 +206,19 @@ impl Journal {
     }
 }
 
+impl Known {
+    /// Whether nobody has changed anything since this handle did.
+    fn is_left_as(&self, head: &Head) -> bool {
+        self.left.as_deref() == Some(head)
+    }
+}
+
+/// Whether a log has something that was not carried out. May be called without the lock: a write that is
+/// under way looks like one that was killed.
+pub(crate) fn is_behind(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<bool> {
+    Ok(!Pending::find(log, owner)?.records.is_empty())
+}
+
 /// What a log has that was not carried out.
 struct Pending {
     head: Head,
@@ -227,7 +226,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn find(log: &dyn Flat, owner: &Owner) -> io::Result<Pending> {
+    fn find(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<Pending> {
         let mut pending = Pending { head: Head::none(owner), records: Vec::new() };
         if log.len()? == 0 {
             return Ok(pending);
@@ -250,7 +249,7 @@ impl Pending {
     fn scan(
         &mut self,
         log: &dyn Flat,
-        owner: &Owner,
+        owner: &Owner<'_>,
         from: u64,
         counts: impl Fn(&Record) -> bool,
     ) -> io::Result<()> {

@@ -16,7 +16,7 @@ use crate::{
     Durability, Grant, Prepared, SizeLock, Target, TargetError,
     flat::{Flat, Place, overwrite},
     held_size::HeldSize,
-    journal::{Journal, Owner, Surroundings},
+    journal::{Files, Journal, Owner, Surroundings},
     memory::{Shelf, Shelved, Unpublished},
 };
 
@@ -91,11 +91,9 @@ impl Shelved for DiskServer {
     }
 
     fn handle(&self, inode: Arc<Inode>, unpublished: Unpublished<Inode>) -> Arc<dyn Target> {
-        let number = inode.bytes().0.number();
-        let owner =
-            Owner { stem: String::from("file"), inode: number, run: [self.n_power_cuts; 16] };
-        let journal = Journal::new(owner, self.durability);
-        Arc::new(DiskFile { inode, journal, durability: self.durability, unpublished })
+        let journal = Journal::new(self.durability);
+        let (durability, n_power_cuts) = (self.durability, self.n_power_cuts);
+        Arc::new(DiskFile { inode, journal, durability, n_power_cuts, unpublished })
     }
 }
 
@@ -131,7 +129,17 @@ struct DiskFile {
     inode: Arc<Inode>,
     journal: Journal,
     durability: Durability,
+    n_power_cuts: u8,
     unpublished: Unpublished<Inode>,
+}
+
+impl DiskFile {
+    /// Runs something on the file and its journal, which is locked.
+    fn with_journal<R>(&self, run: impl FnOnce(&Journal, &mut Files<'_>) -> R) -> R {
+        let (data, log) = &mut *self.inode.bytes();
+        let owner = Owner { stem: "file", inode: data.number(), run: [self.n_power_cuts; 16] };
+        run(&self.journal, &mut Files { owner, data, log, around: &Alone })
+    }
 }
 
 impl Place for DiskFile {
@@ -144,8 +152,7 @@ impl Place for DiskFile {
     }
 
     fn exclusively<R>(&self, step: impl FnOnce(&mut dyn Flat) -> R) -> Result<R, TargetError> {
-        let (data, log) = &mut *self.inode.bytes();
-        let run = self.journal.run(data, log, &Alone, step);
+        let run = self.with_journal(|journal, files| journal.run(files, step));
         run.map_err(|error| TargetError::from_io("carrying out what a crash left", error))
     }
 
@@ -181,8 +188,7 @@ impl Place for DiskFile {
 impl Drop for DiskFile {
     fn drop(&mut self) {
         if self.journal.was_used() {
-            let (data, log) = &mut *self.inode.bytes();
-            drop(self.journal.close(data, log, &Alone));
+            drop(self.with_journal(|journal, files| journal.close(files)));
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Head {
 
 impl Head {
     /// That of a log that nobody has begun.
-    pub(super) fn none(owner: &Owner) -> Head {
+    pub(super) fn none(owner: &Owner<'_>) -> Head {
         Head {
             durable: false,
             run: owner.run,
@@ -38,13 +38,13 @@ impl Head {
 
     /// That of the next log, which is empty.
     #[must_use]
-    pub(super) fn next_log(self, owner: &Owner) -> Head {
+    pub(super) fn next_log(self, owner: &Owner<'_>) -> Head {
         let (epoch, changes) = (self.epoch.saturating_add(1), self.changes.wrapping_add(1));
         Head { epoch, changes, ..Head::none(owner) }
     }
 
     /// Reads it; `None` if it is not there, or not whole.
-    pub(super) fn read(log: &dyn Flat, owner: &Owner) -> io::Result<Option<Head>> {
+    pub(super) fn read(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<Option<Head>> {
         let mut bytes = [0; HEAD_LEN];
         log.read_at(0, &mut bytes)?;
         let (said, mac) = bytes.split_at(HEAD_LEN - 32);
@@ -62,11 +62,11 @@ impl Head {
         }))
     }
 
-    pub(super) fn write(&self, log: &mut dyn Flat, owner: &Owner) -> io::Result<()> {
+    pub(super) fn write(&self, log: &mut dyn Flat, owner: &Owner<'_>) -> io::Result<()> {
         overwrite(log, 0, &self.to_bytes(owner))
     }
 
-    pub(super) fn to_bytes(self, owner: &Owner) -> [u8; HEAD_LEN] {
+    pub(super) fn to_bytes(self, owner: &Owner<'_>) -> [u8; HEAD_LEN] {
         let mut bytes = [0; HEAD_LEN];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());

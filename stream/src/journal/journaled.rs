@@ -8,7 +8,7 @@ use std::{
 use sealback_crypto::MAX_FILE_BYTES;
 
 use super::{
-    Journal, LOG_BYTES, Surroundings,
+    Files, Journal, LOG_BYTES,
     head::Head,
     record::{NewRecord, Overwritten, Record},
     redo::claims,
@@ -19,12 +19,10 @@ use crate::{
 };
 
 /// The file, for one step under its lock.
-pub(super) struct Journaled<'a> {
+pub(super) struct Journaled<'a, 'f> {
     journal: &'a Journal,
     head: Head,
-    data: &'a mut dyn Flat,
-    log: &'a mut dyn Flat,
-    around: &'a dyn Surroundings,
+    files: &'a mut Files<'f>,
     /// Where the record ends that speaks of what is being written.
     record_end: Option<u64>,
     /// Whether that record speaks of all of it.
@@ -33,16 +31,10 @@ pub(super) struct Journaled<'a> {
     failed: bool,
 }
 
-impl<'a> Journaled<'a> {
-    pub(super) fn new(
-        journal: &'a Journal,
-        head: Head,
-        data: &'a mut dyn Flat,
-        log: &'a mut dyn Flat,
-        around: &'a dyn Surroundings,
-    ) -> Journaled<'a> {
+impl<'a, 'f> Journaled<'a, 'f> {
+    pub(super) fn new(journal: &'a Journal, head: Head, files: &'a mut Files<'f>) -> Self {
         let (record_end, covered, changed, failed) = (None, false, false, false);
-        Journaled { journal, head, data, log, around, record_end, covered, changed, failed }
+        Journaled { journal, head, files, record_end, covered, changed, failed }
     }
 
     fn waits_for_disk(&self) -> bool {
@@ -56,9 +48,10 @@ impl<'a> Journaled<'a> {
             Segment::Hole { geometry, .. } => *geometry,
             Segment::Sealed(sealed) => sealed.geometry(),
         };
-        let claims = claims(self.data)?;
+        let claims = claims(self.files.data)?;
         let n_blocks = geometry.n_blocks(claims.size.min(MAX_FILE_BYTES));
-        let Overwritten { entries, payload, all } = Overwritten::by(write, n_blocks, self.data)?;
+        let Overwritten { entries, payload, all } =
+            Overwritten::by(write, n_blocks, self.files.data)?;
         self.covered = all;
         if entries.is_empty() {
             return Ok(());
@@ -67,10 +60,10 @@ impl<'a> Journaled<'a> {
         let record = NewRecord { geometry, durable, generation, entries, payload };
         self.make_room(record.log_bytes())?;
         self.journal.known().used = true;
-        let written = record.write(self.log, &self.head, &self.journal.owner);
+        let written = record.write(self.files.log, &self.head, &self.files.owner);
         if let Err(error) = written.and_then(|()| self.wait_for_log()) {
             // Whoever hears that it failed must not find it carried out.
-            drop(Record::void(self.log, self.head.applied));
+            drop(Record::void(self.files.log, self.head.applied));
             self.journal.known().left = None;
             return Err(error);
         }
@@ -80,8 +73,8 @@ impl<'a> Journaled<'a> {
 
     /// Begins the log anew where that can be done, or must be.
     fn make_room(&mut self, bytes: u64) -> io::Result<()> {
-        let known = *self.journal.known();
-        let is_known = known.left == Some(self.head);
+        let known = self.journal.known().clone();
+        let is_known = known.is_left_as(&self.head);
         let starts_anew = if self.waits_for_disk() {
             let fits = self.head.applied.saturating_add(bytes) <= LOG_BYTES;
             if !is_known || !(known.synced || fits) {
@@ -95,17 +88,17 @@ impl<'a> Journaled<'a> {
             true
         };
         if starts_anew {
-            self.head = self.head.next_log(&self.journal.owner);
+            self.head = self.head.next_log(&self.files.owner);
         }
         Ok(())
     }
 
     /// Waits until the disk has all that the log speaks of, and what stands in this file now.
     fn sync_all_of_it(&mut self) -> io::Result<()> {
-        if self.head.durable && self.head.inode != self.journal.owner.inode {
-            self.around.sync_everything()?;
+        if self.head.durable && self.head.inode != self.files.owner.inode {
+            self.files.around.sync_everything()?;
         }
-        self.data.sync()?;
+        self.files.data.sync()?;
         // Who holds the lock knows that nobody writes meanwhile.
         self.journal.known().unsynced = false;
         Ok(())
@@ -115,9 +108,9 @@ impl<'a> Journaled<'a> {
         if !self.waits_for_disk() {
             return Ok(());
         }
-        self.log.sync()?;
+        self.files.log.sync()?;
         if !self.journal.known().named {
-            self.around.sync_journal_name()?;
+            self.files.around.sync_journal_name()?;
             self.journal.known().named = true;
         }
         Ok(())
@@ -139,11 +132,11 @@ impl<'a> Journaled<'a> {
             return Ok(());
         }
         self.sync_all_of_it()?;
-        self.head = self.head.next_log(&self.journal.owner);
-        self.head.write(self.log, &self.journal.owner)?;
-        self.log.sync()?;
+        self.head = self.head.next_log(&self.files.owner);
+        self.head.write(self.files.log, &self.files.owner)?;
+        self.files.log.sync()?;
         let mut known = self.journal.known();
-        (known.left, known.synced) = (Some(self.head), true);
+        (known.left, known.synced) = (Some(Box::new(self.head)), true);
         Ok(())
     }
 
@@ -154,12 +147,13 @@ impl<'a> Journaled<'a> {
             (known.left, known.unsynced) = (None, true);
             drop(known);
             // If it fails again, it is the next one's to do.
-            drop(self.journal.settle(self.data, self.log, self.around));
+            drop(self.journal.settle(self.files));
             return;
         }
         // Who does not wait for the disk says that he was here, if there is somebody to tell.
-        let tells =
-            self.changed && !self.waits_for_disk() && self.log.len().is_ok_and(|bytes| bytes > 0);
+        let tells = self.changed
+            && !self.waits_for_disk()
+            && self.files.log.len().is_ok_and(|bytes| bytes > 0);
         if self.record_end.is_none() && !tells {
             return;
         }
@@ -171,48 +165,48 @@ impl<'a> Journaled<'a> {
             self.head.durable = was_durable;
         }
         self.head.changes = self.head.changes.wrapping_add(1);
-        let written = self.head.write(self.log, &self.journal.owner);
+        let written = self.head.write(self.files.log, &self.files.owner);
         let mut known = self.journal.known();
-        known.left = (written.is_ok() && self.waits_for_disk()).then_some(self.head);
+        known.left = (written.is_ok() && self.waits_for_disk()).then(|| Box::new(self.head));
         known.synced = false;
     }
 }
 
-impl Flat for Journaled<'_> {
+impl Flat for Journaled<'_, '_> {
     fn begin(&mut self, write: &Write) -> io::Result<()> {
         if self.journal.durability == Durability::None { Ok(()) } else { self.record(write) }
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.data.len()
+        self.files.data.len()
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.data.read_at(at, into)
+        self.files.data.read_at(at, into)
     }
 
     fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
-        let through = self.data.write_at(at, pieces);
+        let through = self.files.data.write_at(at, pieces);
         self.note(through.error.is_some());
         through
     }
 
     fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
-        let punched = self.data.punch(stored);
+        let punched = self.files.data.punch(stored);
         self.note(punched.is_err());
         punched
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        if len < self.data.len()? {
+        if len < self.files.data.len()? {
             self.retire()?;
         }
-        let set = self.data.set_len(len);
+        let set = self.files.data.set_len(len);
         self.note(set.is_err());
         set
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.data.sync()
+        self.files.data.sync()
     }
 }

@@ -56,7 +56,12 @@ impl NewRecord<'_> {
 
     /// Writes it where the log of `head` ends, in one step with the head if that is where the log
     /// begins.
-    pub(super) fn write(&self, log: &mut dyn Flat, head: &Head, owner: &Owner) -> io::Result<()> {
+    pub(super) fn write(
+        &self,
+        log: &mut dyn Flat,
+        head: &Head,
+        owner: &Owner<'_>,
+    ) -> io::Result<()> {
         let begins = head.applied == LOG_START;
         let mut bytes = Vec::new();
         if begins {
@@ -78,7 +83,7 @@ impl NewRecord<'_> {
         self.payload.iter().map(|piece| piece.len() as u64).sum()
     }
 
-    fn head_and_entries(&self, head: &Head, owner: &Owner) -> Vec<u8> {
+    fn head_and_entries(&self, head: &Head, owner: &Owner<'_>) -> Vec<u8> {
         let mut bytes = vec![0; RECORD_HEAD_LEN];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[28] = self.geometry.block_shift();
@@ -165,7 +170,7 @@ impl Record {
     pub(super) fn read(
         log: &dyn Flat,
         at: u64,
-        owner: &Owner,
+        owner: &Owner<'_>,
         counts: impl FnOnce(u64) -> bool,
     ) -> io::Result<Option<Record>> {
         let mut head = [0; RECORD_HEAD_LEN];
@@ -219,7 +224,7 @@ fn entry(bytes: &[u8]) -> Entry {
 /// The hash of parts and of what the log has from a place on.
 fn hash_stored(
     log: &dyn Flat,
-    owner: &Owner,
+    owner: &Owner<'_>,
     parts: &[&[u8]],
     mut at: u64,
     bytes: u64,

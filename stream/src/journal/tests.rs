@@ -46,8 +46,7 @@ impl World {
         target.write_slot(&new.header.commit(&change).unwrap().write).unwrap();
         let handles = KINDS.map(|kind| (kind, open(&server, kind))).to_vec();
         let versions = (0..N_BLOCKS).map(|_| Vec::new()).collect();
-        let mut world =
-            World { server, new, handles, versions, durable: vec![0; N_BLOCKS as usize] };
+        let mut world = World { server, new, handles, versions, durable: vec![0; index(N_BLOCKS)] };
         for block in 0..N_BLOCKS {
             world.write(0, block..block + 1);
         }
@@ -59,7 +58,7 @@ impl World {
     /// Has one handle write over blocks.
     fn write(&mut self, handle: usize, blocks: std::ops::Range<u64>) {
         let (by, target) = self.handles[handle].clone();
-        let sealed = self.seal(blocks.clone(), self.versions[0].len() as u8);
+        let sealed = self.seal(blocks.clone(), u8::try_from(self.versions[0].len()).unwrap());
         for block in blocks.clone() {
             let bytes = sealed.block_bytes_of(block).to_vec();
             self.versions[index(block)].push(Version { bytes, by, acknowledged: false });

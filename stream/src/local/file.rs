@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Name, Prepared, SizeLock, TargetError, TargetErrorKind,
     flat::{Flat, Place},
-    journal::{Journal, Owner},
+    journal::{self, Files, Journal, Owner},
 };
 
 /// An open file. A draft that is dropped unpublished is unlinked.
@@ -49,14 +49,12 @@ impl LocalFile {
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
-        let lock = Lock::shared(root.beside(&stem, JOURNAL));
-        LocalFile::new(root, file, refusal, lock, stem, None)
+        LocalFile::new(root, file, refusal, Lock::shared(), stem, None)
     }
 
     /// A draft, whose file is held by `file`.
     pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
-        let lock = Lock::private(root.beside(&stem, JOURNAL));
-        LocalFile::new(root, file, None, lock, stem, Some(draft))
+        LocalFile::new(root, file, None, Lock::private(), stem, Some(draft))
     }
 
     fn new(
@@ -67,17 +65,34 @@ impl LocalFile {
         stem: String,
         draft: Option<Draft>,
     ) -> LocalFile {
-        let inode = disk::inode(&file);
-        let owner = Owner { stem: stem.clone(), inode, run: run_id() };
-        let journal = Journal::new(owner, root.options.durability);
+        let journal = Journal::new(root.options.durability);
         LocalFile { root, file, refusal, lock, journal, stem, draft: Mutex::new(draft) }
+    }
+
+    /// Where its journal is, which is its lock's file, too.
+    fn journal_path(&self) -> PathBuf {
+        self.root.beside(&self.stem, JOURNAL)
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner { stem: &self.stem, inode: disk::inode(&self.file), run: run_id() }
+    }
+
+    /// Runs something on the file and its journal, which is locked.
+    fn with_journal<R>(
+        &self,
+        mut log: &File,
+        run: impl FnOnce(&Journal, &mut Files<'_>) -> R,
+    ) -> R {
+        let (owner, around) = (self.owner(), &*self.root);
+        run(&self.journal, &mut Files { owner, data: &mut &self.file, log: &mut log, around })
     }
 
     /// Whether a crash left something half done, or somebody is doing it now.
     fn is_behind(&self) -> io::Result<bool> {
-        match File::open(self.root.beside(&self.stem, JOURNAL)) {
+        match File::open(self.journal_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            log => self.journal.is_behind(&&log?),
+            log => journal::is_behind(&&log?, &self.owner()),
         }
     }
 
@@ -85,9 +100,9 @@ impl LocalFile {
     fn close_journal(&self) -> io::Result<()> {
         if self.journal.was_used()
             && let Some(held) = self.lock.try_hold()?
-            && let Some(mut log) = held.file()
+            && let Some(log) = held.file()
         {
-            self.journal.close(&mut &self.file, &mut log, &*self.root)?;
+            self.with_journal(log, |journal, files| journal.close(files))?;
         }
         Ok(())
     }
@@ -137,14 +152,14 @@ impl Place for LocalFile {
         }
         // Before, so that no lock is made for a file that is gone, and under the lock.
         self.check_is_there()?;
-        let held = self.lock.hold()?;
+        let held = self.lock.hold(|| self.journal_path())?;
         self.check_is_there()?;
-        let Some(mut log) = held.file() else {
+        let Some(log) = held.file() else {
             let result = step(&mut &self.file);
             self.journal.written_beside();
             return Ok(result);
         };
-        self.journal.run(&mut &self.file, &mut log, &*self.root, step).map_err(|error| {
+        self.with_journal(log, |journal, files| journal.run(files, step)).map_err(|error| {
             TargetError::from_io("carrying out what a crash left half done", error)
         })
     }

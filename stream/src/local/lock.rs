@@ -21,10 +21,7 @@ use crate::TargetError;
 
 /// The lock under which one handle's file changes.
 #[derive(Debug)]
-pub(super) struct Lock {
-    path: PathBuf,
-    state: Mutex<State>,
-}
+pub(super) struct Lock(Mutex<State>);
 
 #[derive(Debug)]
 enum State {
@@ -40,28 +37,28 @@ pub(super) struct Held<'a>(MutexGuard<'a, State>);
 
 impl Lock {
     /// The lock of a file that others may have open. Its own file is made when first needed.
-    pub(super) fn shared(path: PathBuf) -> Lock {
-        Lock { path, state: Mutex::new(State::Shared(None)) }
+    pub(super) fn shared() -> Lock {
+        Lock(Mutex::new(State::Shared(None)))
     }
 
     /// The lock of a file that only this handle knows.
-    pub(super) fn private(path: PathBuf) -> Lock {
-        Lock { path, state: Mutex::new(State::Private) }
+    pub(super) fn private() -> Lock {
+        Lock(Mutex::new(State::Private))
     }
 
-    /// Takes the lock. Blocks.
-    pub(super) fn hold(&self) -> Result<Held<'_>, TargetError> {
+    /// Takes the lock, whose file is at a path. Blocks.
+    pub(super) fn hold(&self, path: impl Fn() -> PathBuf) -> Result<Held<'_>, TargetError> {
         let mut state = self.state();
         if let State::Shared(file) = &mut *state {
             *file = match file.take() {
                 Some(kept) => {
-                    lock(&kept).map_err(|error| self.untaken(error))?;
-                    match is_unlinked(&kept).map_err(|error| self.untaken(error))? {
-                        true => Some(take(&self.path)?),
+                    lock(&kept).map_err(|error| untaken(&path(), error))?;
+                    match is_unlinked(&kept).map_err(|error| untaken(&path(), error))? {
+                        true => Some(take(&path())?),
                         false => Some(kept),
                     }
                 }
-                None => Some(take(&self.path)?),
+                None => Some(take(&path())?),
             };
         }
         Ok(Held(state))
@@ -91,11 +88,7 @@ impl Lock {
 
     /// A panic under the lock leaves nothing half done that a crash would not leave, too.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn untaken(&self, error: io::Error) -> TargetError {
-        untaken(&self.path, error)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -149,7 +149,7 @@ fn a_new_file_costs_no_write_and_no_sync_more_for_surviving_a_kill() {
         let calls = traced(&dir, "put", durability)?;
         let writes: Vec<_> = calls.iter().filter(|call| call.is_write()).collect();
         let bytes: u64 = writes.iter().map(|call| call.result).sum();
-        assert!(bytes as usize > SIZE, "{calls:?}");
+        assert!(bytes > SIZE as u64, "{calls:?}");
         Some((writes.len(), bytes, calls.iter().filter(|call| call.is_sync()).count()))
     };
     let Some(none) = count("none") else { return };
