@@ -1,7 +1,5 @@
 //! What a file may be after a crash: a moment since something was acknowledged, block for block.
 
-use std::collections::BTreeSet;
-
 use sealback::{Error, File};
 
 /// What is done to a file.
@@ -64,10 +62,18 @@ impl Model {
         }
     }
 
+    /// Whether it may have that size: that of a moment, or one between two where it grew, since what is
+    /// being written may be written back in part.
+    fn may_be_long(&self, size: usize) -> bool {
+        let mut steps = self.moments.windows(2).map(|step| step[0].len()..=step[1].len());
+        self.moments.iter().any(|moment| moment.len() == size)
+            || steps.any(|step| step.contains(&size))
+    }
+
     /// Whether that may be there.
     pub(crate) fn check(&self, found: &[u8], block_bytes: usize) -> Result<(), String> {
-        let sizes: BTreeSet<usize> = self.moments.iter().map(Vec::len).collect();
-        if !sizes.contains(&found.len()) {
+        if !self.may_be_long(found.len()) {
+            let sizes: Vec<usize> = self.moments.iter().map(Vec::len).collect();
             return Err(format!("{} bytes, of {sizes:?}", found.len()));
         }
         for (block, bytes) in found.chunks(block_bytes).enumerate() {
