@@ -40,7 +40,11 @@ impl Job {
             Job::Run(run) => run(),
             Job::Write { target, cache, write, done } => {
                 let forgotten = match cache {
-                    Some(cache) => cache.forget(write.blocks()).or_else(|_| cache.invalidate()),
+                    Some(cache) => write
+                        .runs()
+                        .iter()
+                        .try_for_each(|run| cache.forget(run.clone()))
+                        .or_else(|_| cache.invalidate()),
                     None => Ok(()),
                 };
                 // A record that cannot be cleared would bring back what is overwritten now.

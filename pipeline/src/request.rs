@@ -193,25 +193,25 @@ impl Request {
                 self.switch_off(index, failure, host);
             }
             (Collected::Failed { blocks, attempts, failure }, Role::Must) => {
-                self.give_up(LastFailure { blocks, attempts, failure });
+                self.give_up(LastFailure { blocks: blocks.hull(), attempts, failure });
             }
             (Collected::Unfinished { blocks, attempts, failure, .. }, Role::Must) => {
-                let paused = self.retryer.is_paused();
+                let (paused, range) = (self.retryer.is_paused(), blocks.hull());
                 self.stats.streams[index].retries += 1;
                 if let Failure::Conflict(conflicts) = &failure {
                     self.stats.conflicts += conflicts.len() as u64;
                     let is_lost = |conflict: &&BlockConflict| {
-                        !blocks.contains(&conflict.block)
+                        !blocks.contains(conflict.block)
                             || self.spans.to_merge(conflict.block).is_none()
                     };
                     let lost: Vec<_> = conflicts.iter().filter(is_lost).copied().collect();
                     if conflicts.is_empty() || !lost.is_empty() {
                         let failure = Failure::Conflict(lost);
-                        return self.give_up(LastFailure { blocks, attempts, failure });
+                        return self.give_up(LastFailure { blocks: range, attempts, failure });
                     }
                     conflicts.iter().for_each(|conflict| self.merger.add(conflict.block));
                 }
-                match self.retryer.failed(now, LastFailure { blocks, attempts, failure }) {
+                match self.retryer.failed(now, LastFailure { blocks: range, attempts, failure }) {
                     Some(last) => self.give_up(last),
                     None if !paused && host.tracing() => host.trace(TraceEvent::Paused),
                     None => {}

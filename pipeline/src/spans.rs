@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use sealback_crypto::{Geometry, Sealed};
-use sealback_stream::{Expectation, Expected, Segment, Write};
+use sealback_stream::{Expectation, Expected, Runs, Segment, Write};
 
 use crate::{
     rmw::Merge,
@@ -92,16 +92,15 @@ impl Spans {
     }
 
     /// Stored bytes of `blocks`, if every one of them is sealed.
-    pub(crate) fn sealed_bytes(&self, blocks: &Range<u64>) -> Option<u64> {
+    pub(crate) fn sealed_bytes(&self, blocks: &Runs) -> Option<u64> {
         let stride = self.geometry.stride_bytes();
         let mut bytes = 0;
-        for span in self.overlapping(blocks) {
+        for (span, part) in self.parts(blocks) {
             let SpanState::Sealed(sealed) = &span.state else { return None };
-            let start = blocks.start.max(span.blocks.start);
-            bytes += if blocks.end >= span.blocks.end {
-                sealed.bytes().len() as u64 - (start - span.blocks.start) * stride
+            bytes += if part.end == span.blocks.end {
+                sealed.bytes().len() as u64 - (part.start - span.blocks.start) * stride
             } else {
-                (blocks.end - start) * stride
+                (part.end - part.start) * stride
             };
         }
         Some(bytes)
@@ -146,13 +145,12 @@ impl Spans {
     }
 
     /// The write that carries `blocks`, all of which are sealed.
-    pub(crate) fn write(&self, blocks: &Range<u64>) -> Write {
+    pub(crate) fn write(&self, blocks: &Runs) -> Write {
         let mut write = Write { segments: Vec::new(), expectations: Vec::new() };
-        for span in self.overlapping(blocks) {
+        for (span, part) in self.parts(blocks) {
             let SpanState::Sealed(sealed) = &span.state else {
                 unreachable!("a subrequest leaves its queue only when it is sealed")
             };
-            let part = blocks.start.max(span.blocks.start)..blocks.end.min(span.blocks.end);
             let partial = span.partial.iter().filter(|partial| part.contains(&partial.block));
             write.expectations.extend(
                 partial.map(|partial| Expectation {
@@ -193,6 +191,15 @@ impl Spans {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// The spans that hold some of `blocks`, each with its part of a run.
+    fn parts<'a>(&'a self, blocks: &'a Runs) -> impl Iterator<Item = (&'a Span, Range<u64>)> {
+        blocks.iter().flat_map(move |run| {
+            self.overlapping(run).map(move |span| {
+                (span, run.start.max(span.blocks.start)..run.end.min(span.blocks.end))
+            })
+        })
     }
 
     fn overlapping(&self, blocks: &Range<u64>) -> impl Iterator<Item = &Span> {

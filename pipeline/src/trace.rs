@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
+use sealback_stream::Runs;
+
 use crate::source::Destinations;
 
 /// Something that happened in a request. Blocks are numbers, ends exclusive.
@@ -32,7 +34,7 @@ pub enum TraceEvent {
         /// The subrequest's number.
         id: u64,
         /// Its blocks.
-        blocks: Range<u64>,
+        blocks: Runs,
     },
     /// A subrequest went to its target.
     Issued {
@@ -41,7 +43,7 @@ pub enum TraceEvent {
         /// The subrequest's number.
         id: u64,
         /// Its blocks.
-        blocks: Range<u64>,
+        blocks: Runs,
         /// Earlier attempts that got nowhere.
         attempts: u32,
     },

@@ -58,6 +58,8 @@ pub enum Fault {
     /// Nothing is done, and this is the answer. Operations that know no [`Failure`] answer with the
     /// error in it, or with a conflict.
     Fail(Failure),
+    /// A grant is for blocks that may lie apart, whatever the target's own says.
+    Gaps,
     /// It is done, and its answer does not come until [`Faults::release`].
     Hold,
     /// Whoever was set with [`Faults::set_meddler`] is called first, with the blocks: another client
@@ -155,6 +157,8 @@ pub struct Rates {
     pub no_credit: u32,
     /// Blocks that somebody else changes first.
     pub meddle: u32,
+    /// Grants for blocks that may lie apart.
+    pub gaps: u32,
 }
 
 /// What goes wrong with the targets that were made with it. Clones are the same.
@@ -301,7 +305,7 @@ fn fits(fault: &Fault, operation: Operation) -> bool {
         Fault::Delay(_) | Fault::Drop | Fault::Elsewhere | Fault::Hold | Fault::Reorder => blocks,
         Fault::Fail(_) => operation != Operation::Prepare,
         Fault::Meddle => operation == Operation::Write,
-        Fault::NoCredit => operation == Operation::Prepare,
+        Fault::Gaps | Fault::NoCredit => operation == Operation::Prepare,
         Fault::Panic | Fault::Short(_) => blocks || operation == Operation::Prepare,
         Fault::Unknown(_) => !matches!(operation, Operation::Prepare | Operation::Read),
     }
@@ -310,7 +314,7 @@ fn fits(fault: &Fault, operation: Operation) -> bool {
 fn draw(rng: &mut Rng, rates: &Rates) -> Option<Fault> {
     let error = || TargetError::new(TargetErrorKind::Io, "injected");
     type Make<'a> = &'a dyn Fn(&mut Rng) -> Fault;
-    let faults: [(u32, Make<'_>); 9] = [
+    let faults: [(u32, Make<'_>); 10] = [
         (rates.retry, &|_| Fault::Fail(Failure::Retry(error()))),
         (rates.renegotiate, &|_| Fault::Fail(Failure::Renegotiate(error()))),
         (rates.fatal, &|_| {
@@ -327,6 +331,7 @@ fn draw(rng: &mut Rng, rates: &Rates) -> Option<Fault> {
         }),
         (rates.no_credit, &|_| Fault::NoCredit),
         (rates.meddle, &|_| Fault::Meddle),
+        (rates.gaps, &|_| Fault::Gaps),
     ];
     let mut drawn = rng.u32(..1000);
     for (rate, fault) in faults {

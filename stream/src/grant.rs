@@ -23,6 +23,10 @@ pub struct Grant {
     pub max_segments: usize,
     /// The block before which the subrequest must end, if there is one (exclusive).
     pub boundary: Option<u64>,
+    /// Whether its blocks may lie apart: one write then carries a list of runs, all before the
+    /// boundary. An object store so pays one request for an object, however many places of it
+    /// have changed.
+    pub gaps: bool,
     /// Bytes of scratch memory that the target needs to carry the subrequest out.
     pub scratch_bytes: u64,
     /// Given back when the subrequest has terminated, or was not needed.
@@ -36,6 +40,7 @@ impl Grant {
             max_bytes: u64::MAX,
             max_segments: usize::MAX,
             boundary: None,
+            gaps: false,
             scratch_bytes: 0,
             credit: Credit::none(),
         }
@@ -59,6 +64,13 @@ impl Grant {
     #[must_use]
     pub fn with_boundary(mut self, boundary: u64) -> Grant {
         self.boundary = Some(boundary);
+        self
+    }
+
+    /// The same, for blocks that may lie apart.
+    #[must_use]
+    pub fn with_gaps(mut self) -> Grant {
+        self.gaps = true;
         self
     }
 

@@ -36,6 +36,7 @@ mod local;
 mod memory;
 mod name;
 mod null;
+mod runs;
 mod stalled;
 mod stream;
 mod subrequest;
@@ -50,10 +51,11 @@ pub use local::{Durability, LocalCache, LocalOptions, LocalServer, UnknownDurabi
 pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
 pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
+pub use runs::Runs;
 pub use stalled::StalledQueue;
 pub use stream::{Collected, Issued, Role, Stream};
 pub use subrequest::Subrequest;
 pub use target::{
     Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, Target, Write,
 };
-pub use tiler::{CutLimits, Piece, Tiler};
+pub use tiler::{Cut, CutLimits, Piece, Tiler};

@@ -4,9 +4,9 @@
 //! first issues ascend through the file whatever order sealing completes in, and so do retries
 //! among themselves.
 
-use std::{collections::VecDeque, ops::Range};
+use std::collections::VecDeque;
 
-use crate::Subrequest;
+use crate::{Runs, Subrequest};
 
 /// The ordered queue between preparing a subrequest and issuing it.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl StalledQueue {
     /// caller wants to know of them if every one is sealed.
     pub fn pop_ready<T>(
         &mut self,
-        ready: impl FnOnce(&Range<u64>) -> Option<T>,
+        ready: impl FnOnce(&Runs) -> Option<T>,
     ) -> Option<(Subrequest, T)> {
         let answer = ready(&self.head()?.blocks)?;
         let subrequest = self.again.pop_front().or_else(|| self.fresh.pop_front())?;
@@ -56,7 +56,7 @@ impl StalledQueue {
     /// The first block that is waiting.
     pub fn start(&self) -> Option<u64> {
         let starts = [self.again.front(), self.fresh.front()];
-        starts.into_iter().flatten().map(|subrequest| subrequest.blocks.start).min()
+        starts.into_iter().flatten().map(|subrequest| subrequest.blocks.start()).min()
     }
 
     /// Whether a subrequest waits to be issued again.
@@ -89,7 +89,7 @@ impl StalledQueue {
 fn push_ascending(lane: &mut VecDeque<Subrequest>, subrequest: Subrequest) {
     if let Some(last) = lane.back() {
         assert!(
-            last.blocks.end <= subrequest.blocks.start,
+            last.blocks.end() <= subrequest.blocks.start(),
             "subrequest {:?} queued behind {:?}",
             subrequest.blocks,
             last.blocks
@@ -100,14 +100,14 @@ fn push_ascending(lane: &mut VecDeque<Subrequest>, subrequest: Subrequest) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{ops::Range, time::Duration};
 
     use super::*;
     use crate::Credit;
 
     fn subrequest(id: u64, blocks: Range<u64>) -> Subrequest {
-        let prepared_at = Duration::ZERO;
-        Subrequest { id, blocks, boundary: false, attempts: 0, prepared_at, credit: Credit::none() }
+        let (blocks, prepared_at) = (Runs::one(blocks), Duration::ZERO);
+        Subrequest { id, blocks, boundary: None, attempts: 0, prepared_at, credit: Credit::none() }
     }
 
     #[test]
@@ -116,8 +116,8 @@ mod tests {
         queue.push(subrequest(1, 0..4));
         queue.push(subrequest(2, 4..8));
         let sealed = |sealed: Range<u64>| {
-            move |blocks: &Range<u64>| {
-                (sealed.start <= blocks.start && blocks.end <= sealed.end).then_some(())
+            move |blocks: &Runs| {
+                (sealed.start <= blocks.start() && blocks.end() <= sealed.end).then_some(())
             }
         };
         assert!(queue.pop_ready(sealed(4..8)).is_none(), "the second is sealed, not the head");

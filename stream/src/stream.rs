@@ -15,8 +15,8 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 use sealback_crypto::Geometry;
 
 use crate::{
-    Credit, CutLimits, Failure, Grant, Piece, Prepared, StalledQueue, Subrequest, TargetError,
-    TargetErrorKind, Tiler,
+    Credit, Cut, CutLimits, Failure, Grant, Piece, Prepared, Runs, StalledQueue, Subrequest,
+    TargetError, TargetErrorKind, Tiler,
 };
 
 /// What becomes of the request if the stream fails.
@@ -34,7 +34,7 @@ pub struct Issued {
     /// The subrequest's number.
     pub id: u64,
     /// The blocks it carries.
-    pub blocks: Range<u64>,
+    pub blocks: Runs,
     /// How often they were issued before, without getting anywhere.
     pub attempts: u32,
 }
@@ -51,7 +51,7 @@ pub enum Collected {
     /// attempts got nowhere.
     Unfinished {
         /// What did not go through.
-        blocks: Range<u64>,
+        blocks: Runs,
         /// Stored bytes of the whole blocks that did: those of a torn block are sent again.
         bytes: u64,
         /// How often it was issued without getting anywhere.
@@ -62,7 +62,7 @@ pub enum Collected {
     /// These blocks did not go through and must not be sent again as they are.
     Failed {
         /// What did not go through.
-        blocks: Range<u64>,
+        blocks: Runs,
         /// How often it was issued without getting anywhere.
         attempts: u32,
         /// Why.
@@ -85,8 +85,8 @@ impl Collected {
 #[derive(Debug)]
 struct Outstanding {
     id: u64,
-    blocks: Range<u64>,
-    boundary: bool,
+    blocks: Runs,
+    boundary: Option<u64>,
     attempts: u32,
     bytes: u64,
     progress: Progress,
@@ -99,8 +99,9 @@ enum Progress {
         credit: Credit,
     },
     Passed,
+    /// This did not go through.
     Unfinished {
-        from: u64,
+        left: Runs,
     },
 }
 
@@ -176,16 +177,17 @@ impl Stream {
                 },
             };
             let limits = CutLimits::of(&grant, self.geometry);
-            let Some(piece) = tiler.cut(&limits, finish || again) else {
+            let Some(Cut { blocks, boundary, attempts }) = tiler.cut(&limits, finish || again)
+            else {
                 self.grant = Some(grant);
                 break;
             };
             self.last_id += 1;
             let subrequest = Subrequest {
                 id: self.last_id,
-                blocks: piece.blocks,
-                boundary: piece.boundary,
-                attempts: piece.attempts,
+                blocks,
+                boundary,
+                attempts,
                 prepared_at: now,
                 credit: grant.credit,
             };
@@ -200,10 +202,7 @@ impl Stream {
 
     /// Takes the head of the stalled queue to be issued, if the window has room and all its
     /// blocks are sealed: `sealed_bytes` answers how many stored bytes they make, if they are.
-    pub fn issue(
-        &mut self,
-        sealed_bytes: impl FnOnce(&Range<u64>) -> Option<u64>,
-    ) -> Option<Issued> {
+    pub fn issue(&mut self, sealed_bytes: impl FnOnce(&Runs) -> Option<u64>) -> Option<Issued> {
         // A fresh subrequest must not overtake one that waits for a grant to be sent again.
         let blocked = !self.again.is_empty() && !self.stalled.has_again();
         if self.in_flight >= self.window || blocked {
@@ -219,7 +218,7 @@ impl Stream {
             bytes,
             progress: Progress::InFlight { credit },
         };
-        let at = self.outstanding.partition_point(|other| other.blocks.start < blocks.start);
+        let at = self.outstanding.partition_point(|other| other.blocks.start() < blocks.start());
         self.outstanding.insert(at, entry);
         self.in_flight += 1;
         Some(Issued { id, blocks, attempts })
@@ -239,7 +238,6 @@ impl Stream {
             "subrequest {id} terminated twice"
         );
         self.in_flight -= 1;
-        let start = entry.blocks.start;
         let (through, failure) = match outcome {
             Ok(bytes) if bytes >= entry.bytes => {
                 entry.progress = Progress::Passed;
@@ -248,11 +246,12 @@ impl Stream {
             Ok(bytes) => (bytes / self.geometry.stride_bytes(), short_write(bytes, entry.bytes)),
             Err(failure) => (0, failure),
         };
-        let from = start + through;
+        let left =
+            entry.blocks.without_first(through).expect("fewer bytes than all of its blocks'");
         let attempts = if through > 0 { 0 } else { entry.attempts + 1 };
         entry.attempts = attempts;
-        entry.progress = Progress::Unfinished { from };
-        let blocks = from..entry.blocks.end;
+        entry.progress = Progress::Unfinished { left: left.clone() };
+        let blocks = left;
         match failure {
             Failure::Conflict(_) | Failure::Renegotiate(_) | Failure::Retry(_) => {
                 let bytes = through * self.geometry.stride_bytes();
@@ -274,27 +273,23 @@ impl Stream {
         // The subrequest under construction asks anew later: the retries go first, and may need
         // its credit.
         self.grant = None;
-        let mut pieces: Vec<Piece> = self
-            .stalled
-            .drain_again()
-            .map(|Subrequest { blocks, boundary, attempts, .. }| Piece {
-                blocks,
-                boundary,
-                attempts,
-            })
-            .chain(self.again.drain())
-            .collect();
-        let waiting = pieces.len();
-        self.outstanding.retain(|entry| match entry.progress {
-            Progress::Unfinished { from } => {
-                let blocks = from..entry.blocks.end;
-                let (boundary, attempts) = (entry.boundary, entry.attempts);
-                pieces.push(Piece { blocks, boundary, attempts });
+        let stalled = self.stalled.drain_again();
+        let mut apart: Vec<_> =
+            stalled.map(|sub| (sub.blocks, sub.boundary, sub.attempts)).collect();
+        let waiting = apart.len();
+        self.outstanding.retain(|entry| match &entry.progress {
+            Progress::Unfinished { left } => {
+                apart.push((left.clone(), entry.boundary, entry.attempts));
                 false
             }
             Progress::InFlight { .. } | Progress::Passed => true,
         });
-        let taken_apart = pieces.len() - waiting;
+        let taken_apart = apart.len() - waiting;
+        let mut pieces: Vec<Piece> = self.again.drain().collect();
+        for (blocks, boundary, attempts) in apart {
+            let runs = blocks.iter().cloned();
+            pieces.extend(runs.map(|blocks| Piece { blocks, boundary, attempts }));
+        }
         let fresh = [self.stalled.start(), self.wanted.start()].into_iter().flatten().min();
         for block in redo {
             let waits = pieces.iter().any(|piece| piece.blocks.contains(block));
@@ -307,7 +302,6 @@ impl Stream {
             let mut start = blocks.start;
             while start < blocks.end {
                 let end = segment_end(start).min(blocks.end);
-                let boundary = boundary && end == blocks.end;
                 self.again.push(Piece { blocks: start..end, boundary, attempts });
                 start = end;
             }
@@ -326,9 +320,9 @@ impl Stream {
             }
             self.outstanding.pop_front();
         }
-        let outstanding = self.outstanding.front().map(|front| match front.progress {
-            Progress::Unfinished { from } => from,
-            Progress::InFlight { .. } | Progress::Passed => front.blocks.start,
+        let outstanding = self.outstanding.front().map(|front| match &front.progress {
+            Progress::Unfinished { left } => left.start(),
+            Progress::InFlight { .. } | Progress::Passed => front.blocks.start(),
         });
         let reached = outstanding.map_or(waiting, |start| start.min(waiting));
         let moved = reached > self.collected_to;
@@ -369,10 +363,10 @@ impl Stream {
     /// The block from which on it may still want bytes; exclusive end of what it is done with. The
     /// same as [`collected_to`](Stream::collected_to), unless blocks behind that are sent once more.
     pub fn done_to(&self) -> u64 {
-        let outstanding = self.outstanding.iter().find_map(|entry| match entry.progress {
-            Progress::InFlight { .. } => Some(entry.blocks.start),
+        let outstanding = self.outstanding.iter().find_map(|entry| match &entry.progress {
+            Progress::InFlight { .. } => Some(entry.blocks.start()),
             Progress::Passed => None,
-            Progress::Unfinished { from } => Some(from),
+            Progress::Unfinished { left } => Some(left.start()),
         });
         let waiting = [self.again.start(), self.stalled.start(), outstanding];
         waiting.into_iter().flatten().fold(self.collected_to, u64::min)

@@ -6,7 +6,7 @@ use sealback_crypto::{
     Buffer, FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite,
 };
 
-use crate::{Completion, Name, Prepared, ReadCompletion, TargetError};
+use crate::{Completion, Name, Prepared, ReadCompletion, Runs, TargetError};
 
 /// One sealed file in one place: where a stream goes, and where blocks come back from.
 ///
@@ -20,8 +20,9 @@ use crate::{Completion, Name, Prepared, ReadCompletion, TargetError};
 ///    threads, never a thread that seals; or they start the operation and return.
 /// 2. **Exactly once.** Each `write` and `read` uses its completion up, from any thread, inside the
 ///    call or later. A read's buffer comes back with the answer.
-/// 3. **Whole.** A write terminates with the bytes that went through *from its start*. What lies
-///    behind them may or may not have been written; it is sent again, the same bytes.
+/// 3. **Whole.** A write terminates with the bytes that went through *from its start*, segment after
+///    segment; a gap between two counts nothing. What lies behind them may or may not have been
+///    written; it is sent again, the same bytes.
 /// 4. **Compare-and-write.** A write's expectations are all compared first. If one does not hold,
 ///    nothing is written and every block that differs is named. Comparing and writing are one
 ///    atomic step against every other write, conditional or not, of any process. An
@@ -204,7 +205,8 @@ pub trait CacheFile: Target {
 /// One write: what a subrequest carries to its target.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// What to write, ascending and without overlap. Each piece knows its place.
+    /// What to write, ascending and without overlap. Each piece knows its place. Between two of them
+    /// there is a gap only where the grant allowed for gaps.
     pub segments: Vec<Segment>,
     /// What must hold first, ascending by block; each block is one of the segments'.
     pub expectations: Vec<Expectation>,
@@ -224,6 +226,17 @@ impl Write {
         let first = self.segments.first().expect("a write has a segment");
         let last = self.segments.last().expect("a write has a segment");
         first.blocks().start..last.blocks().end
+    }
+
+    /// The blocks, without the gaps.
+    ///
+    /// # Panics
+    /// If there is no segment, or an empty one.
+    pub fn runs(&self) -> Runs {
+        let mut segments = self.segments.iter().map(Segment::blocks);
+        let mut runs = Runs::one(segments.next().expect("a write has a segment"));
+        segments.for_each(|blocks| runs.push(blocks));
+        runs
     }
 
     /// The nonce that this write stores for `block`; `None` for a hole or a block it leaves out.

@@ -1,26 +1,28 @@
 //! Cuts what a stream is to carry into subrequests.
 //!
 //! In: pieces of wanted blocks, ascending, each sealed as one piece of memory (so each is one
-//! segment of a write). Out: runs without a gap, as long as the target's grant allows. A run ends
-//! at a gap, at the granted bytes or segments, and at a boundary; otherwise it stays under
-//! construction until it is told to finish. A retry uses a tiler of its own, by the same rules.
+//! segment of a write). Out: runs as long as the target's grant allows. A cut ends at the granted
+//! bytes or segments, at a boundary, and at a gap, unless gaps are granted: then it goes on behind
+//! the gap. Otherwise it stays under construction until it is told to finish. A retry uses a tiler of
+//! its own, by the same rules.
 //!
 //! **Invariants:** what is cut is exactly what was pushed, in order; no cut exceeds its limits; no
-//! cut joins two pieces over a boundary.
+//! cut joins two pieces over a boundary, be it that of its own grant or one that a piece was cut by
+//! before.
 
 use std::{collections::VecDeque, ops::Range};
 
 use sealback_crypto::Geometry;
 
-use crate::Grant;
+use crate::{Grant, Runs};
 
 /// Blocks that a stream wants to carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The blocks.
     pub blocks: Range<u64>,
-    /// Nothing may be joined behind it.
-    pub boundary: bool,
+    /// Nothing from this block on may be joined to it.
+    pub boundary: Option<u64>,
     /// How often it was issued already, without getting anywhere.
     pub attempts: u32,
 }
@@ -28,19 +30,32 @@ pub struct Piece {
 impl Piece {
     /// A piece that was never issued.
     pub fn fresh(blocks: Range<u64>) -> Piece {
-        Piece { blocks, boundary: false, attempts: 0 }
+        Piece { blocks, boundary: None, attempts: 0 }
     }
+}
+
+/// What one subrequest is to carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The blocks.
+    pub blocks: Runs,
+    /// The block that it had to end before.
+    pub boundary: Option<u64>,
+    /// The greatest count of attempts that any piece of it has had.
+    pub attempts: u32,
 }
 
 /// The limits of one cut, in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutLimits {
-    /// Blocks, at most; at least 1.
+    /// Blocks, at most, gaps not counted; at least 1.
     pub max_blocks: u64,
     /// Pieces, at most; at least 1.
     pub max_segments: usize,
     /// The block before which the cut must end, if any.
     pub boundary: Option<u64>,
+    /// Whether it may go on behind a gap.
+    pub gaps: bool,
 }
 
 impl CutLimits {
@@ -50,8 +65,19 @@ impl CutLimits {
             max_blocks: (grant.max_bytes / geometry.stride_bytes()).max(1),
             max_segments: grant.max_segments.max(1),
             boundary: grant.boundary,
+            gaps: grant.gaps,
         }
     }
+}
+
+/// How far a cut goes.
+struct Reach {
+    n_pieces: usize,
+    /// Where the last of them ends, or is cut in two (exclusive).
+    end: u64,
+    boundary: Option<u64>,
+    /// Something other than the lack of pieces ends it.
+    complete: bool,
 }
 
 /// Wanted blocks that are not in a subrequest yet.
@@ -103,53 +129,59 @@ impl Tiler {
         self.pieces.clear();
     }
 
-    /// Cuts the next run, or `None` if it is still under construction (and `finish` is false).
-    /// The result carries the greatest `attempts` of its pieces, and says if it ends at a boundary.
+    /// Cuts what comes next, or `None` if it is still under construction (and `finish` is false).
     ///
     /// # Panics
     /// If the limit's boundary is not behind the start.
-    pub fn cut(&mut self, limits: &CutLimits, finish: bool) -> Option<Piece> {
+    pub fn cut(&mut self, limits: &CutLimits, finish: bool) -> Option<Cut> {
         let start = self.start()?;
-        let limit = limits
-            .boundary
-            .map_or(u64::MAX, |boundary| {
-                assert!(boundary > start, "boundary {boundary} not behind {start}");
-                boundary
-            })
-            .min(start.saturating_add(limits.max_blocks.max(1)));
-        let (end, n_pieces, complete) = self.reach(start, limit, limits.max_segments.max(1));
+        let behind = limits.boundary.is_none_or(|boundary| boundary > start);
+        assert!(behind, "boundary {:?} not behind {start}", limits.boundary);
+        let Reach { n_pieces, end, boundary, complete } = self.reach(start, limits);
         if !complete && !finish {
             return None;
         }
-        let mut cut = Piece { blocks: start..end, boundary: false, attempts: 0 };
+        let mut cut: Option<Cut> = None;
         for _ in 0..n_pieces {
             let piece = self.pieces.front_mut().expect("reach counted this piece");
-            cut.attempts = cut.attempts.max(piece.attempts);
+            let attempts = piece.attempts;
+            let blocks = piece.blocks.start..piece.blocks.end.min(end);
             if piece.blocks.end > end {
                 piece.blocks.start = end;
             } else {
-                cut.boundary = piece.boundary;
                 self.pieces.pop_front();
             }
+            match &mut cut {
+                None => cut = Some(Cut { blocks: Runs::one(blocks), boundary, attempts }),
+                Some(cut) => {
+                    cut.blocks.push(blocks);
+                    cut.attempts = cut.attempts.max(attempts);
+                }
+            }
         }
-        cut.boundary |= limits.boundary == Some(end);
-        Some(cut)
+        cut
     }
 
-    /// How far a run from `start` goes: its end, the pieces it takes, and whether something other
-    /// than the lack of pieces ends it.
-    fn reach(&self, start: u64, limit: u64, max_segments: usize) -> (u64, usize, bool) {
-        let mut end = start;
+    fn reach(&self, start: u64, limits: &CutLimits) -> Reach {
+        let mut left = limits.max_blocks.max(1);
+        let max_segments = limits.max_segments.max(1);
+        let (n_pieces, boundary) = (self.pieces.len(), limits.boundary);
+        let mut reach = Reach { n_pieces, end: start, boundary, complete: true };
         for (n_before, piece) in self.pieces.iter().enumerate() {
-            if piece.blocks.start != end || n_before == max_segments {
-                return (end, n_before, true);
+            let follows = limits.gaps || piece.blocks.start == reach.end;
+            let behind = reach.boundary.is_some_and(|boundary| piece.blocks.start >= boundary);
+            if !follows || behind || n_before == max_segments {
+                return Reach { n_pieces: n_before, ..reach };
             }
-            end = piece.blocks.end.min(limit);
-            if end == limit || piece.boundary {
-                return (end, n_before + 1, true);
+            reach.boundary = reach.boundary.into_iter().chain(piece.boundary).min();
+            let limit = piece.blocks.start.saturating_add(left);
+            reach.end = piece.blocks.end.min(limit).min(reach.boundary.unwrap_or(u64::MAX));
+            left -= reach.end - piece.blocks.start;
+            if left == 0 || reach.end < piece.blocks.end || reach.boundary == Some(reach.end) {
+                return Reach { n_pieces: n_before + 1, ..reach };
             }
         }
-        (end, self.pieces.len(), self.pieces.len() == max_segments)
+        Reach { complete: n_pieces == max_segments, ..reach }
     }
 }
 
@@ -160,7 +192,7 @@ mod tests {
     use super::*;
 
     fn limits(max_blocks: u64, max_segments: usize, boundary: Option<u64>) -> CutLimits {
-        CutLimits { max_blocks, max_segments, boundary }
+        CutLimits { max_blocks, max_segments, boundary, gaps: false }
     }
 
     fn tiler(runs: &[Range<u64>]) -> Tiler {
@@ -185,18 +217,52 @@ mod tests {
         let mut boundary = Tiler::new();
         boundary.push(Piece::fresh(2..9));
         let cut = boundary.cut(&limits(100, 8, Some(4)), false).unwrap();
-        assert_eq!((cut.blocks, cut.boundary), (2..4, true));
+        assert!(cut.blocks == (2..4) && cut.boundary == Some(4));
+    }
+
+    fn runs(cut: Option<Cut>) -> Vec<Range<u64>> {
+        cut.map_or_else(Vec::new, |cut| cut.blocks.iter().cloned().collect())
+    }
+
+    #[test]
+    fn a_cut_with_gaps_goes_on_behind_them_up_to_bytes_segments_and_boundary() {
+        let gaps = |max_blocks, max_segments, boundary| CutLimits {
+            gaps: true,
+            ..limits(max_blocks, max_segments, boundary)
+        };
+        let wanted = [0..2, 5..7, 9..10, 16..18];
+        let mut under = tiler(&wanted[..3]);
+        assert_eq!(under.cut(&gaps(8, 8, Some(16)), false), None, "more may come before 16");
+        under.push(Piece::fresh(16..18));
+        assert_eq!(runs(under.cut(&gaps(8, 8, Some(16)), false)), wanted[..3]);
+        assert!(under.cut(&gaps(8, 8, Some(32)), true).unwrap().blocks == (16..18));
+        let mut bytes = tiler(&wanted);
+        assert_eq!(runs(bytes.cut(&gaps(3, 8, None), false)), [0..2, 5..6], "gaps take no bytes");
+        assert_eq!(runs(bytes.cut(&gaps(3, 2, None), false)), [6..7, 9..10], "two segments");
+        let mut boundary = tiler(&wanted);
+        assert_eq!(runs(boundary.cut(&gaps(8, 8, Some(6)), false)), [0..2, 5..6]);
     }
 
     #[test]
     fn a_retry_is_never_joined_over_a_boundary() {
+        for gaps in [false, true] {
+            let limits = CutLimits { gaps, ..limits(8, 8, None) };
+            let mut tiler = Tiler::new();
+            tiler.push(Piece { blocks: 0..2, boundary: Some(2), attempts: 1 });
+            tiler.push(Piece { blocks: 2..4, boundary: None, attempts: 3 });
+            let first = tiler.cut(&limits, true).unwrap();
+            assert!(first.blocks == (0..2) && first.attempts == 1);
+            let second = tiler.cut(&limits, true).unwrap();
+            assert!(second.blocks == (2..4) && second.attempts == 3);
+        }
+        // The gap in front of a boundary is no way over it.
         let mut tiler = Tiler::new();
-        tiler.push(Piece { blocks: 0..2, boundary: true, attempts: 1 });
-        tiler.push(Piece { blocks: 2..4, boundary: false, attempts: 3 });
-        let first = tiler.cut(&limits(8, 8, None), true).unwrap();
-        assert_eq!(first, Piece { blocks: 0..2, boundary: true, attempts: 1 });
-        let second = tiler.cut(&limits(8, 8, None), true).unwrap();
-        assert_eq!(second, Piece { blocks: 2..4, boundary: false, attempts: 3 });
+        for (blocks, boundary) in [(0..1, Some(4)), (2..3, Some(4)), (6..7, Some(8))] {
+            tiler.push(Piece { blocks, boundary, attempts: 1 });
+        }
+        let limits = CutLimits { gaps: true, ..limits(8, 8, None) };
+        assert_eq!(runs(tiler.cut(&limits, true)), [0..1, 2..3]);
+        assert!(tiler.cut(&limits, true).unwrap().blocks == (6..7));
     }
 
     proptest! {
@@ -206,18 +272,21 @@ mod tests {
             max_blocks in 1u64..12,
             max_segments in 1usize..5,
             every in 1u64..10,
+            gaps: bool,
         ) {
             let mut tiler = Tiler::new();
             let (mut at, mut pushed, mut out) = (0, Vec::new(), Vec::new());
             let mut cut_all = |tiler: &mut Tiler, finish| {
                 while let Some(start) = tiler.start() {
                     let boundary = (start / every + 1) * every;
-                    let limits = limits(max_blocks, max_segments, Some(boundary));
+                    let limits =
+                        CutLimits { gaps, ..limits(max_blocks, max_segments, Some(boundary)) };
                     let Some(cut) = tiler.cut(&limits, finish) else { break };
-                    assert!(cut.blocks.end - cut.blocks.start <= max_blocks);
-                    assert!(cut.blocks.end <= boundary);
-                    assert_eq!(cut.boundary, cut.blocks.end == boundary);
-                    out.extend(cut.blocks);
+                    assert!(cut.blocks.n_blocks() <= max_blocks);
+                    assert!(cut.blocks.end() <= boundary);
+                    assert!(gaps || cut.blocks == cut.blocks.hull());
+                    assert_eq!(cut.boundary, Some(boundary));
+                    out.extend(cut.blocks.blocks());
                 }
             };
             for (gap, len) in runs {

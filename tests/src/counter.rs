@@ -7,7 +7,7 @@ use std::{
 };
 
 use sealback_stream::{
-    Completion, Read, ReadCompletion, Target, TargetError, TargetErrorKind, Write,
+    Completion, Read, ReadCompletion, Runs, Target, TargetError, TargetErrorKind, Write,
 };
 
 use crate::interpose::{Hook, InterposedServer};
@@ -19,7 +19,7 @@ pub struct Counter(Mutex<Counted>);
 #[derive(Debug, Default)]
 struct Counted {
     read: Vec<Range<u64>>,
-    written: Vec<Range<u64>>,
+    written: Vec<Runs>,
     unreadable: BTreeSet<u64>,
 }
 
@@ -37,7 +37,7 @@ impl Counter {
     }
 
     /// The blocks of the writes since this was last asked.
-    pub fn take_written(&self) -> Vec<Range<u64>> {
+    pub fn take_written(&self) -> Vec<Runs> {
         std::mem::take(&mut self.counted().written)
     }
 
@@ -63,7 +63,7 @@ impl Hook for Counter {
     }
 
     fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
-        self.counted().written.push(write.blocks());
+        self.counted().written.push(write.runs());
         target.write(write, done);
     }
 }

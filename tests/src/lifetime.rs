@@ -281,7 +281,7 @@ impl Life {
             }
             UnderWay::Write { ticket, write } => {
                 let outcome = self.carry_out(ticket.stream, &write);
-                self.note(format!("{ticket:?} {:?}: {outcome:?}", write.blocks()));
+                self.note(format!("{ticket:?} {:?}: {outcome:?}", write.runs()));
                 drop(write);
                 self.hand(Event::Terminated { ticket, outcome });
             }
@@ -295,7 +295,7 @@ impl Life {
             self.lived.conflicts += conflicts.len() as u64;
             return Err(Failure::Conflict(conflicts));
         }
-        let n_blocks = write.blocks().end - write.blocks().start;
+        let n_blocks = write.runs().n_blocks();
         let error = |what: &str| TargetError::new(TargetErrorKind::Io, what);
         if self.rng.u32(..100) >= self.faults {
             self.store(stream, write, n_blocks);
@@ -381,7 +381,7 @@ impl Life {
             Action::Refresh { .. } if self.direct.is_some() => {}
             Action::Refresh { block, plain } => self.pages.merged(block, &plain),
             Action::Issue { ticket, write } => {
-                self.forget(write.blocks());
+                write.runs().iter().for_each(|run| self.forget(run.clone()));
                 self.under_way.push(UnderWay::Write { ticket, write });
             }
             Action::Release { .. } if self.direct.is_some() => {}
@@ -442,7 +442,8 @@ impl Host for Life {
 
     fn prepare(&mut self, _stream: usize, _block: u64) -> Prepared {
         let max_blocks = self.rng.u64(1..9);
-        Prepared::Granted(Grant::unlimited().with_max_bytes(max_blocks * (BLOCK + 48)))
+        let grant = Grant::unlimited().with_max_bytes(max_blocks * (BLOCK + 48));
+        Prepared::Granted(if self.rng.bool() { grant.with_gaps() } else { grant })
     }
 
     fn random(&mut self) -> u64 {

@@ -31,7 +31,7 @@ use sealback::{
 use sealback_crypto::{
     Buffer, ContentKey, FileView, Nonce, Sealed, Stored as StoredBytes, Verdict,
 };
-use sealback_stream::{Failure, Grant, Ticket, Write};
+use sealback_stream::{Failure, Grant, Runs, Ticket, Write};
 
 use crate::{
     simulator::{BLOCK, STRIDE, plain_block, stored_of},
@@ -50,6 +50,7 @@ struct Granted {
     max_blocks: u64,
     max_segments: usize,
     boundary: Option<u64>,
+    gaps: bool,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ struct Pause {
     /// When the last answer came.
     drained_at: Duration,
     /// What failed, as it was issued.
-    failed: Vec<Range<u64>>,
+    failed: Vec<Runs>,
     /// It was told of.
     told: bool,
 }
@@ -124,7 +125,7 @@ pub(crate) struct Oracle {
     /// Nothing else happens in this step.
     only_hurried: bool,
     /// What failed and is cut anew now.
-    reissued: Vec<Range<u64>>,
+    reissued: Vec<Runs>,
     /// What the runs met here.
     pub(crate) splits: u64,
     pub(crate) joins: u64,
@@ -200,6 +201,7 @@ impl Oracle {
             max_blocks: (grant.max_bytes / STRIDE).max(1),
             max_segments: grant.max_segments,
             boundary: grant.boundary,
+            gaps: grant.gaps,
         };
         self.streams[stream].grants.insert(block, granted);
     }
@@ -231,7 +233,7 @@ impl Oracle {
 
     pub(crate) fn on_issue(&mut self, now: Duration, ticket: Ticket, write: &Write, attempts: u32) {
         let Ticket { stream, id } = ticket;
-        let blocks = write.blocks();
+        let blocks = write.runs();
         self.log.push(format!("issue {stream}/{id} {blocks:?}, attempts {attempts}"));
         assert!(self.pause.is_none(), "issued {blocks:?} while paused: {:?}", self.pause);
         let view = &mut self.streams[stream];
@@ -241,11 +243,12 @@ impl Oracle {
         view.stalled_again.remove(&id);
         assert!(view.in_flight.insert(id, attempts).is_none(), "subrequest {id} issued twice");
         assert!(view.in_flight.len() <= self.windows[stream], "the window of {stream} overflows");
-        let granted = view.grants.remove(&blocks.start).expect("a write has a grant of its own");
-        assert!(blocks.end - blocks.start <= granted.max_blocks, "{blocks:?} of {granted:?}");
+        let granted = view.grants.remove(&blocks.start()).expect("a write has a grant of its own");
+        assert!(blocks.n_blocks() <= granted.max_blocks, "{blocks:?} of {granted:?}");
+        assert!(granted.gaps || blocks == blocks.hull(), "{blocks:?} has gaps: {granted:?}");
         assert!(write.segments.len() <= granted.max_segments, "{granted:?}");
-        assert!(granted.boundary.is_none_or(|boundary| blocks.end <= boundary), "{granted:?}");
-        for block in blocks.clone() {
+        assert!(granted.boundary.is_none_or(|boundary| blocks.end() <= boundary), "{granted:?}");
+        for block in blocks.blocks() {
             let to = self.wanted.get(&block).expect("only what was handed out is written");
             assert!(to.contains(stream), "block {block} is not for stream {stream}");
             assert!(!view.acknowledged.contains(&block), "block {block} went through, and again");
@@ -256,19 +259,20 @@ impl Oracle {
     }
 
     /// First issues ascend; what is sent again goes first, ascends, and is what is owed.
-    fn check_order(&mut self, stream: usize, blocks: &Range<u64>, attempts: u32) {
+    fn check_order(&mut self, stream: usize, blocks: &Runs, attempts: u32) {
         let view = &mut self.streams[stream];
-        if view.ever_issued.insert(blocks.start) {
+        if view.ever_issued.insert(blocks.start()) {
             assert!(view.owed.is_empty(), "{blocks:?} overtakes what is owed: {:?}", view.owed);
-            assert!(blocks.start >= view.first_issued_to, "first issues ascend: {blocks:?}");
+            assert!(blocks.start() >= view.first_issued_to, "first issues ascend: {blocks:?}");
             assert_eq!(attempts, 0, "{blocks:?} was never issued");
-            view.first_issued_to = blocks.end;
-            view.ever_issued.extend(blocks.clone());
+            view.first_issued_to = blocks.end();
+            view.ever_issued.extend(blocks.blocks());
             return;
         }
-        assert!(blocks.start >= view.reissued_from, "reissues ascend: {blocks:?}");
-        view.reissued_from = blocks.end;
-        let owed: Option<Vec<u32>> = blocks.clone().map(|block| view.owed.remove(&block)).collect();
+        assert!(blocks.start() >= view.reissued_from, "reissues ascend: {blocks:?}");
+        view.reissued_from = blocks.end();
+        let owed: Option<Vec<u32>> =
+            blocks.blocks().map(|block| view.owed.remove(&block)).collect();
         let owed = owed.unwrap_or_else(|| panic!("{blocks:?} is sent again, and is not owed"));
         // What was joined with something else has the attempts of both from then on.
         let least = owed.iter().copied().max().unwrap_or(0);
@@ -293,27 +297,26 @@ impl Oracle {
         view.silent_since = (!view.off && !view.in_flight.is_empty()).then_some(now);
         let whole = matches!(outcome, Ok(bytes) if *bytes == write.bytes());
         let through = outcome.as_ref().map_or(0, |bytes| *bytes);
-        let told = through / STRIDE;
-        let blocks = write.blocks();
-        let told_to = (blocks.start + told).min(blocks.end);
-        for block in blocks.start..(blocks.start + has).min(blocks.end) {
+        let told = if whole { u64::MAX } else { through / STRIDE };
+        let blocks = write.runs();
+        let first = |n: u64| blocks.blocks().take(usize::try_from(n).expect("64 bits"));
+        for block in first(has) {
             view.stored.insert(block, stored_of(write, block));
         }
-        view.acknowledged.extend(blocks.start..if whole { blocks.end } else { told_to });
+        view.acknowledged.extend(first(told));
         // Nobody waits for a stream that is off.
         let Some(attempts) = attempts else { return };
         if let Some(pause) = &mut self.pause {
             pause.drained_at = now;
         }
         let attempts = if told > 0 { 0 } else { attempts + 1 };
-        let left = if whole { blocks.end..blocks.end } else { told_to..blocks.end };
+        let left = blocks.without_first(told);
         self.cache_fails |= stream == 1 && !whole;
-        self.tally.answered(now, stream, outcome, through, left, attempts);
-        if whole {
-            return;
-        }
+        let range = left.as_ref().map(Runs::hull);
+        self.tally.answered(now, stream, outcome, through, range, attempts);
+        let Some(left) = left else { return };
         view.most_attempts = view.most_attempts.max(attempts);
-        view.owed.extend((told_to..blocks.end).map(|block| (block, attempts)));
+        view.owed.extend(left.blocks().map(|block| (block, attempts)));
         if stream == 0 {
             let pause = self.pause.get_or_insert(Pause {
                 attempts: 0,
@@ -322,7 +325,7 @@ impl Oracle {
                 told: false,
             });
             pause.attempts = pause.attempts.max(attempts);
-            pause.failed.push(told_to..blocks.end);
+            pause.failed.push(left);
         }
     }
 
@@ -361,34 +364,35 @@ impl Oracle {
     }
 
     /// A subrequest was cut: not too early. Counts how what failed is cut anew.
-    pub(crate) fn on_prepared(&mut self, stream: usize, id: u64, blocks: &Range<u64>) {
+    pub(crate) fn on_prepared(&mut self, stream: usize, id: u64, blocks: &Runs) {
         self.tally.prepared(stream);
         let view = &mut self.streams[stream];
-        let granted = &view.grants[&blocks.start];
-        let n_blocks = blocks.end - blocks.start;
+        let granted = &view.grants[&blocks.start()];
         // Each block may be a segment of its own.
-        let is_full = n_blocks >= granted.max_blocks.min(granted.max_segments as u64)
-            || granted.boundary == Some(blocks.end);
-        let is_fresh = !view.ever_issued.contains(&blocks.start);
+        let is_full = blocks.n_blocks() >= granted.max_blocks.min(granted.max_segments as u64)
+            || granted.boundary == Some(blocks.end());
+        let is_fresh = !view.ever_issued.contains(&blocks.start());
         if !is_fresh {
             view.stalled_again.insert(id);
         }
-        let known = self.wanted.range(blocks.end..).any(|(_, to)| to.contains(stream));
+        let next = self.wanted.range(blocks.end()..).find(|(_, to)| to.contains(stream));
+        // What follows could have been joined, if a gap is no reason to stop.
+        let known = next.is_some_and(|(next, _)| {
+            !granted.gaps || granted.boundary.is_some_and(|boundary| boundary <= *next)
+        });
         let is_idle = view.in_flight.is_empty() && view.stalled == 0;
         let may_be_cut = is_full || !is_fresh || known || self.source_ended || is_idle;
         assert!(may_be_cut, "{blocks:?} of {stream} could have grown: {granted:?}");
         if stream != 0 {
             return;
         }
-        let overlaps =
-            |failed: &&Range<u64>| failed.start < blocks.end && blocks.start < failed.end;
+        let overlaps = |failed: &&Runs| failed.blocks().any(|block| blocks.contains(block));
         let parts: Vec<_> = self.reissued.iter().filter(overlaps).collect();
         self.joins += u64::from(parts.len() > 1);
-        self.splits += u64::from(
-            parts.iter().any(|failed| failed.start < blocks.start || blocks.end < failed.end),
-        );
-        let end = blocks.end;
-        self.reissued.retain(|failed| failed.end > end);
+        let is_split = |failed: &&Runs| failed.blocks().any(|block| !blocks.contains(block));
+        self.splits += u64::from(parts.iter().any(is_split));
+        let end = blocks.end();
+        self.reissued.retain(|failed| failed.end() > end);
     }
 
     pub(crate) fn on_stored(&mut self, sealed: &Sealed, cached: bool) {

@@ -275,8 +275,9 @@ impl World {
 
     /// What a target answers, and how many blocks of the write it has.
     fn outcome(&mut self, stream: usize, write: &Write) -> (Result<u64, Failure>, u64) {
-        let blocks = write.blocks();
-        let all = blocks.end - blocks.start;
+        let blocks = write.runs();
+        let all = blocks.n_blocks();
+        self.met.vectored += u64::from(blocks != blocks.hull());
         let error = |what: &str| TargetError::new(TargetErrorKind::Io, what);
         let is_down = stream == 0 && self.plan.down.contains(&self.now);
         let plan = &self.plan;
@@ -325,7 +326,7 @@ impl World {
         }
         if hit(plan.conflict) {
             self.met.conflicts += 1;
-            let conflict = BlockConflict { block: blocks.start, stored: None };
+            let conflict = BlockConflict { block: blocks.start(), stored: None };
             return (Err(Failure::Conflict(vec![conflict])), 0);
         }
         (Ok(write.bytes()), all)

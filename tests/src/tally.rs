@@ -60,14 +60,14 @@ impl Tally {
         stream: usize,
         outcome: &Result<u64, Failure>,
         through: u64,
-        left: Range<u64>,
+        left: Option<Range<u64>>,
         attempts: u32,
     ) {
         let stats = &mut self.stats.streams[stream];
-        if left.is_empty() {
+        let Some(left) = left else {
             stats.bytes += through;
             return;
-        }
+        };
         stats.bytes += through / STRIDE * STRIDE;
         if stream != 0 {
             return;

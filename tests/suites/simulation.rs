@@ -32,6 +32,7 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
         ("renegotiations", met.renegotiated),
         ("short writes", met.short),
         ("torn blocks", met.torn),
+        ("writes with gaps", met.vectored),
         ("conflicts", met.conflicts),
         ("reissues", met.reissues),
         ("splits", met.splits),

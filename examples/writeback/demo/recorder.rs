@@ -71,7 +71,7 @@ impl Recording {
     pub(crate) fn subrequests(&self, of: usize) -> impl Iterator<Item = Subrequest> {
         self.events.iter().filter_map(move |(_, event)| match event {
             TraceEvent::Issued { stream, id, blocks, .. } if *stream == of => {
-                Some(Subrequest { id: *id, blocks: blocks.clone() })
+                Some(Subrequest { id: *id, blocks: blocks.hull() })
             }
             _ => None,
         })

@@ -58,16 +58,15 @@ impl Timeline<'_> {
             TraceEvent::Sealed { span } if *span == self.span => {
                 (format!("span {span}"), "sealed".to_owned())
             }
-            TraceEvent::Prepared { stream, id, blocks } if self.concerns(blocks) => {
-                let Range { start, end } = blocks;
-                let stalled = match self.n_unsealed(number, blocks) {
+            TraceEvent::Prepared { stream, id, blocks } if self.concerns(&blocks.hull()) => {
+                let stalled = match self.n_unsealed(number, &blocks.hull()) {
                     0 => String::new(),
                     1 => ", stalled: 1 span is not sealed yet".to_owned(),
                     n => format!(", stalled: {n} spans are not sealed yet"),
                 };
-                (named(*stream, *id), format!("prepared, blocks {start}..{end}{stalled}"))
+                (named(*stream, *id), format!("prepared, blocks {blocks:?}{stalled}"))
             }
-            TraceEvent::Issued { stream, id, blocks, .. } if self.concerns(blocks) => {
+            TraceEvent::Issued { stream, id, blocks, .. } if self.concerns(&blocks.hull()) => {
                 let waited = self.prepared_at(*stream, *id).map_or(Duration::ZERO, |was| at - was);
                 let waited = waited.as_micros();
                 (named(*stream, *id), format!("issued, {waited} us after it was prepared"))

@@ -186,14 +186,16 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
                 Prepared::Later
             }
             Some(Fault::Panic) => panic!("injected: prepare panics"),
-            Some(Fault::Short(bytes)) => match self.target.prepare(block, waker) {
-                Prepared::Granted(grant) => {
+            fault => match (self.target.prepare(block, waker), fault) {
+                (Prepared::Granted(grant), Some(Fault::Short(bytes))) => {
                     let bytes = grant.max_bytes.min(bytes);
                     Prepared::Granted(grant.with_max_bytes(bytes))
                 }
-                Prepared::Later => Prepared::Later,
+                (Prepared::Granted(grant), Some(Fault::Gaps)) => {
+                    Prepared::Granted(grant.with_gaps())
+                }
+                (prepared, _) => prepared,
             },
-            _ => self.target.prepare(block, waker),
         }
     }
 
@@ -203,7 +205,9 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
         match &fault {
             Some(Fault::Drop) => return drop(done),
             Some(Fault::Fail(failure)) => return done.failed(failure.clone()),
-            Some(Fault::Meddle) => self.faults.meddle(write.blocks()),
+            Some(Fault::Meddle) => {
+                write.runs().iter().for_each(|run| self.faults.meddle(run.clone()));
+            }
             Some(Fault::Panic) => panic!("injected: write panics"),
             Some(Fault::Short(bytes)) => {
                 let told = (*bytes).min(write.bytes());

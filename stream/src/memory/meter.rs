@@ -19,6 +19,8 @@ pub struct MemoryOptions {
     pub boundary_blocks: Option<u64>,
     /// Credits, of which each subrequest takes one; `None`: they need none.
     pub credits: Option<u32>,
+    /// Whether the blocks of one write may lie apart.
+    pub gaps: bool,
     /// Pieces of memory of one write, at most.
     pub max_segments: usize,
     /// Stored bytes of one write, at most; fewer than one block's count as one block.
@@ -37,6 +39,13 @@ impl MemoryOptions {
     #[must_use]
     pub fn with_credits(mut self, credits: u32) -> MemoryOptions {
         self.credits = Some(credits);
+        self
+    }
+
+    /// The same, with writes whose blocks may lie apart.
+    #[must_use]
+    pub fn with_gaps(mut self) -> MemoryOptions {
+        self.gaps = true;
         self
     }
 
@@ -60,6 +69,7 @@ impl Default for MemoryOptions {
         MemoryOptions {
             boundary_blocks: None,
             credits: None,
+            gaps: false,
             max_segments: 1024,
             max_write_bytes: 1 << 20,
         }
@@ -112,7 +122,7 @@ impl Meter {
             let n_blocks = n_blocks.max(1);
             grant = grant.with_boundary((block / n_blocks + 1).saturating_mul(n_blocks));
         }
-        Prepared::Granted(grant)
+        Prepared::Granted(if self.options.gaps { grant.with_gaps() } else { grant })
     }
 
     pub(super) fn note(&self, operation: Operation) {

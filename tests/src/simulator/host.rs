@@ -80,6 +80,9 @@ impl Host for World {
             .with_max_bytes(max_blocks * STRIDE + self.rng.u64(..BLOCK))
             .with_max_segments(max_segments)
             .with_credit(Credit::new(self.credits.clone(), 1));
+        if self.rng.u32(..1000) < self.plan.gaps {
+            grant = grant.with_gaps();
+        }
         if let Some(every) = self.plan.boundary {
             grant = grant.with_boundary((block / every + 1) * every);
         }

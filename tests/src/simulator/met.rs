@@ -13,6 +13,8 @@ pub struct Met {
     pub unknown: u64,
     /// Writes that asked to be renegotiated.
     pub renegotiated: u64,
+    /// Writes of several runs of blocks, with gaps between.
+    pub vectored: u64,
     /// Writes that went through in part.
     pub short: u64,
     /// Of these, those that ended within a block.
@@ -58,6 +60,7 @@ impl Met {
         self.unknown += other.unknown;
         self.renegotiated += other.renegotiated;
         self.short += other.short;
+        self.vectored += other.vectored;
         self.torn += other.torn;
         self.conflicts += other.conflicts;
         self.reissues += other.reissues;

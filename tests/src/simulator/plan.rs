@@ -15,6 +15,8 @@ pub(super) struct Plan {
     pub(super) windows: [usize; 2],
     pub(super) credits: Option<i64>,
     pub(super) boundary: Option<u64>,
+    /// Of the grants, those for blocks that may lie apart.
+    pub(super) gaps: u32,
     pub(super) retry: RetryLimits,
     pub(super) cache_patience: Duration,
     /// Chances in a thousand, for the upload and the cache stream.
@@ -60,6 +62,7 @@ impl Plan {
             windows: [rng.usize(1..5), rng.usize(1..5)],
             credits: rng.bool().then(|| rng.i64(2..6)),
             boundary: rng.bool().then(|| rng.u64(1..12)),
+            gaps: chance(rng, &[0, 300, 1000]),
             retry,
             cache_patience,
             transient: [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50])],

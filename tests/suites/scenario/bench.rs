@@ -296,13 +296,14 @@ impl Bench {
     /// Answers the write of that index. It is returned: a target may let go of it later.
     pub(crate) fn answer(&mut self, index: usize, outcome: Result<u64, Failure>) -> Write {
         let (ticket, write) = self.writes.remove(index);
-        let blocks = write.blocks();
+        let blocks = write.runs();
         let through = match outcome {
-            Ok(bytes) if bytes < write.bytes() => blocks.start + bytes / STRIDE,
-            Ok(_) => blocks.end,
-            Err(_) => blocks.start,
+            Ok(bytes) if bytes < write.bytes() => bytes / STRIDE,
+            Ok(_) => blocks.n_blocks(),
+            Err(_) => 0,
         };
-        for block in blocks.start..through {
+        let through = usize::try_from(through).unwrap();
+        for block in blocks.blocks().take(through) {
             let nonce = write.nonce(block).unwrap();
             self.stored[ticket.stream].entry(block).or_default().push(nonce);
         }

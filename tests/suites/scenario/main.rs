@@ -22,3 +22,4 @@ mod stalled;
 mod stress;
 mod support;
 mod syscalls;
+mod vectored;

@@ -91,7 +91,7 @@ fn the_next_subrequest_is_under_construction_while_earlier_ones_are_in_flight() 
     let in_flight = server.hook.waiting();
     let prepared = recorder.events().iter().any(|event| {
         matches!(event, TraceEvent::Prepared { blocks, .. }
-            if in_flight.iter().all(|range| range.end <= blocks.start))
+            if in_flight.iter().all(|range| range.end <= blocks.start()))
     });
     assert!(prepared, "a later subrequest is prepared while {in_flight:?} are in flight");
     server.hook.open();

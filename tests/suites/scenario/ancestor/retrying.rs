@@ -36,7 +36,7 @@ fn a_write_is_tried_exactly_as_often_as_allowed_and_the_last_error_is_told() {
                 .iter()
                 .filter_map(|event| match event {
                     TraceEvent::Issued { stream: UPLOAD, blocks, attempts, .. } => {
-                        (blocks.start == 1).then_some(*attempts)
+                        (blocks.start() == 1).then_some(*attempts)
                     }
                     _ => None,
                 })
