@@ -114,6 +114,13 @@ impl error::Error for TargetError {
     }
 }
 
+/// An error of which a target says nothing more will not get better by trying again.
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Failure {
+        Failure::Fatal(error)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
