@@ -151,19 +151,6 @@ impl OpenFile {
         }
     }
 
-    /// Goes on from what the server has now, in all that is not dirty.
-    pub(crate) fn revalidate(&self) -> Result<(), Error> {
-        let known = self.header();
-        let now = self.look_for_cut(&known)?;
-        if now.generation() > known.generation() {
-            self.adopt(now);
-        }
-        let mut folios = self.folios();
-        folios.forget_copies();
-        folios.evict_all();
-        Ok(())
-    }
-
     /// Reads the header as it is now; the file must be the same, and not older.
     pub(crate) fn reread_header(&self, known: &Header) -> Result<Header, Error> {
         let bytes = self.core.persist(None, || Ok(self.target.read_header()?))?;

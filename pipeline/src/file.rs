@@ -236,17 +236,6 @@ impl File {
         self.file.following_cuts(|| self.file.read(position, to))
     }
 
-    /// Looks whether others have committed changes or cut the file, and forgets what is here and not
-    /// dirty: what is read from now on is what the server has now. Opening a file does so, too, if
-    /// others have committed since. In between, what others have changed is noticed where it is met:
-    /// by a write of the same block, a commit, or a read of what is not in memory.
-    ///
-    /// # Errors
-    /// [`Error::Server`] if the server does not answer.
-    pub fn revalidate(&self) -> Result<(), Error> {
-        self.file.following_cuts(|| self.file.revalidate())
-    }
-
     /// Whether a sync tells, with [`Error::Conflict`], of whole blocks that were overwritten here and
     /// that somebody else has changed since they were last seen here: it leaves them as they are, and
     /// goes on telling until [`resolve`](File::resolve) says what is to become of them. Else, and

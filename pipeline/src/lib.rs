@@ -87,6 +87,7 @@ pub mod request;
 mod resize;
 mod resolve;
 mod retryer;
+mod revalidate;
 pub mod rmw;
 mod shutdown;
 pub mod source;

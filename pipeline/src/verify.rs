@@ -71,7 +71,7 @@ pub(crate) fn verify_cache(
 
 /// Walks the blocks of the committed size, so many at a time that they fit a buffer. The file
 /// may be cut between two of them.
-fn for_each_unit(
+pub(crate) fn for_each_unit(
     file: &Arc<OpenFile>,
     mut each: impl FnMut(Range<u64>) -> Result<(), Error>,
 ) -> Result<(), Error> {

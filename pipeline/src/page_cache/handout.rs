@@ -311,7 +311,7 @@ impl Folios {
         }
     }
 
-    fn is_dirty_throughout(&self, range: &Range<u64>) -> bool {
+    pub(super) fn is_dirty_throughout(&self, range: &Range<u64>) -> bool {
         self.parts(range).all(|(index, part)| {
             self.folios.get(&index).is_some_and(|folio| folio.dirty.covers(&part))
         })

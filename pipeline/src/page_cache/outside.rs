@@ -1,6 +1,6 @@
 //! What others than this page cache write: direct writes, and clients with a page cache of their own.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use sealback_crypto::Sealed;
 use sealback_stream::Expected;
@@ -56,6 +56,39 @@ impl Folios {
         for index in emptied {
             self.folios.remove(&index);
         }
+    }
+
+    /// What was stored for those of `blocks` of which something is here when it came here.
+    pub(crate) fn seen_within(&self, blocks: &Range<u64>) -> BTreeMap<u64, Expected> {
+        let mut seen = BTreeMap::new();
+        let copies = self.copies.range(..blocks.end).rev();
+        for (_, copy) in copies.take_while(|(_, copy)| copy.blocks().end > blocks.start) {
+            let nonces = copy.nonces().filter(|(block, _)| blocks.contains(block));
+            seen.extend(nonces.map(|(block, nonce)| (block, Expected::Nonce(nonce))));
+        }
+        seen.extend(self.stored.range(blocks.clone()).map(|(block, stored)| (*block, *stored)));
+        seen
+    }
+
+    /// Somebody else has written a block since `seen` was stored for it: what is here of it and not dirty
+    /// goes. Not if something else has been seen since, or it is being written from here: what others
+    /// have written then is met by that. Returns whether it was outdated.
+    pub(crate) fn forget_outdated(&mut self, block: u64, seen: Expected) -> bool {
+        let start = self.geometry.block_start(block);
+        let positions = start..start + self.geometry.block_bytes();
+        let now = self.seen_within(&(block..block + 1)).remove(&block);
+        let folios = positions.start / self.folio_bytes..positions.end.div_ceil(self.folio_bytes);
+        let mut folios = self.folios.range(folios);
+        let writing =
+            folios.any(|(_, folio)| folio.handed_out.iter().any(|set| set.intersects(&positions)));
+        if now != Some(seen) || writing {
+            return false;
+        }
+        // One that is dirty as a whole has nothing clean, and what was seen is what is told of.
+        if !self.is_dirty_throughout(&positions) {
+            self.forget_clean(&(block..block + 1));
+        }
+        true
     }
 
     /// Whether somebody else's change of a block is told of, and what was last seen there.

@@ -15,6 +15,7 @@ mod kill;
 mod lifecycle;
 mod model;
 mod moments;
+mod other_clients;
 mod own_cache;
 mod pages;
 mod races;

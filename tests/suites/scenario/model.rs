@@ -56,6 +56,7 @@ enum Op {
     },
     Reopen,
     Revalidate,
+    RevalidateDeep,
     SetLen {
         size: usize,
     },
@@ -92,6 +93,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => extent().prop_map(|(at, len)| Op::ReadDirect { at, len }),
         1 => extent().prop_map(|(at, len)| Op::SyncRange { at, len }),
         1 => Just(Op::Revalidate),
+        1 => Just(Op::RevalidateDeep),
         2 => position().prop_map(|size| Op::SetLen { size }),
         2 => extent().prop_map(|(at, len)| Op::Punch { at, len }),
         1 => Just(Op::Sync),
@@ -181,6 +183,7 @@ impl<S: Server> Subject<S> {
             Op::Read { at, len } => self.read(at, len, File::read_at)?,
             Op::ReadDirect { at, len } => self.read(at, len, File::read_direct)?,
             Op::Revalidate => self.file().revalidate()?,
+            Op::RevalidateDeep => self.file().revalidate_deep().map(drop)?,
             Op::Reopen => {
                 self.close();
                 self.open();
@@ -378,7 +381,11 @@ fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard
     };
     if matches!(
         last,
-        Op::Reopen | Op::Revalidate | Op::CacheHurt { .. } | Op::ChangedElsewhere { .. }
+        Op::Reopen
+            | Op::Revalidate
+            | Op::RevalidateDeep
+            | Op::CacheHurt { .. }
+            | Op::ChangedElsewhere { .. }
     ) {
         return;
     }
