@@ -83,6 +83,12 @@ pub(crate) trait Surroundings {
 
     /// Waits until the disk has the journal's name.
     fn sync_journal_name(&self) -> io::Result<()>;
+
+    /// Gives up the room that is kept for journals on a full disk; whether there was any.
+    fn free_reserve(&self) -> bool;
+
+    /// Keeps that room again, if there is as much.
+    fn renew_reserve(&self);
 }
 
 /// A file, its journal, and what is around them.

@@ -158,8 +158,12 @@ impl World {
         assert_eq!(found, expected);
         let beside = self.path("server/.sealback");
         let beside = if beside.exists() { names_in(&beside) } else { Vec::new() };
-        let locks = |name: &String| name.ends_with(".lock") || name.ends_with(".size");
-        assert!(beside.iter().all(locks), "beside the files: {beside:?}");
+        let lasts = |name: &String| {
+            let is_empty = || self.read(&format!("server/.sealback/{name}")).is_empty();
+            name.ends_with(".reserve")
+                || (name.ends_with(".journal") || name.ends_with(".size")) && is_empty()
+        };
+        assert!(beside.iter().all(lasts), "beside the files: {beside:?}");
     }
 }
 

@@ -148,7 +148,7 @@ impl Place for DiskFile {
     }
 
     fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
-        Prepared::Granted(Grant::unlimited().with_max_bytes(1 << 20))
+        Prepared::Granted(Grant::unlimited().with_max_bytes(1 << 20).with_gaps())
     }
 
     fn exclusively<R>(&self, step: impl FnOnce(&mut dyn Flat) -> R) -> Result<R, TargetError> {
@@ -208,4 +208,10 @@ impl Surroundings for Alone {
     fn sync_journal_name(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn free_reserve(&self) -> bool {
+        false
+    }
+
+    fn renew_reserve(&self) {}
 }

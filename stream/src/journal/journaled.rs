@@ -29,12 +29,15 @@ pub(super) struct Journaled<'a, 'f> {
     covered: bool,
     changed: bool,
     failed: bool,
+    /// The disk is full: the log stands where room was kept for it.
+    borrowed: bool,
 }
 
 impl<'a, 'f> Journaled<'a, 'f> {
     pub(super) fn new(journal: &'a Journal, head: Head, files: &'a mut Files<'f>) -> Self {
-        let (record_end, covered, changed, failed) = (None, false, false, false);
-        Journaled { journal, head, files, record_end, covered, changed, failed }
+        let (record_end, covered, changed) = (None, false, false);
+        let (failed, borrowed) = (false, false);
+        Journaled { journal, head, files, record_end, covered, changed, failed, borrowed }
     }
 
     fn waits_for_disk(&self) -> bool {
@@ -60,8 +63,12 @@ impl<'a, 'f> Journaled<'a, 'f> {
         let record = NewRecord { geometry, durable, generation, entries, payload };
         self.make_room(record.log_bytes())?;
         self.journal.known().used = true;
-        let written = record.write(self.files.log, &self.head, &self.files.owner);
-        if let Err(error) = written.and_then(|()| self.wait_for_log()) {
+        let mut written = self.write_record(&record);
+        if written.as_ref().is_err_and(is_full) && self.files.around.free_reserve() {
+            self.borrowed = true;
+            written = self.write_record(&record);
+        }
+        if let Err(error) = written {
             // Whoever hears that it failed must not find it carried out.
             drop(Record::void(self.files.log, self.head.applied));
             self.journal.known().left = None;
@@ -69,6 +76,11 @@ impl<'a, 'f> Journaled<'a, 'f> {
         }
         self.record_end = Some(self.head.applied + record.log_bytes());
         Ok(())
+    }
+
+    fn write_record(&mut self, record: &NewRecord<'_>) -> io::Result<()> {
+        record.write(self.files.log, &self.head, &self.files.owner)?;
+        self.wait_for_log()
     }
 
     /// Begins the log anew where that can be done, or must be.
@@ -142,6 +154,15 @@ impl<'a, 'f> Journaled<'a, 'f> {
 
     /// Says in the head what has been carried out.
     pub(super) fn finish(mut self) {
+        self.say_what_was_done();
+        if self.borrowed {
+            // Room that cannot be had now is kept by whoever begins a file next.
+            drop(self.journal.close(self.files));
+            self.files.around.renew_reserve();
+        }
+    }
+
+    fn say_what_was_done(&mut self) {
         if self.failed && self.record_end.is_some() {
             let mut known = self.journal.known();
             (known.left, known.unsynced) = (None, true);
@@ -170,6 +191,10 @@ impl<'a, 'f> Journaled<'a, 'f> {
         known.left = (written.is_ok() && self.waits_for_disk()).then(|| Box::new(self.head));
         known.synced = false;
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull)
 }
 
 impl Flat for Journaled<'_, '_> {

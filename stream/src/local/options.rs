@@ -87,10 +87,11 @@ impl LocalOptions {
             .map_err(|error| TargetError::from_io("waiting for the disk to have a file", error))
     }
 
-    /// What each subrequest may carry; there are no credits.
+    /// What each subrequest may carry; there are no credits. What lies apart goes together: the journal
+    /// takes it in one record, and waits for the disk once.
     pub(super) fn grant(&self) -> Prepared {
         let grant = Grant::unlimited().with_max_bytes(self.max_write_bytes);
-        Prepared::Granted(grant.with_max_segments(MAX_SEGMENTS))
+        Prepared::Granted(grant.with_max_segments(MAX_SEGMENTS).with_gaps())
     }
 }
 

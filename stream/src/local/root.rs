@@ -5,6 +5,7 @@
 //!  DIR/.sealback/<file id>.journal  held while the file changes; what is written over blocks, first
 //!  DIR/.sealback/<file id>.size     held while its size changes
 //!  DIR/.sealback/<file id>.draft    not yet published; held by whoever writes it
+//!  DIR/.sealback/journal.reserve    room for a journal when the disk is full
 //! ```
 
 use std::{
@@ -14,9 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
 use sealback_crypto::FileId;
 
-use super::{LocalOptions, file::JOURNAL, lock};
+use super::{Durability, LocalOptions, file::JOURNAL, lock};
 use crate::{Name, TargetError, TargetErrorKind, flat::Flat, journal::Surroundings};
 
 /// A directory that sealed files are kept in.
@@ -64,11 +66,18 @@ impl Root {
             .map_err(|error| TargetError::from_io("making the directory durable", error))
     }
 
+    fn reserve(&self) -> PathBuf {
+        self.dir.join(BESIDE).join("journal.reserve")
+    }
+
     /// Makes the file of a draft, and holds it.
     pub(super) fn begin_draft(&self, file_id: FileId) -> Result<(PathBuf, File), TargetError> {
         let path = self.beside(&file_id.to_string(), DRAFT);
         let begin = || -> io::Result<File> {
             lock::make_dir(&self.dir.join(BESIDE))?;
+            if self.options.durability != Durability::None {
+                self.renew_reserve();
+            }
             remove_abandoned(&path)?;
             // Goes round only when someone opened the server in the moment before the file was
             // held, and takes it for abandoned: then it is gone once he lets go of it.
@@ -120,6 +129,19 @@ impl Surroundings for Root {
         File::open(self.dir.join(BESIDE))?.sync_all()?;
         File::open(&self.dir)?.sync_all()
     }
+
+    fn free_reserve(&self) -> bool {
+        fs::remove_file(self.reserve()).is_ok()
+    }
+
+    fn renew_reserve(&self) {
+        let path = self.reserve();
+        let Ok(file) = OpenOptions::new().write(true).create_new(true).open(&path) else { return };
+        if fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err() {
+            // Room that is not there is not kept.
+            drop(fs::remove_file(path));
+        }
+    }
 }
 
 /// Removes a draft if nobody holds it.
@@ -145,6 +167,8 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
     Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
 }
 
+/// Enough for a block of 64 KiB, or many small ones: what cutting and punching seal anew.
+const RESERVE_BYTES: u64 = 128 << 10;
 const BESIDE: &str = ".sealback";
 const DRAFT: &str = "draft";
 

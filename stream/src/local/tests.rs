@@ -64,11 +64,12 @@ fn open(dir: &Path) -> LocalServer {
     LocalServer::open(dir, LocalOptions::default()).unwrap()
 }
 
-/// What is in `.sealback`, by its endings.
+/// What is in `.sealback`, by its endings, but for the room that is kept.
 fn beside(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir.join(".sealback")) else { return Vec::new() };
     let ending = |path: std::path::PathBuf| path.extension().unwrap().to_str().unwrap().to_owned();
     let mut endings: Vec<String> = entries.map(|entry| ending(entry.unwrap().path())).collect();
+    endings.retain(|ending| ending != "reserve");
     endings.sort();
     endings
 }
