@@ -33,6 +33,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     workers::Workers,
+    writethrough::Fillings,
 };
 
 /// The upload stream's index in a request.
@@ -71,6 +72,7 @@ pub(crate) struct Core {
     /// Files that were opened so far.
     n_files: AtomicU64,
     pub(crate) flusher: Flusher,
+    pub(crate) fillings: Fillings,
     pub(crate) calls: Calls,
     /// Files without handles that are not written back yet, by number.
     kept: Mutex<HashMap<u64, Arc<OpenFile>>>,
@@ -128,6 +130,7 @@ impl Engine {
                 clean: CleanFolios::new(),
                 n_files: AtomicU64::new(0),
                 flusher: Flusher::default(),
+                fillings: Fillings::default(),
                 calls: Calls::new(),
                 kept: Mutex::default(),
                 closed: AtomicBool::new(false),

@@ -84,8 +84,13 @@ impl File {
         &self,
         call: impl FnOnce(&File) -> T + Send + 'static,
     ) -> Operation<T> {
-        let file = File { file: self.file.clone(), handle: self.handle.clone() };
+        let file = self.another();
         self.file.core.calls.run(move || call(&file))
+    }
+
+    /// The same handle once more.
+    pub(crate) fn another(&self) -> File {
+        File { file: self.file.clone(), handle: self.handle.clone() }
     }
 
     /// The size in bytes, with what is not written back yet.
@@ -314,13 +319,18 @@ impl File {
             let sizes = self.file.hold_sizes_for_change()?;
             self.file.sync(&sizes, kind, None)
         });
+        match (result, self.told()) {
+            (Ok(()), Some(error)) => Err(error),
+            (result, _) => result,
+        }
+    }
+
+    /// This handle tells of the last writeback error, if it has not done so.
+    pub(crate) fn told(&self) -> Option<Error> {
         let errors = self.file.errors();
         let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
-        match (result, errors.last) {
-            (Ok(()), Some(error)) if unreported => Err(error),
-            (result, _) => result,
-        }
+        errors.last.filter(|_| unreported)
     }
 
     /// Puts a file that was created to replace another in its place. To be called after

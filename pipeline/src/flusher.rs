@@ -165,6 +165,7 @@ impl OpenFile {
                 // waiting for ever.
                 return Err(errors.last.unwrap_or(Error::Cancelled));
             }
+            self.core.end_idle_writethroughs();
             // Last blocks that are not full can fill the memory, too.
             self.core.flush(Duration::MAX, PassKind::Sync);
             self.core.folios.wait(changes, Duration::from_millis(100));

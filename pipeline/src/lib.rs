@@ -100,6 +100,7 @@ pub mod trace;
 mod verify;
 mod workers;
 mod writeback;
+mod writethrough;
 
 pub use config::Config;
 pub use direct::{DirectWrite, Written};
@@ -116,3 +117,4 @@ pub use sealback_stream as stream;
 pub use stats::{RequestStats, StreamStats};
 pub use verify::{BlockReport, CacheReport};
 pub use writeback::WritebackHandle;
+pub use writethrough::Writethrough;

@@ -186,7 +186,7 @@ impl OpenFile {
         let source = Arc::new(Outside::new(self.clone(), source, grows, known.max(least)));
         self.begin_pass(
             idle,
-            Plan { source, growth, is_complete: false, is_everybodys: false },
+            Plan { source, growth, is_complete: false, filling: None, is_everybodys: false },
             observer,
         )
     }

@@ -79,6 +79,11 @@ impl Pass {
         Pass { file, kind, grows, since, left, fetches: Arc::default() }
     }
 
+    /// One that takes what it is asked for, whenever it was dirtied.
+    pub(crate) fn following(file: Arc<OpenFile>, grows: bool) -> Pass {
+        Pass { since: u64::MAX, ..Pass::new(file, PassKind::Sync, grows) }
+    }
+
     fn fetches(&self) -> MutexGuard<'_, Fetches> {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,7 +96,7 @@ impl Pass {
     }
 
     /// The blocks from `from` on that it takes.
-    fn within(&self, from: u64) -> Range<u64> {
+    pub(crate) fn within(&self, from: u64) -> Range<u64> {
         let folios = self.file.folios();
         let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
         let within = match self.kind {
@@ -101,6 +106,39 @@ impl Pass {
             PassKind::Sync => from..end,
         };
         within.start..within.end.max(within.start)
+    }
+
+    /// What comes next of the blocks `within`.
+    pub(crate) fn next_within(
+        &self,
+        mut within: Range<u64>,
+        max_blocks: u64,
+        waker: &Waker,
+    ) -> Next {
+        let mut fetches = self.fetches();
+        loop {
+            let next = self.file.folios().next_run(within.clone(), max_blocks, self.since);
+            match next {
+                NextRun::Run(run) => {
+                    self.left.fetch_sub(run.blocks.end - run.blocks.start, Ordering::Relaxed);
+                    self.fetch_ahead(&mut fetches, run.blocks.end..within.end, waker);
+                    return Next::Run(run);
+                }
+                NextRun::Lacking(block) if fetches.given_up.contains(&block) => {
+                    within.start = block + 1;
+                }
+                NextRun::Lacking(block) => {
+                    // Whoever reads the file may have fetched it since: all the same, or nobody would
+                    // wake the pass.
+                    self.fetch(&mut fetches, block, waker);
+                    self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
+                    return Next::Later;
+                }
+                NextRun::End => {
+                    return fetches.first_error.take().map_or(Next::End, Next::Failed);
+                }
+            }
+        }
     }
 
     /// Has the next blocks of `within` that lack something fetched, on other threads.
@@ -151,31 +189,7 @@ impl FolioSource for Pass {
         if self.kind == PassKind::Background && self.has_done_enough() {
             return Next::End;
         }
-        let mut fetches = self.fetches();
-        let mut within = self.within(from);
-        loop {
-            let next = self.file.folios().next_run(within.clone(), max_blocks, self.since);
-            match next {
-                NextRun::Run(run) => {
-                    self.left.fetch_sub(run.blocks.end - run.blocks.start, Ordering::Relaxed);
-                    self.fetch_ahead(&mut fetches, run.blocks.end..within.end, waker);
-                    return Next::Run(run);
-                }
-                NextRun::Lacking(block) if fetches.given_up.contains(&block) => {
-                    within.start = block + 1;
-                }
-                NextRun::Lacking(block) => {
-                    // Whoever reads the file may have fetched it since: all the same, or nobody would
-                    // wake the pass.
-                    self.fetch(&mut fetches, block, waker);
-                    self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
-                    return Next::Later;
-                }
-                NextRun::End => {
-                    return fetches.first_error.take().map_or(Next::End, Next::Failed);
-                }
-            }
-        }
+        self.next_within(self.within(from), max_blocks, waker)
     }
 
     fn stored(&self, sealed: &Sealed) {

@@ -24,6 +24,7 @@ use crate::{
         atomic::{AtomicUsize, Ordering},
     },
     trace::Observer,
+    writethrough::Filling,
 };
 
 /// Which of a file's passes runs, and how the last ones ended.
@@ -37,7 +38,7 @@ pub(crate) struct Passes {
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    running: Option<Arc<Driver>>,
+    running: Option<Running>,
     /// Somebody cuts or punches: only his own passes run.
     held_back: bool,
     /// How many have begun.
@@ -49,6 +50,14 @@ pub(crate) struct State {
     failures: u32,
     /// Before that, on the engine's clock, no pass begins that nobody asked for.
     not_before: Duration,
+}
+
+/// The pass that runs.
+#[derive(Clone, Debug)]
+struct Running {
+    driver: Arc<Driver>,
+    /// What it follows, if its source has no end before it is told so.
+    filling: Option<Arc<Filling>>,
 }
 
 /// The last error and its number: each handle reports each number once.
@@ -72,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) growth: Option<Growth>,
     /// It takes all that is dirty now.
     pub(crate) is_complete: bool,
+    /// What its source follows, to be told when it is to give way.
+    pub(crate) filling: Option<Arc<Filling>>,
     /// Its error is for every handle to tell of, not only for who began it.
     pub(crate) is_everybodys: bool,
 }
@@ -92,8 +103,8 @@ impl Passes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no pass runs; one in the background ends soon, and does not wait its time before
-    /// it tries again.
+    /// Waits until no pass runs; one in the background, or one that follows a writethrough, ends soon,
+    /// and does not wait its time before it tries again.
     pub(crate) fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
         self.wait_while(|state, _| state.running.is_some())
     }
@@ -116,8 +127,9 @@ impl Passes {
             let state = self.state();
             (state.running.clone(), state.n_begun)
         };
-        if let Some(running) = running {
-            running.post(Event::Hurry);
+        if let Some(Running { driver, filling }) = running {
+            filling.iter().for_each(|filling| filling.give_way());
+            driver.post(Event::Hurry);
         }
         let waited = self.ended.wait_while(self.state(), |state| waits(state, n_begun));
         self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -128,7 +140,7 @@ impl Passes {
     pub(crate) fn cancel(&self) {
         let running = self.state().running.clone();
         if let Some(running) = running {
-            running.post(Event::Cancel);
+            running.driver.post(Event::Cancel);
         }
     }
 
@@ -191,7 +203,7 @@ impl OpenFile {
     ) -> Started {
         let state = self.passes.state();
         if let Some(running) = &state.running {
-            return Started::Other(running.clone());
+            return Started::Other(running.driver.clone());
         }
         if state.held_back || (kind == PassKind::Background && self.passes.are_waited_for()) {
             return Started::HeldBack;
@@ -215,8 +227,8 @@ impl OpenFile {
         // Of the one block nothing lies behind the committed size that anybody counts on.
         let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
         let source = Arc::new(Pass::new(self.clone(), kind, grows));
-        let is_complete = kind == PassKind::Sync;
-        Plan { source, growth: grows.then(Growth::default), is_complete, is_everybodys: true }
+        let (growth, is_complete) = (grows.then(Growth::default), kind == PassKind::Sync);
+        Plan { source, growth, is_complete, filling: None, is_everybodys: true }
     }
 
     /// Begins a pass, with none running.
@@ -226,7 +238,7 @@ impl OpenFile {
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
-        let Plan { source, growth, is_complete, is_everybodys } = plan;
+        let Plan { source, growth, is_complete, filling, is_everybodys } = plan;
         state.n_begun += 1;
         let completes = is_complete.then_some(state.n_begun);
         let grows = growth.is_some();
@@ -250,7 +262,7 @@ impl OpenFile {
             on_done: Box::new(move |ending| file.pass_ended(ending, completes, is_everybodys)),
         };
         let driver = self.core.start(header.geometry(), parts);
-        state.running = Some(driver.clone());
+        state.running = Some(Running { driver: driver.clone(), filling });
         drop(state);
         match growth {
             Some(growth) => {

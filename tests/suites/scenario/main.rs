@@ -24,3 +24,4 @@ mod stress;
 mod support;
 mod syscalls;
 mod vectored;
+mod writethrough;
