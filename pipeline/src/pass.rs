@@ -108,7 +108,7 @@ impl Pass {
         within.start..within.end.max(within.start)
     }
 
-    /// What comes next of the blocks `within`.
+    /// What comes next of the blocks `within`. At the end it does not tell of errors.
     pub(crate) fn next_within(
         &self,
         mut within: Range<u64>,
@@ -134,11 +134,19 @@ impl Pass {
                     self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
                     return Next::Later;
                 }
-                NextRun::End => {
-                    return fetches.first_error.take().map_or(Next::End, Next::Failed);
-                }
+                NextRun::End => return Next::End,
             }
         }
+    }
+
+    /// The end, when nothing comes next: with the first error of those that it met.
+    pub(crate) fn end(&self) -> Next {
+        self.fetches().first_error.take().map_or(Next::End, Next::Failed)
+    }
+
+    /// The first block of `within` that has something it takes.
+    pub(crate) fn first_dirty(&self, within: &Range<u64>) -> Option<u64> {
+        self.file.folios().first_dirty(within, self.since)
     }
 
     /// Has the next blocks of `within` that lack something fetched, on other threads.
@@ -189,7 +197,10 @@ impl FolioSource for Pass {
         if self.kind == PassKind::Background && self.has_done_enough() {
             return Next::End;
         }
-        self.next_within(self.within(from), max_blocks, waker)
+        match self.next_within(self.within(from), max_blocks, waker) {
+            Next::End => self.end(),
+            next => next,
+        }
     }
 
     fn stored(&self, sealed: &Sealed) {

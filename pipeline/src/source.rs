@@ -3,6 +3,12 @@
 //! Our page cache is one [`FolioSource`]; a client with a page cache of its own implements it, and
 //! hands it to [`File::writeback_from`](crate::File::writeback_from). The issuer asks for runs of
 //! dirty blocks in ascending order, and each folio comes back exactly once: clean, or dirty again.
+//!
+//! A source decides what goes, one run at a time. What it skips it does not hand out: it stays dirty,
+//! and goes with a later writeback. What it is to be asked for again it answers with [`Next::Later`],
+//! and lets go of meanwhile; everything behind waits with it, since blocks ascend. And it may end the
+//! writeback at any point, with [`Next::End`]. Clients of the engine's own page cache do so with
+//! [`File::writeback_filtered`](crate::File::writeback_filtered).
 
 use std::{fmt, ops::Range, sync::Arc, task::Waker};
 

@@ -173,7 +173,7 @@ impl FolioSource for Follower {
             Next::End if step == Step::Open && !self.file.passes.are_waited_for() => Next::Later,
             Next::End => {
                 self.filling.give_way();
-                Next::End
+                self.pass.end()
             }
             other => other,
         }

@@ -97,10 +97,7 @@ impl Folios {
     /// Takes the next run of blocks that begins within `within`, of folios that have been dirty since
     /// the count of writes was `since`, or longer.
     pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64, since: u64) -> NextRun {
-        // A gap that has opened since the pass began is closed before anything behind it is sent.
-        let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
-        let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
-        let within = within.start..end;
+        let within = self.sendable(within);
         let dirty = self.next_dirty_blocks(within.clone(), max_blocks, since);
         let copy = self.copies.range(within).next().map(|(start, _)| *start);
         match (dirty, copy) {
@@ -115,6 +112,20 @@ impl Folios {
             (_, Some(start)) => NextRun::Run(self.take_copies(start, max_blocks)),
             (_, None) => NextRun::End,
         }
+    }
+
+    /// The part of `within` that may be sent: a gap that has opened since the pass began is closed
+    /// before anything behind it is.
+    fn sendable(&self, within: Range<u64>) -> Range<u64> {
+        let behind = self.first_gap().map_or(u64::MAX, |gap| gap.start);
+        let end = within.end.min(self.geometry.n_blocks(self.size)).min(behind).max(within.start);
+        within.start..end
+    }
+
+    /// The first block that [`next_run`](Folios::next_run) would take, or have filled.
+    pub(crate) fn first_dirty(&self, within: &Range<u64>, since: u64) -> Option<u64> {
+        let within = self.sendable(within.clone());
+        self.next_dirty_blocks(within, 1, since).map(|block| block.start)
     }
 
     fn take_copies(&mut self, start: u64, max_blocks: u64) -> DirtyRun {

@@ -10,6 +10,7 @@ mod cuts;
 mod direct;
 mod faults;
 mod files;
+mod filtered;
 mod in_place;
 mod kill;
 mod lifecycle;

@@ -270,6 +270,65 @@ fn two_clients_with_page_caches_of_their_own_keep_what_the_other_changes() {
     }
 }
 
+/// What becomes of some blocks of a client's in one writeback.
+#[derive(Debug)]
+struct Sieve {
+    pages: Arc<Pages>,
+    skipped: Range<u64>,
+    /// Not handed out until they have been asked for twice.
+    deferred: Mutex<Option<u64>>,
+    /// From here on nothing is.
+    stops_at: u64,
+}
+
+impl FolioSource for Sieve {
+    fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
+        let from = if self.skipped.contains(&from) { self.skipped.end } else { from };
+        let is_dirty = |(_, page): &(&u64, &Page)| !page.dirty.is_empty();
+        let next = self.pages.pages().range(from..).find(is_dirty).map(|(block, _)| *block);
+        match next {
+            Some(block) if self.skipped.contains(&block) => {
+                self.next_dirty(self.skipped.end, max_blocks, waker)
+            }
+            Some(block) if *self.deferred.lock().unwrap() == Some(block) => {
+                self.deferred.lock().unwrap().take();
+                let waker = waker.clone();
+                thread::spawn(move || waker.wake());
+                Next::Later
+            }
+            Some(block) if block < self.stops_at => self.pages.next_dirty(from, max_blocks, waker),
+            _ => Next::End,
+        }
+    }
+
+    fn stored(&self, sealed: &Sealed) {
+        self.pages.stored(sealed);
+    }
+
+    fn end_writeback(&self, folio: u64, outcome: Writeback) {
+        self.pages.end_writeback(folio, outcome);
+    }
+}
+
+#[test]
+fn what_a_source_skips_defers_or_stops_at_is_dirty_and_written_later() {
+    let server = MemoryServer::new(MemoryOptions::default());
+    let file = create(&engine(), &server, None, BLOCK);
+    let pages = Pages::of(&file);
+    pages.write(&file, 0, &[7; 20 * BLOCK_LEN]);
+    let deferred = Mutex::new(Some(8));
+    let sieve = Arc::new(Sieve { pages: pages.clone(), skipped: 3..5, deferred, stops_at: 15 });
+    file.writeback_from(sieve.clone(), 20 * BLOCK).unwrap().wait().unwrap();
+    assert!(sieve.deferred.lock().unwrap().is_none(), "it was asked twice");
+    let dirty: Vec<_> = pages.pages().values().map(|page| !page.dirty.is_empty()).collect();
+    let left = |block| (3..5).contains(&block) || block >= 15;
+    assert_eq!(dirty, (0..20).map(left).collect::<Vec<_>>());
+    assert!(pages.pages().values().all(|page| page.handed_out.is_empty()), "none is held");
+    write_back(&file, &pages).unwrap();
+    file.sync().unwrap();
+    assert!(pages.is_clean() && stored(&server) == vec![7; 20 * BLOCK_LEN]);
+}
+
 /// A source that hands out one run, whatever it is asked.
 #[derive(Debug)]
 struct One(Mutex<Option<DirtyRun>>, Mutex<Vec<u64>>);
