@@ -193,7 +193,7 @@ impl OpenFile {
         let (known, header) = (self.folios().size(), self.header());
         let buffered = Arc::new(self.buffered(range.clone(), bytes, known)?);
         cancel.check()?;
-        let driver = self.begin_outside(buffered.clone(), (known, range.end), None);
+        let driver = self.begin_outside(buffered.clone(), (known, range.end), None)?;
         cancel.begun(&driver);
         let ending = driver.wait();
         if ending.result.is_ok() {

@@ -272,7 +272,8 @@ impl File {
         self.file.folios().set_uncached(positions);
     }
 
-    /// Starts to write back what is dirty, and does not wait. Joins a writeback that is running.
+    /// Starts to write back what is dirty, and does not wait. Joins a writeback that is running. Where
+    /// there are [write groups](File::close_group), it is of the oldest.
     pub fn writeback(&self) -> WritebackHandle {
         self.writeback_observed(None)
     }

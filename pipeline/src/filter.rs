@@ -203,7 +203,8 @@ impl File {
     /// each folio that has something dirty, in ascending order, by its positions (whole folios, or
     /// blocks, if they are larger, up to the file's end): see [`Decision`]. What is passed over stays dirty,
     /// can be read and written as before, and goes with the next writeback. Nothing is committed that
-    /// was not on the server: [`sync`](File::sync) does so, with all the rest.
+    /// was not on the server: [`sync`](File::sync) does so, with all the rest. Where there are
+    /// [write groups](File::close_group), it is of the oldest.
     ///
     /// The filter is called by the thread that drives the writeback: it must neither block nor call
     /// into the engine.
@@ -271,7 +272,7 @@ impl OpenFile {
             passed_to: AtomicU64::new(0),
         });
         let growth = grows.then(Growth::default);
-        let plan = Plan { source, growth, filling: None, is_everybodys: true };
+        let plan = Plan { source, growth, is_complete: false, filling: None, is_everybodys: true };
         let ending = self.begin_pass(idle, plan, None).wait();
         ending.result.map(|()| ending.stats)
     }

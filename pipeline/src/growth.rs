@@ -190,7 +190,7 @@ impl OpenFile {
         }
         let (size, holes) = {
             let folios = self.folios();
-            (folios.clean_to(), folios.holes())
+            (folios.size_to_commit(), folios.holes())
         };
         let _one_at_a_time = self.commits();
         if size > self.header().size() {

@@ -67,6 +67,7 @@ mod fill;
 mod filter;
 mod flusher;
 mod folio;
+mod groups;
 mod growth;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
@@ -110,6 +111,7 @@ pub use error::Error;
 pub use file::{File, Unclosed};
 pub use file_info::FileInfo;
 pub use filter::{Decision, Filtered};
+pub use groups::WriteGroup;
 pub use operation::Operation;
 pub use place::{CreateOptions, Place};
 pub use resolve::Resolution;

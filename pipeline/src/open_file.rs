@@ -13,6 +13,7 @@ use crate::{
     commit::give_header,
     engine::Core,
     folio::FolioBytes,
+    groups::GroupEnds,
     page_cache::Folios,
     passes::{ErrorSeq, Passes},
     ranges::index_of,
@@ -42,6 +43,7 @@ pub(crate) struct OpenFile {
     pub(crate) queued: AtomicBool,
     /// Changed with the lock held on the files that have none.
     pub(crate) n_handles: AtomicUsize,
+    pub(crate) group_ends: GroupEnds,
     /// Held over a commit, so that commits of one client follow one another.
     pub(crate) commit: Mutex<()>,
 }
@@ -67,6 +69,7 @@ impl OpenFile {
             number,
             queued: AtomicBool::new(false),
             n_handles: AtomicUsize::new(0),
+            group_ends: GroupEnds::default(),
             commit: Mutex::new(()),
         })
     }
@@ -204,6 +207,7 @@ impl OpenFile {
             && all
             && connected
             && len > 0
+            && folios.older_within(&(position..position + len as u64)).is_none()
             && let Some(memory) = memory.take()
         {
             folios.put_folio(folio, memory, len as u64);
@@ -234,16 +238,21 @@ impl OpenFile {
     fn put(self: &Arc<Self>, folio: u64, part: &Range<u64>, data: &[u8]) -> Result<(), Error> {
         let mut fresh = None;
         loop {
-            let missing = {
-                let mut folios = self.folios();
-                let missing = folios.to_fill(part);
-                let needs_memory = !folios.has(folio) || folios.is_shared(folio);
-                if missing.is_empty() && (!needs_memory || fresh.is_some()) {
-                    folios.put(part.start, data, true, &mut fresh);
-                    return Ok(());
-                }
-                missing
-            };
+            let mut folios = self.folios();
+            if folios.older_within(part).is_some() {
+                drop(folios);
+                // Who waits for writeback holds no memory that others wait for.
+                fresh = None;
+                self.write_older(part)?;
+                continue;
+            }
+            let missing = folios.to_fill(part);
+            let needs_memory = !folios.has(folio) || folios.is_shared(folio);
+            if missing.is_empty() && (!needs_memory || fresh.is_some()) {
+                folios.put(part.start, data, true, &mut fresh);
+                return Ok(());
+            }
+            drop(folios);
             if missing.is_empty() {
                 fresh = Some(self.folio_memory()?);
             } else {

@@ -171,7 +171,8 @@ impl FolioSource for Outside {
 }
 
 impl OpenFile {
-    /// Writes back what a source has: waits for the pass that is running, then begins one. If that
+    /// Writes back what a source has: waits for the pass that is running, and for older write
+    /// groups, then begins one. If that
     /// ends well, the file is at least `least` bytes long. The source takes it to be of `known` size,
     /// or of that, if it is more. To be called with sizes held.
     pub(crate) fn begin_outside(
@@ -179,16 +180,13 @@ impl OpenFile {
         source: Arc<dyn FolioSource>,
         (known, least): (u64, u64),
         observer: Option<Arc<dyn Observer>>,
-    ) -> Arc<Driver> {
-        let idle = self.passes.wait_until_none_runs();
+    ) -> Result<Arc<Driver>, Error> {
+        let idle = self.wait_for_older_groups()?;
         let grows = self.grows() || least > self.folios().size();
         let growth = grows.then(|| Growth::to(least));
         let source = Arc::new(Outside::new(self.clone(), source, grows, known.max(least)));
-        self.begin_pass(
-            idle,
-            Plan { source, growth, is_complete: false, filling: None, is_everybodys: false },
-            observer,
-        )
+        let plan = Plan { source, growth, is_complete: false, filling: None, is_everybodys: false };
+        Ok(self.begin_pass(idle, plan, observer))
     }
 }
 
@@ -222,7 +220,7 @@ impl File {
         self.file.core.check_open()?;
         let _sizes = self.file.hold_sizes_for_change()?;
         let known = self.file.folios().size();
-        Ok(WritebackHandle { driver: self.file.begin_outside(source, (known, size), None) })
+        Ok(WritebackHandle { driver: self.file.begin_outside(source, (known, size), None)? })
     }
 
     /// Reads whole blocks for a page cache other than the engine's, from the cache's copy or the server,

@@ -26,11 +26,13 @@ mod clean;
 mod eviction;
 mod extent;
 mod fetched;
+mod groups;
 mod handout;
 mod outside;
 
 pub(crate) use clean::{CleanFolios, CleanFoliosOf};
-pub(crate) use handout::NextRun;
+pub(crate) use groups::Older;
+pub(crate) use handout::{NextRun, Takes};
 
 #[derive(Debug)]
 struct Folio {
@@ -41,6 +43,8 @@ struct Folio {
     dirty: RangeSet,
     /// The count of writes when the first of them became so.
     dirty_since: u64,
+    /// The write group that it belongs to, unless it is clean.
+    group: u64,
     /// What was dirty in the runs that are under writeback, oldest first.
     handed_out: VecDeque<RangeSet>,
 }
@@ -48,7 +52,7 @@ struct Folio {
 impl Folio {
     fn clean(bytes: FolioBytes, valid: RangeSet) -> Box<Folio> {
         let (bytes, dirty, handed_out) = (Arc::new(bytes), RangeSet::default(), VecDeque::new());
-        Box::new(Folio { bytes, valid, dirty, dirty_since: 0, handed_out })
+        Box::new(Folio { bytes, valid, dirty, dirty_since: 0, group: 0, handed_out })
     }
 
     /// Its bytes, to be changed: a copy in the memory that `copy_to` gives, if they are being
@@ -105,6 +109,7 @@ pub(crate) struct Folios {
     writes: u64,
     /// Fetches under way.
     fetches: fetched::Fetches,
+    groups: groups::Groups,
 }
 
 impl Folios {
@@ -135,6 +140,7 @@ impl Folios {
             dirty_bytes: 0,
             writes: 0,
             fetches: fetched::Fetches::default(),
+            groups: groups::Groups::default(),
         }
     }
 
@@ -301,7 +307,9 @@ impl Folios {
 
     /// Makes positions of a folio dirty that are valid. `since` is the count of writes with this one.
     fn make_dirty(&mut self, index: u64, range: Range<u64>, since: u64) {
+        let group = self.group_for(index);
         let folio = self.folios.get_mut(&index).expect("a folio with valid positions");
+        folio.group = group;
         if folio.is_clean() {
             self.clean.remove(iter::once(index));
         }
@@ -319,7 +327,7 @@ impl Folios {
         let mut valid = RangeSet::default();
         valid.insert(range.clone());
         self.clean.remove(iter::once(index));
-        let mut dirty_since = self.writes + 1;
+        let (mut dirty_since, group) = (self.writes + 1, self.group());
         let handed_out = match self.folios.remove(&index) {
             Some(old) => {
                 if !old.dirty.is_empty() {
@@ -333,7 +341,7 @@ impl Folios {
         };
         let (bytes, dirty) = (Arc::new(bytes), valid.clone());
         self.dirty_bytes += len;
-        let folio = Folio { bytes, valid, dirty, dirty_since, handed_out };
+        let folio = Folio { bytes, valid, dirty, dirty_since, group, handed_out };
         self.folios.insert(index, Box::new(folio));
         self.dirtied(&range);
     }

@@ -12,7 +12,7 @@ use crate::{
     Error,
     config::READ_UNIT_BYTES,
     open_file::OpenFile,
-    page_cache::NextRun,
+    page_cache::{NextRun, Takes},
     source::{FolioSource, Next, Writeback},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -52,8 +52,9 @@ pub(crate) struct Pass {
     kind: PassKind,
     /// It may write behind the committed size.
     grows: bool,
-    /// What has been dirty since the count of writes was this, or longer, is its to take.
-    since: u64,
+    takes: Takes,
+    /// It is of a write group that is closed: it takes all of that.
+    is_older: bool,
     /// Blocks that one in the background may still take.
     left: AtomicU64,
     fetches: Arc<Mutex<Fetches>>,
@@ -71,17 +72,29 @@ struct Fetches {
 impl Pass {
     pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
         let left = AtomicU64::new((MAX_BACKGROUND_BYTES / file.geometry().block_bytes()).max(1));
-        let since = match kind {
+        let folios = file.folios();
+        let (group, is_older) = (folios.oldest_group(), folios.oldest_group() < folios.group());
+        let takes = match kind {
             // Another one would follow it for what is dirtied meanwhile.
-            PassKind::Background => u64::MAX,
-            PassKind::Block(_) | PassKind::Range { .. } | PassKind::Sync => file.folios().writes(),
+            PassKind::Background => Takes { since: u64::MAX, group },
+            // A cut waits for nothing.
+            PassKind::Block(_) => Takes { since: folios.writes(), ..Takes::ALL },
+            PassKind::Range { .. } | PassKind::Sync => Takes { since: folios.writes(), group },
         };
-        Pass { file, kind, grows, since, left, fetches: Arc::default() }
+        drop(folios);
+        Pass { file, kind, grows, takes, is_older, left, fetches: Arc::default() }
     }
 
     /// One that takes what it is asked for, whenever it was dirtied.
     pub(crate) fn following(file: Arc<OpenFile>, grows: bool) -> Pass {
-        Pass { since: u64::MAX, ..Pass::new(file, PassKind::Sync, grows) }
+        let pass = Pass::new(file, PassKind::Sync, grows);
+        Pass { takes: Takes { since: u64::MAX, ..pass.takes }, ..pass }
+    }
+
+    /// One that takes blocks of the oldest write group, and no others.
+    pub(crate) fn of_oldest(file: Arc<OpenFile>, blocks: Range<u64>, grows: bool) -> Pass {
+        let kind = PassKind::Range { start: blocks.start, end: blocks.end };
+        Pass { is_older: false, ..Pass::new(file, kind, grows) }
     }
 
     fn fetches(&self) -> MutexGuard<'_, Fetches> {
@@ -100,6 +113,7 @@ impl Pass {
         let folios = self.file.folios();
         let end = if self.grows { u64::MAX } else { folios.n_blocks_without_growth() };
         let within = match self.kind {
+            PassKind::Background | PassKind::Range { .. } if self.is_older => from..end,
             PassKind::Background => from..folios.n_full_blocks().min(end),
             PassKind::Block(block) => from.max(block)..block + 1,
             PassKind::Range { start, end: last } => from.max(start)..last.min(end),
@@ -117,7 +131,7 @@ impl Pass {
     ) -> Next {
         let mut fetches = self.fetches();
         loop {
-            let next = self.file.folios().next_run(within.clone(), max_blocks, self.since);
+            let next = self.file.folios().next_run(within.clone(), max_blocks, self.takes);
             match next {
                 NextRun::Run(run) => {
                     self.left.fetch_sub(run.blocks.end - run.blocks.start, Ordering::Relaxed);
@@ -146,7 +160,7 @@ impl Pass {
 
     /// The first block of `within` that has something it takes.
     pub(crate) fn first_dirty(&self, within: &Range<u64>) -> Option<u64> {
-        self.file.folios().first_dirty(within, self.since)
+        self.file.folios().first_dirty(within, self.takes)
     }
 
     /// Has the next blocks of `within` that lack something fetched, on other threads.
@@ -155,7 +169,7 @@ impl Pass {
         // A block that is larger than a folio may need more memory than there is.
         let unit_blocks = READ_UNIT_BYTES as u64 / geometry.block_bytes();
         let max = MAX_FETCHES.min(usize::try_from(unit_blocks).unwrap_or(MAX_FETCHES)).max(1);
-        let lacking = self.file.folios().lacking(within, max, self.since);
+        let lacking = self.file.folios().lacking(within, max, self.takes);
         for block in lacking {
             if fetches.under_way.len() >= max {
                 break;

@@ -27,6 +27,9 @@ use crate::{
     writethrough::Filling,
 };
 
+/// Passes of one flush: one for each write group, and those that others close meanwhile.
+pub(crate) const MAX_PASSES: u32 = 1000;
+
 /// Which of a file's passes runs, and how the last ones ended.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
@@ -155,6 +158,10 @@ impl Passes {
         HeldBack(self)
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.state().running.is_some()
+    }
+
     pub(crate) fn are_held_back(&self) -> bool {
         self.state().held_back
     }
@@ -222,12 +229,14 @@ impl OpenFile {
         self.begin_pass(state, self.plan(kind), None).wait().result
     }
 
-    /// A pass over the page cache.
-    fn plan(self: &Arc<Self>, kind: PassKind) -> Plan {
+    /// A pass over the page cache: over the oldest write group.
+    pub(crate) fn plan(self: &Arc<Self>, kind: PassKind) -> Plan {
         // Of the one block nothing lies behind the committed size that anybody counts on.
         let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
         let source = Arc::new(Pass::new(self.clone(), kind, grows));
-        let (growth, is_complete) = (grows.then(Growth::default), kind == PassKind::Sync);
+        let growth = grows.then(Growth::default);
+        // One of an older write group leaves what is newer.
+        let is_complete = kind == PassKind::Sync && self.n_older_groups() == 0;
         Plan { source, growth, is_complete, filling: None, is_everybodys: true }
     }
 
@@ -316,7 +325,14 @@ impl OpenFile {
         if ending.cache_failed {
             self.drop_cache();
         }
-        let mut state = self.passes.state();
+        let mut state = loop {
+            // Before anything of a newer group is sent.
+            self.tell_ended_groups();
+            let state = self.passes.state();
+            if !self.has_ended_groups() {
+                break state;
+            }
+        };
         state.running = None;
         match &ending.result {
             Ok(()) => {
@@ -343,19 +359,30 @@ impl OpenFile {
     }
 
     /// Writes back what is dirty now, all or a part: waits for the pass that is running, then for one
-    /// more, its own or somebody else's. To be called with sizes held.
+    /// more, its own or somebody else's, or, if there are older write groups, one for each. To be
+    /// called with sizes held.
     pub(crate) fn flush(
         self: &Arc<Self>,
         kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
-        // Looked at and begun in one step: what another pass has taken is not on the server.
-        let Some(idle) = self.passes.wait_for_turn() else { return Ok(()) };
-        if self.folios().has_work() {
-            self.begin_pass(idle, self.plan(kind), observer.cloned()).wait().result
-        } else {
-            Ok(())
+        let group = self.folios().group();
+        for _pass in 0..MAX_PASSES {
+            // Looked at and begun in one step: what another pass has taken is not on the server.
+            let Some(idle) = self.passes.wait_for_turn() else { return Ok(()) };
+            let (has_work, oldest, newest) = {
+                let folios = self.folios();
+                (folios.has_work(), folios.oldest_group(), folios.group())
+            };
+            if !has_work || oldest > group {
+                return Ok(());
+            }
+            self.begin_pass(idle, self.plan(kind), observer.cloned()).wait().result?;
+            if oldest == newest {
+                return Ok(());
+            }
         }
+        Err(Error::Conflict { blocks: Vec::new() })
     }
 }
 

@@ -122,12 +122,15 @@ impl OpenFile {
         self.passes.cancel();
         let _alone = self.alone();
         self.folios().discard();
+        self.tell_ended_groups();
         self.core.folios.notify();
     }
 
     /// Cuts the file, unless it has become shorter than that meanwhile.
     fn shrink(self: &Arc<Self>, size: u64) -> Result<bool, Error> {
         let alone = self.alone();
+        // A group that is closed keeps its size.
+        self.write_older_alone(&alone.passes)?;
         if self.folios().size() < size {
             return Ok(false);
         }
@@ -240,7 +243,8 @@ impl OpenFile {
             let _alone = self.alone();
             // Somebody may have made the file longer, and the last block more than what is punched.
             let now = whole_blocks(self.geometry(), &range, self.folios().size());
-            if now == blocks && self.may_be_holes(&blocks) {
+            let all_of_it = self.folios().older_within(&range).is_none();
+            if now == blocks && all_of_it && self.may_be_holes(&blocks) {
                 return self.punch_blocks(&blocks);
             }
         }

@@ -7,7 +7,7 @@ use sealback_stream::Expected;
 
 use crate::{
     folio::FolioPool,
-    page_cache::{CleanFolios, Folios, NextRun},
+    page_cache::{CleanFolios, Folios, NextRun, Takes},
     source::DirtyRun,
 };
 
@@ -102,11 +102,30 @@ impl PageCache {
     /// # Errors
     /// The block that comes next, which is to be filled in before this is asked again.
     pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Result<Option<DirtyRun>, u64> {
-        match self.folios.next_run(from..u64::MAX, max_blocks, u64::MAX) {
+        let takes = Takes { since: u64::MAX, group: self.folios.oldest_group() };
+        match self.folios.next_run(from..u64::MAX, max_blocks, takes) {
             NextRun::Run(run) => Ok(Some(run)),
             NextRun::Lacking(block) => Err(block),
             NextRun::End => Ok(None),
         }
+    }
+
+    /// Closes the write group.
+    pub fn close_group(&mut self) -> u64 {
+        self.folios.close_group()
+    }
+
+    /// The oldest write group that has not ended; those of which nothing is left end.
+    pub fn oldest_group(&mut self) -> u64 {
+        if let Some(done) = self.folios.newest_done(true) {
+            self.folios.end_groups(done);
+        }
+        self.folios.oldest_group()
+    }
+
+    /// Whether something of an older group is to be written back before `range` may be written.
+    pub fn is_older_within(&self, range: &Range<u64>) -> bool {
+        self.folios.older_within(range).is_some()
     }
 
     /// As [`FolioSource::stored`](crate::source::FolioSource::stored).

@@ -219,6 +219,7 @@ struct Following {
     driver: Arc<Driver>,
     filling: Arc<Filling>,
     grows: bool,
+    group: u64,
 }
 
 impl File {
@@ -316,9 +317,11 @@ impl Writethrough {
 
     /// Sees to it that a pass takes what is filled.
     fn follow(&mut self) -> Result<(), Error> {
-        let (grows, to) = (self.file.file.grows(), self.range.end);
-        if let Some(Following { driver, filling, grows: may_grow }) = &self.pass {
-            let fits = *may_grow || !grows;
+        let to = self.range.end;
+        if let Some(Following { driver, filling, grows, group }) = &self.pass {
+            let folios = self.file.file.folios();
+            let fits = (*grows || !folios.grows()) && *group == folios.group();
+            drop(folios);
             if fits && driver.ended().is_none() && filling.go_on(Step::Open, to) {
                 return Ok(());
             }
@@ -333,7 +336,8 @@ impl Writethrough {
     fn begin(&self, step: Step) -> Result<Following, Error> {
         let file = &self.file.file;
         let _sizes = file.hold_sizes_for_change()?;
-        let idle = file.passes.wait_until_none_runs();
+        let idle = file.wait_for_older_groups()?;
+        let group = file.folios().group();
         let grows = file.grows();
         let filling = Filling::new(Unit::of(file), step, self.range.end);
         file.core.fillings.add(&filling);
@@ -350,7 +354,7 @@ impl Writethrough {
             filling: Some(filling.clone()),
             is_everybodys: true,
         };
-        Ok(Following { driver: file.begin_pass(idle, plan, None), filling, grows })
+        Ok(Following { driver: file.begin_pass(idle, plan, None), filling, grows, group })
     }
 
     /// The pass that follows ends with what is filled.

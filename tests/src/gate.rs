@@ -87,6 +87,11 @@ impl Gate {
         self.state().waiting.remove(index).expect("a write waits there")
     }
 
+    /// From now on writes wait again.
+    pub fn close(&self) {
+        self.state().open = false;
+    }
+
     /// Lets everything through, now and from now on.
     pub fn open(&self) {
         self.state().open = true;

@@ -286,6 +286,7 @@ impl Folios {
             *end = size.min(*end);
         }
         self.gaps.take(&(n_blocks..u64::MAX));
+        self.cut_groups(size);
         let last = self.geometry.block_at(size);
         if last < n_blocks && self.geometry.block_start(last) >= self.sent_to {
             // It may have been dirty from end to end, and is no more.

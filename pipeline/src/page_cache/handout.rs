@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use sealback_crypto::{Geometry, Sealed};
 use sealback_stream::{BlockConflict, Expected};
 
-use super::Folios;
+use super::{Folio, Folios};
 use crate::{
     folio::FolioPool,
     ranges::{RangeSet, index_of},
@@ -14,6 +14,24 @@ use crate::{
 
 /// Folios that are looked at for each block that may be fetched ahead.
 const LOOK_AHEAD: usize = 4;
+
+/// Which dirty folios a pass takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Takes {
+    /// Those that have been dirty since the count of writes was this, or longer.
+    pub(crate) since: u64,
+    /// Those of this write group and of older ones.
+    pub(crate) group: u64,
+}
+
+impl Takes {
+    /// All there are.
+    pub(crate) const ALL: Takes = Takes { since: u64::MAX, group: u64::MAX };
+
+    fn takes(self, folio: &Folio) -> bool {
+        folio.dirty_since <= self.since && folio.group <= self.group
+    }
+}
 
 /// What comes next of what is dirty.
 #[derive(Debug)]
@@ -94,11 +112,15 @@ impl Folios {
         }
     }
 
-    /// Takes the next run of blocks that begins within `within`, of folios that have been dirty since
-    /// the count of writes was `since`, or longer.
-    pub(crate) fn next_run(&mut self, within: Range<u64>, max_blocks: u64, since: u64) -> NextRun {
+    /// Takes the next run of blocks that begins within `within`.
+    pub(crate) fn next_run(
+        &mut self,
+        within: Range<u64>,
+        max_blocks: u64,
+        takes: Takes,
+    ) -> NextRun {
         let within = self.sendable(within);
-        let dirty = self.next_dirty_blocks(within.clone(), max_blocks, since);
+        let dirty = self.next_dirty_blocks(within.clone(), max_blocks, takes);
         let copy = self.copies.range(within).next().map(|(start, _)| *start);
         match (dirty, copy) {
             (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
@@ -123,9 +145,9 @@ impl Folios {
     }
 
     /// The first block that [`next_run`](Folios::next_run) would take, or have filled.
-    pub(crate) fn first_dirty(&self, within: &Range<u64>, since: u64) -> Option<u64> {
+    pub(crate) fn first_dirty(&self, within: &Range<u64>, takes: Takes) -> Option<u64> {
         let within = self.sendable(within.clone());
-        self.next_dirty_blocks(within, 1, since).map(|block| block.start)
+        self.next_dirty_blocks(within, 1, takes).map(|block| block.start)
     }
 
     fn take_copies(&mut self, start: u64, max_blocks: u64) -> DirtyRun {
@@ -161,11 +183,11 @@ impl Folios {
 
     /// The first `max` dirty blocks of `within` that something has to be fetched for. Looks no
     /// further than at a few folios.
-    pub(crate) fn lacking(&self, within: Range<u64>, max: usize, since: u64) -> Vec<u64> {
+    pub(crate) fn lacking(&self, within: Range<u64>, max: usize, takes: Takes) -> Vec<u64> {
         let geometry = self.geometry;
         let from = geometry.block_start(within.start);
         let folios = self.folios.range(from / self.folio_bytes..).take(max * LOOK_AHEAD);
-        let old = folios.filter(|(_, folio)| folio.dirty_since <= since);
+        let old = folios.filter(|(_, folio)| takes.takes(folio));
         let dirty = old.flat_map(|(_, folio)| folio.dirty.iter());
         let mut lacking: Vec<u64> = Vec::new();
         for dirty in dirty.filter(|dirty| dirty.end > from) {
@@ -186,13 +208,13 @@ impl Folios {
         &self,
         within: Range<u64>,
         max_blocks: u64,
-        since: u64,
+        takes: Takes,
     ) -> Option<Range<u64>> {
         let geometry = self.geometry;
         let from = geometry.block_start(within.start);
         let mut run: Option<Range<u64>> = None;
         let folios = self.folios.range(from / self.folio_bytes..);
-        'folios: for (_, folio) in folios.filter(|(_, folio)| folio.dirty_since <= since) {
+        'folios: for (_, folio) in folios.filter(|(_, folio)| takes.takes(folio)) {
             for dirty in folio.dirty.iter().filter(|dirty| dirty.end > from) {
                 let covering = geometry.blocks_covering(dirty.start.max(from)..dirty.end);
                 match &mut run {

@@ -11,6 +11,7 @@ mod direct;
 mod faults;
 mod files;
 mod filtered;
+mod groups;
 mod in_place;
 mod kill;
 mod lifecycle;
