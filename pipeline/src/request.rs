@@ -43,6 +43,9 @@ mod interface;
 
 pub use interface::{Action, Event, Host, RequestLimits, StreamSetup};
 
+/// The stream whose target is compared with.
+const FIRST_SERVER: usize = 0;
+
 #[derive(Debug)]
 enum Phase {
     Running,
@@ -70,7 +73,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request that has not begun: the first event begins it.
+    /// A request that has not begun: the first event begins it. One stream for each of `setup`, at
+    /// most eight. The first goes to the server whose blocks are compared with what is expected there,
+    /// and merged; all others get copies of what that gets: caches, which may fail, or mirrors, which
+    /// must not.
     pub fn new(geometry: Geometry, limits: &RequestLimits, setup: &[StreamSetup]) -> Request {
         let streams = setup.iter().map(|setup| {
             let mut stream = Stream::new(setup.role, geometry, setup.window);
@@ -406,8 +412,8 @@ impl Request {
             while let Some(issued) = stream.issue(|blocks| self.spans.sealed_bytes(blocks)) {
                 self.stalls[index].issued(issued.id, now, &mut self.stats.streams[index]);
                 let mut write = self.spans.write(&issued.blocks);
-                // What is expected is the server's to hold; a copy may lack it.
-                if stream.role() == Role::May {
+                // What is expected is the first server's to hold; a copy may lack it.
+                if index != FIRST_SERVER {
                     write.expectations.clear();
                 }
                 if host.tracing() {

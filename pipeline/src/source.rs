@@ -166,6 +166,8 @@ impl Destinations {
     pub const CACHE: Destinations = Destinations(2);
     /// Every stream.
     pub const ALL: Destinations = Destinations(u8::MAX);
+    /// Every stream but the cache's: all servers, if there are mirrors.
+    pub const SERVERS: Destinations = Destinations(!2);
 
     /// Whether the stream of that index is one of them.
     pub fn contains(self, stream: usize) -> bool {

@@ -13,7 +13,7 @@ pub struct RequestStats {
     pub conflicts: u64,
     /// Blocks that were laid over somebody else's change.
     pub merges: u64,
-    /// Per stream, in the request's order: upload, cache.
+    /// Per stream, in the request's order; the engine's is upload, cache.
     pub streams: Vec<StreamStats>,
 }
 

@@ -25,7 +25,7 @@ use std::{
 
 use sealback::{
     Error, RetryLimits,
-    request::Request,
+    request::{Request, StreamSetup},
     source::{Destinations, FolioEnd, Writeback},
 };
 use sealback_crypto::{
@@ -34,7 +34,7 @@ use sealback_crypto::{
 use sealback_stream::{Failure, Grant, Runs, Ticket, Write};
 
 use crate::{
-    simulator::{BLOCK, STRIDE, plain_block, stored_of},
+    simulator::{BLOCK, CACHE, STRIDE, plain_block, stored_of},
     tally::Tally,
 };
 
@@ -87,8 +87,8 @@ struct Pause {
     attempts: u32,
     /// When the last answer came.
     drained_at: Duration,
-    /// What failed, as it was issued.
-    failed: Vec<Runs>,
+    /// What failed, as it was issued, and of which stream.
+    failed: Vec<(usize, Runs)>,
     /// It was told of.
     told: bool,
 }
@@ -97,8 +97,8 @@ struct Pause {
 pub(crate) struct Oracle {
     seed: u64,
     log: Vec<String>,
-    windows: [usize; 2],
-    streams: [StreamView; 2],
+    windows: Vec<usize>,
+    streams: Vec<StreamView>,
     wanted: BTreeMap<u64, Destinations>,
     /// The nonces that were sent.
     sent: BTreeMap<u64, Nonce>,
@@ -136,17 +136,17 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(
         seed: u64,
-        windows: [usize; 2],
-        cached: bool,
+        setup: &[StreamSetup],
         retry: RetryLimits,
         cache_patience: Duration,
     ) -> Oracle {
-        let cache = StreamView { off: !cached, ..StreamView::default() };
+        let view =
+            |stream: &StreamSetup| StreamView { off: !stream.active, ..StreamView::default() };
         Oracle {
             seed,
             log: Vec::new(),
-            windows,
-            streams: [StreamView::default(), cache],
+            windows: setup.iter().map(|stream| stream.window).collect(),
+            streams: setup.iter().map(view).collect(),
             wanted: BTreeMap::new(),
             sent: BTreeMap::new(),
             folios: BTreeMap::new(),
@@ -158,7 +158,7 @@ impl Oracle {
             cached: BTreeSet::new(),
             cache_patience,
             cache_fails: false,
-            tally: Tally::new(retry),
+            tally: Tally::new(retry, setup.len()),
             retry,
             pause: None,
             hurried: false,
@@ -210,7 +210,9 @@ impl Oracle {
         let goes_now = std::mem::take(&mut self.goes_now);
         assert!(!goes_now || self.pause.is_none(), "somebody waits, and it waits its time");
         let mut least = None;
-        if request.streams()[0].collected_to() > self.streams[0].collected_to {
+        let servers = request.streams().iter().zip(&self.streams);
+        let mut servers = servers.enumerate().filter(|(index, _)| *index != CACHE);
+        if servers.any(|(_, (stream, view))| stream.collected_to() > view.collected_to) {
             self.tally.progressed();
         }
         for (index, stream) in request.streams().iter().enumerate() {
@@ -225,7 +227,7 @@ impl Oracle {
             }
         }
         assert_eq!(least.unwrap_or(request.issued_to()), request.collected_to());
-        let silent = self.streams[1].silent_since.map(|since| now - since);
+        let silent = self.streams[CACHE].silent_since.map(|since| now - since);
         let waits = silent.is_none_or(|silent| silent < self.cache_patience);
         let looks = !std::mem::take(&mut self.only_hurried) && !request.is_done();
         assert!(waits || !looks, "a cache that answers nothing is waited for");
@@ -311,13 +313,13 @@ impl Oracle {
         }
         let attempts = if told > 0 { 0 } else { attempts + 1 };
         let left = blocks.without_first(told);
-        self.cache_fails |= stream == 1 && !whole;
+        self.cache_fails |= stream == CACHE && !whole;
         let range = left.as_ref().map(Runs::hull);
         self.tally.answered(now, stream, outcome, through, range, attempts);
         let Some(left) = left else { return };
         view.most_attempts = view.most_attempts.max(attempts);
         view.owed.extend(left.blocks().map(|block| (block, attempts)));
-        if stream == 0 {
+        if stream != CACHE {
             let pause = self.pause.get_or_insert(Pause {
                 attempts: 0,
                 drained_at: now,
@@ -325,7 +327,7 @@ impl Oracle {
                 told: false,
             });
             pause.attempts = pause.attempts.max(attempts);
-            pause.failed.push(left);
+            pause.failed.push((stream, left));
         }
     }
 
@@ -360,7 +362,8 @@ impl Oracle {
             "waited {waited:?}, not {full:?}, for {pause:?}"
         );
         self.back_offs += u64::from(!full.is_zero());
-        self.reissued.extend(pause.failed);
+        let uploads = pause.failed.into_iter().filter(|(stream, _)| *stream == 0);
+        self.reissued.extend(uploads.map(|(_, blocks)| blocks));
     }
 
     /// A subrequest was cut: not too early. Counts how what failed is cut anew.
@@ -402,7 +405,7 @@ impl Oracle {
             }
             let to = self.wanted[&block];
             for (index, view) in self.streams.iter().enumerate() {
-                if to.contains(index) && !view.off && (index == 0 || cached) {
+                if to.contains(index) && !view.off && (index != CACHE || cached) {
                     assert_eq!(view.stored[&block].nonce, nonce, "block {block} of {index}");
                 }
             }
@@ -454,16 +457,16 @@ impl Oracle {
 
     pub(crate) fn at_end(&mut self, dirty_left: usize, key: &ContentKey) {
         assert!(self.handed_out.is_empty(), "folios still out: {:?}", self.handed_out);
-        assert!(self.streams[0].in_flight.is_empty(), "uploads still in flight");
+        let servers = || self.streams.iter().enumerate().filter(|(index, _)| *index != CACHE);
+        assert!(servers().all(|(_, view)| view.in_flight.is_empty()), "uploads still in flight");
         if self.result == Some(true) {
             assert_eq!(dirty_left, 0, "it went well and left folios dirty");
             for (block, to) in &self.wanted {
-                if to.contains(0) {
-                    let stored = self.streams[0].stored.contains_key(block);
-                    assert!(stored, "block {block} is lost");
+                for (index, view) in servers().filter(|(index, _)| to.contains(*index)) {
+                    assert!(view.stored.contains_key(block), "{index} has lost block {block}");
                 }
-                let cached = self.cached.contains(block) || self.streams[1].off;
-                assert!(cached || !to.contains(1), "the cache has block {block} for nothing");
+                let cached = self.cached.contains(block) || self.streams[CACHE].off;
+                assert!(cached || !to.contains(CACHE), "the cache has block {block} for nothing");
             }
         }
         for view in &self.streams {
@@ -471,10 +474,12 @@ impl Oracle {
                 assert_eq!(opened(key, *block, &stored.bytes), plain_block(*block));
             }
         }
-        let [upload, cache] = &self.streams;
-        for (block, cached) in &cache.stored {
-            if let (Some(uploaded), false) = (upload.stored.get(block), cache.off) {
-                assert_eq!(uploaded.bytes, cached.bytes, "block {block}");
+        let (upload, copies) = self.streams.split_first().expect("there is a server");
+        for copy in copies.iter().filter(|copy| !copy.off) {
+            for (block, copied) in &copy.stored {
+                if let Some(uploaded) = upload.stored.get(block) {
+                    assert_eq!(uploaded.bytes, copied.bytes, "block {block}");
+                }
             }
         }
     }

@@ -5,6 +5,8 @@
 //! carries out what the request wants done. Time is virtual. The oracle looks at
 //! every step. A run that fails prints its seed and its log, and replays exactly.
 //!
+//! A third of the runs have a second server, a mirror of the first: a stream like any other.
+//!
 //! **Fault model:** a write may go through, go through in part (any number of bytes; the block it
 //! ends in is torn), fail transiently, have been done and be answered as a failure, be dropped, ask
 //! to be renegotiated, fail for good, conflict; a cache may answer nothing any more. A server may be
@@ -48,6 +50,11 @@ use plan::Plan;
 pub const BLOCK: u64 = 4096;
 /// A block as it is stored.
 pub(crate) const STRIDE: u64 = BLOCK + 48;
+
+/// The cache's stream.
+pub(crate) const CACHE: usize = 1;
+/// The second server's, where there is one.
+pub(crate) const MIRROR: usize = 2;
 
 /// Something that has been started and will answer.
 enum UnderWay {
@@ -112,6 +119,20 @@ pub fn run(seed: u64, engine: Engine) -> Met {
 pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
     let mut rng = Rng::with_seed(seed);
     let plan = Plan::new(&mut rng, engine);
+    run_planned(seed, rng, plan)
+}
+
+/// The same with a second server.
+///
+/// # Panics
+/// As for [`run`].
+pub fn mirror(seed: u64, engine: Engine) -> Met {
+    let mut rng = Rng::with_seed(seed);
+    let plan = Plan { mirrored: true, ..Plan::new(&mut rng, engine) };
+    run_planned(seed, rng, plan).0
+}
+
+fn run_planned(seed: u64, mut rng: Rng, plan: Plan) -> (Met, Vec<String>) {
     let geometry = Geometry::new(BLOCK).expect("4 KiB is a block size");
     let root = RootKey::from_bytes(&[3; 32]);
     let header = Header::create(&root, geometry, plan.engine).expect("random bytes").header;
@@ -121,10 +142,13 @@ pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
         cache_patience: plan.cache_patience,
     };
     let cached = rng.u32(..8) > 0;
-    let setup = [
-        StreamSetup { role: Role::Must, window: plan.windows[0], active: true },
-        StreamSetup { role: Role::May, window: plan.windows[1], active: cached },
-    ];
+    let roles = [(Role::Must, true), (Role::May, cached), (Role::Must, true)];
+    let mut setup: Vec<_> = roles
+        .into_iter()
+        .zip(plan.windows)
+        .map(|((role, active), window)| StreamSetup { role, window, active })
+        .collect();
+    setup.truncate(if plan.mirrored { 3 } else { 2 });
     let mut request = Request::new(geometry, &limits, &setup);
     let buffer_bytes = usize::try_from(plan.span_blocks * geometry.stride_bytes()).expect("small");
     let dirty = dirty_folios(&mut rng);
@@ -136,7 +160,7 @@ pub fn trace(seed: u64, engine: Engine) -> (Met, Vec<String>) {
         now: Duration::ZERO,
         under_way: vec![UnderWay::Wake],
         hung: Vec::new(),
-        oracle: Oracle::new(seed, plan.windows, cached, plan.retry, plan.cache_patience),
+        oracle: Oracle::new(seed, &setup, plan.retry, plan.cache_patience),
         nonces: Nonces::default(),
         met: Met::default(),
         wants_credit: false,
@@ -178,7 +202,7 @@ fn dirty_folios(rng: &mut Rng) -> Vec<Dirty> {
         let blocks = at..at + rng.u64(1..5);
         at = blocks.end;
         let destinations = match rng.u32(..8) {
-            0 => Destinations::UPLOAD,
+            0 => Destinations::SERVERS,
             1 => Destinations::CACHE,
             _ => Destinations::ALL,
         };
@@ -242,7 +266,7 @@ impl World {
                 self.hand(request, Event::Sealed { span, result });
             }
             UnderWay::Write { ticket, write } => {
-                if ticket.stream == 1 && !request.is_done() && self.hangs() {
+                if ticket.stream == CACHE && !request.is_done() && self.hangs() {
                     return self.hung.push(UnderWay::Write { ticket, write });
                 }
                 let (outcome, has) = self.outcome(ticket.stream, &write);
@@ -349,6 +373,7 @@ impl World {
                 let seals = |under_way: &UnderWay| matches!(under_way, UnderWay::Seal { .. });
                 assert!(!self.under_way.iter().any(seals), "done, and still sealing");
                 self.met.failed += u64::from(result.is_err());
+                self.met.mirrored += u64::from(result.is_ok() && self.plan.mirrored);
                 self.oracle.on_done(&result, self.plan.lacks);
             }
             Action::Issue { ticket, write } => {
@@ -368,7 +393,7 @@ impl World {
             Action::Cached { sealed } => self.oracle.on_stored(&sealed, true),
             Action::Stored { sealed } => self.oracle.on_stored(&sealed, false),
             Action::StreamOff { stream, .. } => {
-                assert_eq!(stream, 1, "the upload stream is never switched off");
+                assert_eq!(stream, CACHE, "the upload stream is never switched off");
                 self.met.cache_off += 1;
             }
             Action::Merge(_) | Action::Refresh { .. } => panic!("nothing is changed in part here"),

@@ -5,22 +5,22 @@ use std::{ops::Range, time::Duration};
 use sealback::{Error, RequestStats, RetryLimits, StreamStats};
 use sealback_stream::{Failure, TargetError, TargetErrorKind};
 
-use crate::simulator::{BLOCK, STRIDE};
+use crate::simulator::{BLOCK, CACHE, STRIDE};
 
 /// Counts, beside a request.
 #[derive(Debug)]
 pub(crate) struct Tally {
     retry: RetryLimits,
     stats: RequestStats,
-    /// The server has failed, and nothing has gone on there since.
+    /// A server has failed, and nothing has gone on there since.
     failing_since: Option<Duration>,
     /// The first reason why the request must end with an error.
     ending: Option<Error>,
 }
 
 impl Tally {
-    pub(crate) fn new(retry: RetryLimits) -> Tally {
-        let streams = vec![StreamStats::default(); 2];
+    pub(crate) fn new(retry: RetryLimits, n_streams: usize) -> Tally {
+        let streams = vec![StreamStats::default(); n_streams];
         let stats = RequestStats { streams, ..RequestStats::default() };
         Tally { retry, stats, failing_since: None, ending: None }
     }
@@ -47,7 +47,7 @@ impl Tally {
         self.stats.folios += u64::from(clean);
     }
 
-    /// The server's stream has come further.
+    /// A server's stream has come further.
     pub(crate) fn progressed(&mut self) {
         self.failing_since = None;
     }
@@ -69,7 +69,7 @@ impl Tally {
             return;
         };
         stats.bytes += through / STRIDE * STRIDE;
-        if stream != 0 {
+        if stream == CACHE {
             return;
         }
         let positions = Some(left.start * BLOCK..left.end * BLOCK);

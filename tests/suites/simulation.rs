@@ -54,6 +54,19 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
 }
 
 #[test]
+fn a_second_server_has_what_the_first_has_whatever_fails() {
+    let mut met = Met::default();
+    let n_seeds = from_env("SEALBACK_SEEDS").unwrap_or(1_000);
+    for seed in 2_000_000..2_000_000 + n_seeds {
+        met.add(&simulator::mirror(seed, Engine::Fake));
+    }
+    println!("{n_seeds} seeds: {met:#?}");
+    for times in [met.mirrored, met.failed, met.reissues, met.cache_off] {
+        assert!(times >= n_seeds / 20, "{met:#?}");
+    }
+}
+
+#[test]
 fn a_seed_replays_exactly() {
     for seed in 0..50 {
         let (first, second) =

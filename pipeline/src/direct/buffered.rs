@@ -64,7 +64,7 @@ impl Buffered {
         let whole = self.geometry.blocks_within(self.range.clone());
         let end = if edge.is_some() { first + 1 } else { whole.end.min(first + max_blocks) };
         let (blocks, cached) = self.file.folios().cached_alike(first..end);
-        (blocks, edge, if cached { Destinations::ALL } else { Destinations::UPLOAD })
+        (blocks, edge, if cached { Destinations::ALL } else { Destinations::SERVERS })
     }
 }
 

@@ -274,7 +274,7 @@ impl Folios {
             }
         }
         let uncached = self.uncached.intersects(&positions);
-        let destinations = if uncached { Destinations::UPLOAD } else { Destinations::ALL };
+        let destinations = if uncached { Destinations::SERVERS } else { Destinations::ALL };
         let content = RunContent::Plain(slices);
         let partial = self.partial(&blocks, &dirty);
         DirtyRun { blocks, content, destinations, partial, folios: ends }

@@ -47,6 +47,8 @@ pub struct Met {
     pub failed: u64,
     /// Folios that were dirty again.
     pub redirtied: u64,
+    /// Requests with a second server that went well.
+    pub mirrored: u64,
     /// Folios released before the request had ended.
     pub released_early: u64,
 }
@@ -76,6 +78,7 @@ impl Met {
         self.cancelled += other.cancelled;
         self.failed += other.failed;
         self.redirtied += other.redirtied;
+        self.mirrored += other.mirrored;
         self.released_early += other.released_early;
     }
 }

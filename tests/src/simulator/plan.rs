@@ -6,24 +6,29 @@ use fastrand::Rng;
 use sealback::RetryLimits;
 use sealback_crypto::Engine;
 
+use super::MIRROR;
+
 /// How large everything is, and what goes wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) engine: Engine,
     pub(super) n_buffers: usize,
     pub(super) span_blocks: u64,
-    pub(super) windows: [usize; 2],
+    /// There is a second server.
+    pub(super) mirrored: bool,
+    /// Of the upload, the cache's stream, and the mirror's.
+    pub(super) windows: [usize; 3],
     pub(super) credits: Option<i64>,
     pub(super) boundary: Option<u64>,
     /// Of the grants, those for blocks that may lie apart.
     pub(super) gaps: u32,
     pub(super) retry: RetryLimits,
     pub(super) cache_patience: Duration,
-    /// Chances in a thousand, for the upload and the cache stream.
-    pub(super) transient: [u32; 2],
-    pub(super) unknown: [u32; 2],
-    pub(super) short: [u32; 2],
-    pub(super) fatal: [u32; 2],
+    /// Chances in a thousand, for each of them.
+    pub(super) transient: [u32; 3],
+    pub(super) unknown: [u32; 3],
+    pub(super) short: [u32; 3],
+    pub(super) fatal: [u32; 3],
     pub(super) conflict: u32,
     pub(super) seal_failure: u32,
     /// Of the times that the source is asked, those when it has to wait.
@@ -55,20 +60,29 @@ impl Plan {
         let down_for = Duration::from_millis(u64::from(chance(rng, &[0, 0, 0, 5, 50])));
         // A cache that may hang for ever must be given up some day.
         let may_hang = cache_patience < Duration::MAX;
+        let mut transient = [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50]), 0];
+        let mut unknown = [chance(rng, &[0, 0, 20, 100]), chance(rng, &[0, 0, 0, 20]), 0];
+        let mut short = [chance(rng, &[0, 0, 50, 300]), chance(rng, &[0, 0, 0, 50]), 0];
+        let mut fatal = [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20]), 0];
+        for chances in [&mut transient, &mut unknown, &mut short, &mut fatal] {
+            // What is likely with the one server need not be with the other.
+            chances[MIRROR] = chances[rng.usize(..2)];
+        }
         Plan {
             engine,
+            mirrored: rng.u32(..3) == 0,
             n_buffers: rng.usize(1..6),
             span_blocks: rng.u64(1..9),
-            windows: [rng.usize(1..5), rng.usize(1..5)],
+            windows: [rng.usize(1..5), rng.usize(1..5), rng.usize(1..5)],
             credits: rng.bool().then(|| rng.i64(2..6)),
             boundary: rng.bool().then(|| rng.u64(1..12)),
             gaps: chance(rng, &[0, 300, 1000]),
             retry,
             cache_patience,
-            transient: [chance(rng, &[0, 0, 20, 200]), chance(rng, &[0, 0, 0, 50])],
-            unknown: [chance(rng, &[0, 0, 20, 100]), chance(rng, &[0, 0, 0, 20])],
-            short: [chance(rng, &[0, 0, 50, 300]), chance(rng, &[0, 0, 0, 50])],
-            fatal: [chance(rng, &[0, 0, 0, 10]), chance(rng, &[0, 0, 20])],
+            transient,
+            unknown,
+            short,
+            fatal,
             conflict: chance(rng, &[0, 0, 0, 0, 10]),
             seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
             later: chance(rng, &[0, 0, 100, 500]),
