@@ -15,7 +15,7 @@ use crate::{
     folio::FolioBytes,
     groups::GroupEnds,
     page_cache::Folios,
-    passes::{ErrorSeq, Passes},
+    passes::{ErrorSeq, MAX_PASSES, Passes},
     ranges::index_of,
     resize::Sizes,
     sync::{
@@ -236,13 +236,17 @@ impl OpenFile {
 
     /// Writes into one folio, and has memory for it ready.
     fn put(self: &Arc<Self>, folio: u64, part: &Range<u64>, data: &[u8]) -> Result<(), Error> {
-        let mut fresh = None;
+        let (mut fresh, mut passes) = (None, 0);
         loop {
             let mut folios = self.folios();
             if folios.older_within(part).is_some() {
                 drop(folios);
                 // Who waits for writeback holds no memory that others wait for.
                 fresh = None;
+                passes += 1;
+                if passes > MAX_PASSES {
+                    return Err(Error::Conflict { blocks: Vec::new() });
+                }
                 self.write_older(part)?;
                 continue;
             }

@@ -64,8 +64,9 @@ impl Folios {
     pub(crate) fn older_within(&self, range: &Range<u64>) -> Option<Older> {
         let Groups { current, closed } = &self.groups;
         let (oldest, size) = (self.oldest_group(), closed.values().next_back()?);
-        let start = self.geometry.block_start(self.geometry.block_at(range.start));
-        if start < *size && range.end > self.committed {
+        let blocks = self.geometry.blocks_covering(range.clone());
+        let is_uncommitted = self.geometry.block_start(blocks.end) > self.committed;
+        if self.geometry.block_start(blocks.start) < *size && is_uncommitted {
             return Some(Older::Group);
         }
         let first = self.block_mates(range.start / self.folio_bytes).start;
