@@ -121,9 +121,13 @@ impl OpenFile {
             if !ours && now.cuts() != header.cuts() {
                 return Err(Error::Cut { size: now.size() });
             }
-            self.adopt(now);
             if ours {
+                self.adopt(now);
                 return Ok(());
+            }
+            if self.adopt_beside_ours(now)? {
+                // What is to be sent again is not what this would speak for.
+                return Err(Error::Conflict { blocks: Vec::new() });
             }
         }
         Err(Error::Conflict { blocks: Vec::new() })
@@ -146,7 +150,9 @@ impl OpenFile {
         let known = self.header();
         // A cut is followed by whoever meets it with what he holds given back.
         if header.generation() > known.generation() && header.cuts() == known.cuts() {
-            self.adopt(header);
+            if let Err(error) = self.adopt_beside_ours(header) {
+                self.passes.tell(&error);
+            }
             self.folios().evict_all();
         }
     }

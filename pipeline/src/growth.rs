@@ -6,6 +6,7 @@
 //! there is left from a crash. A draft is nobody else's: it needs no lock, and is committed when it is
 //! synced.
 
+use sealback_crypto::Header;
 use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, Write};
 
 use crate::{
@@ -144,25 +145,35 @@ impl OpenFile {
         let known = self.header();
         let now = self.look_for_cut(&known)?;
         if now.generation() > known.generation() {
-            self.check_uncommitted()?;
-            self.adopt(now);
+            self.adopt_beside_ours(now)?;
         }
         Ok(())
     }
 
+    /// Goes on with a header that somebody else committed, and may have done so over blocks that were
+    /// sent here and not committed. Returns whether any of them are to be sent again.
+    pub(crate) fn adopt_beside_ours(&self, header: Header) -> Result<bool, Error> {
+        let again = self.check_uncommitted();
+        self.adopt(header);
+        again
+    }
+
     /// Looks whether blocks that were written and never committed are still there: whoever held the
     /// lock meanwhile need not have kept them. What is gone is sent again, or told of.
-    fn check_uncommitted(&self) -> Result<(), Error> {
-        let mut lost = Vec::new();
+    pub(crate) fn check_uncommitted(&self) -> Result<bool, Error> {
+        let (mut lost, mut again) = (Vec::new(), false);
         let uncommitted = self.folios().uncommitted();
         for (block, nonce) in uncommitted {
             let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
             let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
-            if stored != Some(nonce) && !self.folios().send_again(block, stored) {
-                lost.push(BlockConflict { block, stored });
+            if stored != Some(nonce) {
+                again = true;
+                if !self.folios().send_again(block, stored) {
+                    lost.push(BlockConflict { block, stored });
+                }
             }
         }
-        if lost.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks: lost }) }
+        if lost.is_empty() { Ok(again) } else { Err(Error::Conflict { blocks: lost }) }
     }
 
     /// Makes holes of the gaps behind the committed size.

@@ -228,7 +228,7 @@ impl OpenFile {
             // what he is about to write may be met half written once more.
             let now = self.look_for_cut(&before)?;
             if now.generation() > before.generation() {
-                self.adopt(now);
+                self.adopt_beside_ours(now)?;
                 fresh_starts += 1;
                 if fresh_starts <= MAX_FRESH_STARTS {
                     attempt = 1;

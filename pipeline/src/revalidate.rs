@@ -53,7 +53,7 @@ impl OpenFile {
         let known = self.header();
         let now = self.look_for_cut(&known)?;
         if now.generation() > known.generation() {
-            self.adopt(now);
+            self.adopt_beside_ours(now)?;
         }
         let mut folios = self.folios();
         folios.forget_copies();
@@ -69,6 +69,7 @@ impl OpenFile {
         // What is still here was there when this header was, or later: nothing goes on its account.
         let _one_at_a_time = self.commits();
         if now.generation() > self.header().generation() {
+            self.check_uncommitted()?;
             self.set_header(now);
             self.tell_cache();
         }

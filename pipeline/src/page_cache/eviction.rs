@@ -26,8 +26,9 @@ impl Folios {
         true
     }
 
-    /// Gives up all that is clean.
+    /// Gives up all that is clean, and what is being fetched.
     pub(crate) fn evict_all(&mut self) {
+        self.outdate_fetches(&(0..u64::MAX));
         let all: Vec<u64> = self.folios.keys().copied().collect();
         for folio in all {
             self.evict(folio);

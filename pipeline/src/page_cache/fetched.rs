@@ -98,6 +98,24 @@ impl Folios {
         parts.map(piece).collect()
     }
 
+    /// Where it is not known what is stored for a block, what is here of it and was not written here is
+    /// a guess: zeros that the file has grown over. Others may have written there.
+    fn drop_guesses(&mut self, index: u64, range: &Range<u64>) {
+        let Some(folio) = self.folios.get_mut(&index) else { return };
+        for block in self.geometry.blocks_covering(range.clone()) {
+            if self.stored.contains_key(&block) {
+                continue;
+            }
+            let start = self.geometry.block_start(block);
+            let end = start + self.geometry.block_bytes();
+            let mut ours = folio.dirty.clone();
+            folio.handed_out.iter().for_each(|handed_out| ours.extend(handed_out));
+            for guess in ours.missing(&(start.max(range.start)..end.min(range.end))) {
+                folio.valid.take(&guess);
+            }
+        }
+    }
+
     /// Takes in a piece of what was fetched, where nothing newer is here.
     pub(crate) fn take_in(&mut self, piece: Piece, pool: &FolioPool) {
         let Piece { range, room } = piece;
@@ -117,6 +135,7 @@ impl Folios {
                     }
                     Room::Scratch(bytes) => bytes,
                 };
+                self.drop_guesses(index, &range);
                 let needs_memory = !self.has(index) || self.is_shared(index);
                 let mut memory = needs_memory.then(|| pool.take_over_budget());
                 self.put(range.start, data, false, &mut memory);

@@ -3,6 +3,7 @@
 
 mod ancestor;
 mod bench;
+mod clients;
 mod conflicts;
 mod conformance;
 mod crash;
