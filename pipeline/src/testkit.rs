@@ -17,6 +17,8 @@ pub struct PageCache {
     folios: Folios,
     clean: CleanFolios,
     pool: FolioPool,
+    /// The write group that the pass is of.
+    group: u64,
 }
 
 impl PageCache {
@@ -24,7 +26,7 @@ impl PageCache {
     pub fn new(geometry: Geometry, folio_bytes: usize) -> PageCache {
         let clean = CleanFolios::new();
         let folios = Folios::new(geometry, folio_bytes, 0, 0..0, clean.of_file(0));
-        PageCache { folios, clean, pool: FolioPool::new(0, folio_bytes) }
+        PageCache { folios, clean, pool: FolioPool::new(0, folio_bytes), group: 0 }
     }
 
     /// The size in bytes.
@@ -96,18 +98,39 @@ impl PageCache {
         self.folios.punched(blocks);
     }
 
-    /// The next dirty run at or behind a block, as [`FolioSource`](crate::source::FolioSource) has
+    /// A pass begins, over the oldest write group.
+    pub fn begin_pass(&mut self) {
+        self.group = self.folios.oldest_group();
+    }
+
+    /// A pass has ended well: a header speaks for as much as may be said.
+    pub fn commit(&mut self) {
+        let size = self.folios.size_to_commit();
+        let holes = self.folios.holes();
+        self.folios.committed(size, &holes, &self.pool);
+    }
+
+    /// The next dirty run of blocks within a range, as [`FolioSource`](crate::source::FolioSource) has
     /// it.
     ///
     /// # Errors
     /// The block that comes next, which is to be filled in before this is asked again.
-    pub fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Result<Option<DirtyRun>, u64> {
-        let takes = Takes { since: u64::MAX, group: self.folios.oldest_group() };
-        match self.folios.next_run(from..u64::MAX, max_blocks, takes) {
+    pub fn next_dirty(
+        &mut self,
+        within: Range<u64>,
+        max_blocks: u64,
+    ) -> Result<Option<DirtyRun>, u64> {
+        let takes = Takes { since: u64::MAX, group: self.group };
+        match self.folios.next_run(within, max_blocks, takes) {
             NextRun::Run(run) => Ok(Some(run)),
             NextRun::Lacking(block) => Err(block),
             NextRun::End => Ok(None),
         }
+    }
+
+    /// Whether there are write groups before the current one that have not ended.
+    pub fn has_older_groups(&self) -> bool {
+        self.folios.oldest_group() < self.folios.group()
     }
 
     /// Closes the write group.

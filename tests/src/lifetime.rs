@@ -2,6 +2,9 @@
 //! between the steps of one writeback, or direct write, after another, with the real page cache and the
 //! real request.
 //!
+//! Write groups are closed now and then: when one has ended, the server has the file as it was when it
+//! was closed. Some passes pass over what they please, and some follow a writethrough.
+//!
 //! The model is a vector of bytes. In half of the lives one client is at work; then a conflict would
 //! be its own fault, and none may occur before something has failed; and what the cache's record calls
 //! present is what the server has. In the other half somebody else changes bytes of the same blocks,
@@ -11,7 +14,7 @@
 //! having done nothing, fail having done all of it (an outcome that nobody knows), or fail for good;
 //! the cache may fail; sealing may fail; a pass may be cancelled.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, ops::Range, thread, time::Duration};
 
 use fastrand::Rng;
 use sealback::{
@@ -34,6 +37,7 @@ use crate::{auditor::Nonces, simulator::BLOCK};
 
 mod client;
 mod direct;
+mod issuing;
 mod lived;
 
 use direct::Direct;
@@ -89,6 +93,12 @@ struct Life {
     request: Option<Request>,
     /// What it writes, if that is not the pages.
     direct: Option<Direct>,
+    /// What is still to be written of a writethrough that it follows.
+    through: Option<Range<usize>>,
+    /// It passes some of what is dirty over.
+    filtered: bool,
+    /// Write groups that are closed and have not ended, with the file as it was then.
+    closed: Vec<(u64, Vec<u8>)>,
     span_blocks: u64,
     under_way: Vec<UnderWay>,
     starved: bool,
@@ -139,6 +149,9 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         copy: Copy::default(),
         request: None,
         direct: None,
+        through: None,
+        filtered: false,
+        closed: Vec::new(),
         span_blocks,
         under_way: Vec::new(),
         starved: false,
@@ -179,7 +192,9 @@ impl Life {
             return self.step_request();
         }
         if self.others {
-            return match self.rng.u32(..20) {
+            return match self.rng.u32(..22) {
+                20 => self.close_group(),
+                21 if self.request.is_none() => self.begin_filtered(),
                 0..8 => self.write_in_lane(),
                 8..13 => self.other_writes(),
                 13 => self.lived.evictions += u64::from(self.pages.evict()),
@@ -188,7 +203,11 @@ impl Life {
                 _ => {}
             };
         }
-        match self.rng.u32(..20) {
+        match self.rng.u32(..24) {
+            20 => self.close_group(),
+            21 if self.request.is_none() => self.begin_filtered(),
+            22 if self.request.is_none() => self.begin_through(),
+            23 => self.advance_through(),
             0..8 => self.write(),
             8..11 if self.direct.is_none() => self.read(),
             11 if self.request.is_none() => self.set_len(),
@@ -205,10 +224,11 @@ impl Life {
     fn end_well(&mut self) {
         self.faults = 0;
         self.finish_pass();
-        while self.pages.dirty_bytes() > 0 {
+        while self.pages.dirty_bytes() > 0 || self.pages.has_older_groups() {
             self.begin_pass();
             self.finish_pass();
         }
+        assert!(self.closed.is_empty(), "groups have not ended: {}", self.closed.len());
         let size = self.model.len() as u64;
         let (server, _) = self.open(0..self.geometry.n_blocks(size));
         let differs = server.iter().zip(&self.model).position(|(a, b)| a != b);
@@ -223,6 +243,7 @@ impl Life {
     }
 
     fn begin_pass(&mut self) {
+        self.pages.begin_pass();
         for gap in self.pages.take_gaps() {
             self.make_holes(&gap);
         }
@@ -245,6 +266,9 @@ impl Life {
         if self.starved && self.pool.n_free() > 0 {
             self.starved = false;
             self.under_way.push(UnderWay::Wake);
+        }
+        if self.under_way.is_empty() && self.through.is_some() {
+            return self.advance_through();
         }
         assert!(!self.under_way.is_empty(), "nothing is under way, and the request is not done");
         let next = self.rng.usize(..self.under_way.len());
@@ -373,8 +397,13 @@ impl Life {
                 *count += 1;
                 self.failed |= result.is_err();
                 self.request = None;
+                (self.through, self.filtered) = (None, false);
                 self.drop_answers();
                 self.end_direct(&result);
+                if result.is_ok() {
+                    self.pages.commit();
+                }
+                self.look_at_groups();
             }
             Action::Merge(merge) => self.under_way.push(UnderWay::Merge(merge)),
             // The pages forget what they have of a block when it is stored.
@@ -420,8 +449,13 @@ impl Host for Life {
         if let Some(next) = self.next_direct() {
             return next;
         }
-        match self.pages.next_dirty(from, max_blocks) {
+        let Some(from) = self.filter(from) else { return Next::End };
+        let open = self.through.as_ref().filter(|left| !left.is_empty());
+        let to = open.map_or(u64::MAX, |left| self.geometry.block_at(left.start as u64));
+        let is_open = open.is_some();
+        match self.pages.next_dirty(from.min(to)..to, max_blocks) {
             Ok(Some(run)) => Next::Run(run),
+            Ok(None) if is_open => Next::Later,
             Ok(None) => Next::End,
             Err(lacking) => {
                 let is_it =

@@ -46,6 +46,9 @@ impl Life {
         for position in at..end {
             plain[position - start] = self.rng.u8(..);
             self.model[position] = plain[position - start];
+            for (_, was) in self.closed.iter_mut().filter(|(_, was)| position < was.len()) {
+                was[position] = plain[position - start];
+            }
         }
         let buffer = Buffer::unpooled(plain.len() + 48);
         let sealed = self.key.seal(block, 2, &[&plain], buffer).expect("it fits");
@@ -87,6 +90,7 @@ impl Life {
             return;
         }
         let range = at as u64..(at + data.len()) as u64;
+        self.write_older(&range);
         for missing in self.pages.to_fill(&range) {
             self.fill(&missing);
         }
@@ -145,6 +149,9 @@ impl Life {
             return self.grow_to(size);
         }
         self.lived.cuts += 1;
+        if self.pages.has_older_groups() {
+            self.flush();
+        }
         if self.failed {
             // The library knows what it committed; here it is what is known to be stored.
             self.flush();
@@ -169,6 +176,10 @@ impl Life {
     /// Writes everything back, with nothing failing.
     pub(super) fn flush(&mut self) {
         let faults = std::mem::replace(&mut self.faults, 0);
+        while self.pages.has_older_groups() {
+            self.begin_pass();
+            self.finish_pass();
+        }
         self.begin_pass();
         self.finish_pass();
         self.faults = faults;

@@ -13,6 +13,14 @@ pub struct Lived {
     pub direct: u64,
     /// Direct writes that failed.
     pub direct_failed: u64,
+    /// Writes that went through, with a pass that followed.
+    pub through: u64,
+    /// Times that something dirty was passed over.
+    pub passed_over: u64,
+    /// Write groups that ended.
+    pub groups: u64,
+    /// Writes that waited for an older group.
+    pub older_first: u64,
     /// Blocks that were filled in before they were sealed.
     pub fills: u64,
     /// Blocks that were sent with an expectation.
@@ -45,6 +53,10 @@ impl Lived {
         self.writes_meanwhile += other.writes_meanwhile;
         self.direct += other.direct;
         self.direct_failed += other.direct_failed;
+        self.through += other.through;
+        self.passed_over += other.passed_over;
+        self.groups += other.groups;
+        self.older_first += other.older_first;
         self.fills += other.fills;
         self.expectations += other.expectations;
         self.cuts += other.cuts;

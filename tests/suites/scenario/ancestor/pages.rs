@@ -63,7 +63,7 @@ impl Pages {
     /// Takes the next run: all of it that is dirty, and something is.
     fn take(&mut self, from: u64, max_blocks: u64) -> Option<u64> {
         let run = loop {
-            match self.pages.next_dirty(from, max_blocks) {
+            match self.pages.next_dirty(from..u64::MAX, max_blocks) {
                 Ok(run) => break run?,
                 Err(lacking) => self.fill(lacking),
             }
