@@ -8,7 +8,7 @@ use std::{
 use fastrand::Rng;
 use sealback::{Config, CreateOptions, Engine, Error, File, Place};
 use sealback_stream::{
-    Failure, MemoryCache, MemoryOptions, MemoryServer, Server, TargetError, TargetErrorKind,
+    Failure, MemoryCache, MemoryOptions, MemoryServer, Runs, Server, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyServer, Operation, Rates, Rule, When},
 };
 use sealback_tests::{
@@ -52,7 +52,7 @@ fn write_blocks(file: &File, blocks: &[u64], byte: u8) {
 }
 
 fn taken(server: &CountedServer<MemoryServer>) -> Vec<u64> {
-    server.hook.take_written().into_iter().flatten().collect()
+    server.hook.take_written().iter().flat_map(Runs::blocks).collect()
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn the_end_of_a_group_is_told_when_it_is_on_the_server_and_before_anything_newer
     file.group_ended(first).on_done(move |ended| {
         let stored = stored(&memory);
         let is_there = [1, 2, 9].iter().all(|block| stored[block * BLOCK] == 2);
-        let written: Vec<_> = hook.take_written().into_iter().flatten().collect();
+        let written: Vec<_> = hook.take_written().iter().flat_map(Runs::blocks).collect();
         sender.send((ended.is_ok() && is_there, written)).unwrap();
     });
     server.hook.take_written();
