@@ -32,19 +32,26 @@ impl OpenFile {
         kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
     ) -> Result<(), Error> {
-        let (size, holes) = {
-            let folios = self.folios();
-            (folios.size(), folios.holes())
-        };
-        self.flush(kind, observer)?;
-        match kind {
-            PassKind::Sync => self.commit_growth(size, &holes),
-            // It speaks for a part, and for no more than the file had.
-            _ => {
-                let _one_at_a_time = self.commits();
-                self.commit_size(0, &(0..0))
+        for _attempt in 0..MAX_COMMITS {
+            let (size, holes, sent_again) = {
+                let folios = self.folios();
+                (folios.size(), folios.holes(), folios.sent_again())
+            };
+            self.flush(kind, observer)?;
+            match kind {
+                PassKind::Sync => self.commit_growth(size, &holes)?,
+                // It speaks for a part, and for no more than the file had.
+                _ => {
+                    let _one_at_a_time = self.commits();
+                    self.commit_size(0, &(0..0))?;
+                }
+            }
+            // A commit that met somebody else's may have found that what was sent is gone.
+            if self.folios().sent_again() == sent_again {
+                return Ok(());
             }
         }
+        Err(Error::Conflict { blocks: Vec::new() })
     }
 
     /// Commits a header, with the lock that the size asks for.
@@ -125,9 +132,8 @@ impl OpenFile {
                 self.adopt(now);
                 return Ok(());
             }
-            if self.adopt_beside_ours(now)? {
-                // What is to be sent again is not what this would speak for.
-                return Err(Error::Conflict { blocks: Vec::new() });
+            if let Err(lost) = self.adopt_beside_ours(now) {
+                self.passes.tell(&lost);
             }
         }
         Err(Error::Conflict { blocks: Vec::new() })

@@ -151,29 +151,26 @@ impl OpenFile {
     }
 
     /// Goes on with a header that somebody else committed, and may have done so over blocks that were
-    /// sent here and not committed. Returns whether any of them are to be sent again.
-    pub(crate) fn adopt_beside_ours(&self, header: Header) -> Result<bool, Error> {
-        let again = self.check_uncommitted();
+    /// sent here and not committed: they are sent again, or told of.
+    pub(crate) fn adopt_beside_ours(&self, header: Header) -> Result<(), Error> {
+        let checked = self.check_uncommitted();
         self.adopt(header);
-        again
+        checked
     }
 
     /// Looks whether blocks that were written and never committed are still there: whoever held the
     /// lock meanwhile need not have kept them. What is gone is sent again, or told of.
-    pub(crate) fn check_uncommitted(&self) -> Result<bool, Error> {
-        let (mut lost, mut again) = (Vec::new(), false);
+    pub(crate) fn check_uncommitted(&self) -> Result<(), Error> {
+        let mut lost = Vec::new();
         let uncommitted = self.folios().uncommitted();
         for (block, nonce) in uncommitted {
             let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
             let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
-            if stored != Some(nonce) {
-                again = true;
-                if !self.folios().send_again(block, stored) {
-                    lost.push(BlockConflict { block, stored });
-                }
+            if stored != Some(nonce) && !self.folios().send_again(block, stored) {
+                lost.push(BlockConflict { block, stored });
             }
         }
-        if lost.is_empty() { Ok(again) } else { Err(Error::Conflict { blocks: lost }) }
+        if lost.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks: lost }) }
     }
 
     /// Makes holes of the gaps behind the committed size.

@@ -110,6 +110,8 @@ pub(crate) struct Folios {
     /// Fetches under way.
     fetches: fetched::Fetches,
     groups: groups::Groups,
+    /// How often what had been sent was made dirty again, because it was gone.
+    sent_again: u64,
 }
 
 impl Folios {
@@ -141,6 +143,7 @@ impl Folios {
             writes: 0,
             fetches: fetched::Fetches::default(),
             groups: groups::Groups::default(),
+            sent_again: 0,
         }
     }
 

@@ -354,8 +354,14 @@ impl Folios {
         let is_here = self.missing(&(start..end)).is_empty();
         if is_here {
             ours.iter().for_each(|range| self.redirty(range));
+            self.sent_again += 1;
         }
         is_here
+    }
+
+    /// How often [`send_again`](Folios::send_again) has found something to be sent.
+    pub(crate) fn sent_again(&self) -> u64 {
+        self.sent_again
     }
 
     /// Makes a block, all of which is here, dirty, so that it is sealed anew.
