@@ -179,21 +179,36 @@ impl Opened {
     /// `None` if any block is damaged or a hole, or a block before the last is not full: the bytes
     /// behind a short one are nobody's.
     pub fn into_sealed(self) -> Option<Sealed> {
-        let block_bytes = self.geometry.block_bytes();
-        let (last, before) = self.verdicts.split_last()?;
-        for verdict in before {
-            match verdict {
-                Verdict::Opened { len, .. } if u64::from(*len) == block_bytes => {}
-                Verdict::Opened { .. } | Verdict::Hole | Verdict::Damaged(_) => return None,
-            }
-        }
-        let Verdict::Opened { len, .. } = last else {
-            return None;
+        let n_blocks = self.verdicts.len() as u64;
+        let all = self.first_block..self.first_block + n_blocks;
+        self.into_sealed_runs().pop().filter(|run| run.blocks() == all)
+    }
+
+    /// The server's own bytes of each run of blocks, ascending, that were verified and may go to a
+    /// cache: without what is damaged, holes, and blocks before the last that are not full.
+    pub fn into_sealed_runs(self) -> Vec<Sealed> {
+        let Opened { geometry, first_block, verdicts, stored } = self;
+        let block_bytes = geometry.block_bytes();
+        let len = |verdict: &Verdict| match verdict {
+            Verdict::Opened { len, .. } => u64::from(*len),
+            Verdict::Hole | Verdict::Damaged(_) => 0,
         };
-        let n_before = u64::try_from(before.len()).ok()?;
-        let plain_len = n_before * block_bytes + u64::from(*len);
-        let buffer = self.stored.buffer;
-        Some(Sealed::new(self.geometry, self.first_block, plain_len, buffer))
+        let Some(last) = verdicts.iter().rposition(|verdict| len(verdict) > 0) else {
+            return Vec::new();
+        };
+        // A short one may stand at the very end, where nothing is behind it.
+        let may_go = |index: usize| {
+            len(&verdicts[index]) == block_bytes || (index == last && last + 1 == verdicts.len())
+        };
+        let plain_len = last as u64 * block_bytes + len(&verdicts[last]);
+        let whole = Sealed::new(geometry, first_block, plain_len, stored.buffer);
+        let mut runs = Vec::new();
+        let mut index = 0;
+        while let Some(first) = (index..=last).find(|index| may_go(*index)) {
+            index = (first..=last).find(|index| !may_go(*index)).unwrap_or(last + 1);
+            runs.push(whole.slice(first_block + first as u64..first_block + index as u64));
+        }
+        runs
     }
 }
 

@@ -288,7 +288,9 @@ fn a_short_block_reads_as_zeros_from_its_end_on_inside_holes_only() {
         assert_eq!(found.verdicts(), [opened(100), full()]);
         assert_eq!(out[..100], text(100));
         assert_eq!(out[100..B], vec![0; B - 100]);
-        assert!(found.into_sealed().is_none(), "what lies behind it is nobody's");
+        let runs = found.into_sealed_runs();
+        assert_eq!(runs.len(), 1, "what lies behind the short one is nobody's");
+        assert_eq!((runs[0].blocks(), runs[0].bytes()), (1..2, &stored[STRIDE..]));
         let (found, out) = open(&key, &view(2 * B, 1..2), &stored);
         assert_eq!(found.verdicts(), [damaged(0, DamageKind::Missing), full()]);
         assert_eq!(out[..B], vec![0; B]);

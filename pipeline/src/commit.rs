@@ -144,7 +144,7 @@ impl OpenFile {
         self.set_header(header);
         self.folios().forget_copies();
         if let Some(cache) = self.cache()
-            && cache.invalidate().is_err()
+            && self.claims.revoke(|| cache.invalidate()).is_err()
         {
             self.drop_cache();
         }

@@ -13,12 +13,12 @@ use std::{
 
 use sealback_crypto::{Buffer, ContentKey, SealError};
 use sealback_stream::{
-    CacheFile, Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind,
-    Ticket,
+    Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind, Ticket,
 };
 
 use crate::{
     Error, RequestStats,
+    claims::Claim,
     engine::{CACHE, Core, UPLOAD},
     growth::Growth,
     io::{Job, contain},
@@ -43,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) seal_gen: u32,
     /// One for each stream; none where the stream is off.
     pub(crate) targets: Vec<Option<Arc<dyn Target>>>,
-    pub(crate) cache: Option<Arc<dyn CacheFile>>,
+    pub(crate) cache: Option<Claim>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Merges a block that met somebody else's change. May block.
     pub(crate) merge: RunMerge,
@@ -174,8 +174,8 @@ impl Driver {
             let parts = parts.as_ref().expect("no action follows the end");
             match action {
                 Action::Cached { sealed } => {
-                    if let Some(cache) = parts.cache.clone() {
-                        self.core.io.send(CACHE, Job::Confirm { cache, sealed });
+                    if let Some(claim) = parts.cache.clone() {
+                        self.core.io.send(CACHE, Job::Confirm { claim, sealed });
                     }
                 }
                 Action::Done(done) => result = Some(done),
@@ -183,7 +183,7 @@ impl Driver {
                     let target = parts.targets[ticket.stream].clone();
                     let target = target.expect("only a stream with a target issues");
                     let done = Completion::new(self.clone(), ticket);
-                    let cache = parts.cache.clone();
+                    let cache = parts.cache.as_ref().map(|claim| claim.cache().clone());
                     self.core.io.send(ticket.stream, Job::Write { target, cache, write, done });
                 }
                 Action::Merge(merge) => {

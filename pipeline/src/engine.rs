@@ -6,9 +6,9 @@
 //! A request has no thread: see [`crate::driver`].
 //!
 //! Locks, in the order in which they may be taken: a file's sizes, its growth, the server's lock on
-//! its size, its commits; its passes, a request's state, the files that have no handles, who waits for
-//! the end of a group, a file's folios, the pools. Those up to the commits may be held over calls to a
-//! target, which is what they are there for; the others never are.
+//! its size, its commits, the claims on its cache; its passes, a request's state, the files that have no
+//! handles, who waits for the end of a group, a file's folios, the pools. Those up to the claims may be
+//! held over calls to a target, which is what they are there for; the others never are.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
-    page_cache::CleanFolios,
+    page_cache::{CleanFolios, CopyBudget},
     passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
     shutdown::Presence,
@@ -65,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) folios: FolioPool,
     /// Clean folios of all files, least recently used first.
     pub(crate) clean: CleanFolios,
+    /// What all files' copies for caches may hold on to.
+    pub(crate) copies: Arc<CopyBudget>,
     pub(crate) io: IoThreads,
     started: Instant,
     active: Mutex<Vec<Arc<Driver>>>,
@@ -128,6 +130,7 @@ impl Engine {
                 read_buffers: BufferPool::new(n_read_buffers, unit_bytes),
                 folios: FolioPool::new(n_folios, config.folio_bytes),
                 clean: CleanFolios::new(),
+                copies: CopyBudget::new((n_read_buffers * unit_bytes) as u64),
                 n_files: AtomicU64::new(0),
                 flusher: Flusher::default(),
                 fillings: Fillings::default(),
@@ -256,6 +259,7 @@ impl Engine {
             buffers_free: core.buffers.n_free() + core.large_buffers.n_free(),
             buffers: core.buffers.n_buffers() + core.large_buffers.n_buffers(),
             buffers_high_water: core.buffers.high_water() + core.large_buffers.high_water(),
+            copied_bytes: core.copies.bytes(),
             folios_out: core.folios.n_out(),
             active_requests: core.active().len(),
         }
@@ -285,6 +289,8 @@ pub struct EngineStats {
     pub buffers: usize,
     /// Sealed buffers that were out at once, at most.
     pub buffers_high_water: usize,
+    /// Stored bytes that reads fetched and that wait for a cache, or are on their way there.
+    pub copied_bytes: u64,
     /// Folios that have memory now.
     pub folios_out: usize,
     /// Requests under way.
@@ -338,12 +344,16 @@ impl Core {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
     }
 
+    /// The file of a number, if it is open.
+    pub(crate) fn file(&self, number: u64) -> Option<Arc<OpenFile>> {
+        self.files().by_number.get(&number).and_then(Weak::upgrade)
+    }
+
     /// Gives up the memory of the clean folio of any file that was used least recently. Returns
     /// whether there was one.
     pub(crate) fn evict(&self) -> bool {
         while let Some((number, folio)) = self.clean.pop() {
-            let file = self.files().by_number.get(&number).and_then(Weak::upgrade);
-            if file.is_some_and(|file| file.folios().evict(folio)) {
+            if self.file(number).is_some_and(|file| file.folios().evict(folio)) {
                 return true;
             }
         }

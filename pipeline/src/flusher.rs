@@ -91,7 +91,7 @@ impl Core {
     }
 
     /// A file has something dirty: it waits to be written back, if it doesn't yet.
-    fn queue(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn queue(self: &Arc<Self>, file: &Arc<OpenFile>) {
         if file.queued.swap(true, Ordering::SeqCst) {
             return;
         }

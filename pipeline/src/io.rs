@@ -8,6 +8,7 @@ use std::{io, time::Duration};
 use sealback_crypto::Sealed;
 use sealback_stream::{CacheFile, Completion, Failure, Target, Write};
 
+use crate::claims::Claim;
 use crate::sync::{
     Arc, Instant,
     atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use crate::sync::{
 /// Work for an I/O thread.
 pub(crate) enum Job {
     /// Sets the cache's record for blocks that were written and acknowledged.
-    Confirm { cache: Arc<dyn CacheFile>, sealed: Sealed },
+    Confirm { claim: Claim, sealed: Sealed },
     /// Anything else that may block.
     Run(Box<dyn FnOnce() + Send>),
     /// A subrequest. The cache's record of its blocks is cleared first, whichever stream it is.
@@ -33,10 +34,7 @@ pub(crate) enum Job {
 impl Job {
     fn run(self) {
         match self {
-            Job::Confirm { cache, sealed } => {
-                // A record that could not be set means absent.
-                let _ = cache.confirm(&sealed);
-            }
+            Job::Confirm { claim, sealed } => claim.confirm(&sealed),
             Job::Run(run) => run(),
             Job::Write { target, cache, write, done } => {
                 let forgotten = match cache {

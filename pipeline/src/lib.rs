@@ -53,9 +53,11 @@
 #![deny(unsafe_code)]
 
 mod calls;
+mod claims;
 mod commit;
 mod config;
 mod control;
+mod copying;
 mod cut_elsewhere;
 mod direct;
 mod driver;

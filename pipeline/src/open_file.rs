@@ -10,11 +10,12 @@ use sealback_stream::{Cache, CacheFile, Target};
 
 use crate::{
     Error,
+    claims::Claims,
     commit::give_header,
     engine::Core,
     folio::FolioBytes,
     groups::GroupEnds,
-    page_cache::Folios,
+    page_cache::{Copies, Folios},
     passes::{ErrorSeq, MAX_PASSES, Passes},
     ranges::index_of,
     resize::Sizes,
@@ -33,6 +34,8 @@ pub(crate) struct OpenFile {
     header: Mutex<Header>,
     folios: Mutex<Folios>,
     draft: AtomicBool,
+    /// What may be said of the cache's copy.
+    pub(crate) claims: Arc<Claims>,
     pub(crate) passes: Passes,
     pub(crate) sizes: Sizes,
     /// Somebody has fetched blocks, or failed to.
@@ -54,7 +57,9 @@ impl OpenFile {
         let folio_bytes = core.folios.folio_bytes();
         let number = core.next_file_number();
         let clean = core.clean.of_file(number);
-        let folios = Folios::new(header.geometry(), folio_bytes, view.size, view.holes, clean);
+        let copies = Copies::new(core.copies.clone());
+        let folios =
+            Folios::new(header.geometry(), folio_bytes, view.size, view.holes, clean, copies);
         Arc::new(OpenFile {
             core,
             target,
@@ -63,6 +68,7 @@ impl OpenFile {
             header: Mutex::new(header),
             folios: Mutex::new(folios),
             draft: AtomicBool::new(false),
+            claims: Arc::default(),
             passes: Passes::default(),
             sizes: Sizes::default(),
             fetched: Condvar::new(),

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod clean;
+mod copies;
 mod eviction;
 mod extent;
 mod fetched;
@@ -31,6 +32,7 @@ mod handout;
 mod outside;
 
 pub(crate) use clean::{CleanFolios, CleanFoliosOf};
+pub(crate) use copies::{Copies, CopyBudget};
 pub(crate) use groups::Older;
 pub(crate) use handout::{NextRun, Takes};
 
@@ -95,9 +97,7 @@ pub(crate) struct Folios {
     uncommitted: BTreeMap<u64, (Nonce, u64)>,
     /// What is stored for blocks that have folios, as far as it is known.
     stored: BTreeMap<u64, Expected>,
-    /// The server's own sealed bytes that the cache lacks, by first block.
-    copies: BTreeMap<u64, Sealed>,
-    copied_bytes: u64,
+    copies: Copies,
     /// Whole blocks are overwritten only if nobody else has changed them.
     tells_lost_updates: bool,
     /// What was dirty, is on the server, and in no header yet.
@@ -121,6 +121,7 @@ impl Folios {
         size: u64,
         holes: Range<u64>,
         clean: CleanFoliosOf,
+        copies: Copies,
     ) -> Folios {
         Folios {
             geometry,
@@ -134,8 +135,7 @@ impl Folios {
             folios: BTreeMap::new(),
             clean,
             stored: BTreeMap::new(),
-            copies: BTreeMap::new(),
-            copied_bytes: 0,
+            copies,
             tells_lost_updates: false,
             unsynced: RangeSet::default(),
             uncached: RangeSet::default(),
@@ -165,12 +165,7 @@ impl Folios {
 
     /// Whether a writeback would find something to do.
     pub(crate) fn has_work(&self) -> bool {
-        self.dirty_bytes > 0 || !self.copies.is_empty() || self.grows()
-    }
-
-    /// Bytes of sealed copies that wait for the cache.
-    pub(crate) fn copied_bytes(&self) -> u64 {
-        self.copied_bytes
+        self.dirty_bytes > 0 || self.copies.are_waiting() || self.grows()
     }
 
     pub(crate) fn set_uncached(&mut self, positions: Range<u64>) {
@@ -356,7 +351,7 @@ impl Folios {
             }
         }
         self.writes += 1;
-        self.drop_copies(&self.geometry.blocks_covering(range.clone()));
+        self.copies.drop_waiting(&self.geometry.blocks_covering(range.clone()));
         self.size = self.size.max(range.end);
     }
 

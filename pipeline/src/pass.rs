@@ -34,6 +34,8 @@ pub(crate) enum PassKind {
     Background,
     /// One block.
     Block(u64),
+    /// What the cache lacks, and nothing that is dirty.
+    Copies,
     /// All from one block up to another (exclusive).
     Range {
         /// The first.
@@ -43,6 +45,13 @@ pub(crate) enum PassKind {
     },
     /// All that was dirty when it began.
     Sync,
+}
+
+impl PassKind {
+    /// Whether nobody asked for it: it lets others go first.
+    pub(crate) fn gives_way(self) -> bool {
+        matches!(self, PassKind::Background | PassKind::Copies)
+    }
 }
 
 /// One pass over a file's folios.
@@ -76,7 +85,7 @@ impl Pass {
         let (group, is_older) = (folios.oldest_group(), folios.oldest_group() < folios.group());
         let takes = match kind {
             // Another one would follow it for what is dirtied meanwhile.
-            PassKind::Background => Takes { since: u64::MAX, group },
+            PassKind::Background | PassKind::Copies => Takes { since: u64::MAX, group },
             // A cut waits for nothing.
             PassKind::Block(_) => Takes { since: folios.writes(), ..Takes::ALL },
             PassKind::Range { .. } | PassKind::Sync => Takes { since: folios.writes(), group },
@@ -117,7 +126,7 @@ impl Pass {
             PassKind::Background => from..folios.n_full_blocks().min(end),
             PassKind::Block(block) => from.max(block)..block + 1,
             PassKind::Range { start, end: last } => from.max(start)..last.min(end),
-            PassKind::Sync => from..end,
+            PassKind::Copies | PassKind::Sync => from..end,
         };
         within.start..within.end.max(within.start)
     }
@@ -208,8 +217,13 @@ impl Fetches {
 
 impl FolioSource for Pass {
     fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
-        if self.kind == PassKind::Background && self.has_done_enough() {
+        if self.kind.gives_way() && self.has_done_enough() {
             return Next::End;
+        }
+        if self.kind == PassKind::Copies {
+            let within = self.within(from);
+            let copy = self.file.folios().next_copy(within, max_blocks);
+            return copy.map_or(Next::End, Next::Run);
         }
         match self.next_within(self.within(from), max_blocks, waker) {
             Next::End => self.end(),

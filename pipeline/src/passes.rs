@@ -11,7 +11,7 @@ use crate::{
     Error,
     commit::seal_gen,
     driver::{Driver, Ending, Parts},
-    engine::CACHE,
+    engine::{CACHE, UPLOAD},
     growth::Growth,
     open_file::OpenFile,
     pass::{Pass, PassKind},
@@ -212,7 +212,7 @@ impl OpenFile {
         if let Some(running) = &state.running {
             return Started::Other(running.driver.clone());
         }
-        if state.held_back || (kind == PassKind::Background && self.passes.are_waited_for()) {
+        if state.held_back || (kind.gives_way() && self.passes.are_waited_for()) {
             return Started::HeldBack;
         }
         Started::New(self.begin_pass(state, self.plan(kind), observer))
@@ -232,7 +232,7 @@ impl OpenFile {
     /// A pass over the page cache: over the oldest write group.
     pub(crate) fn plan(self: &Arc<Self>, kind: PassKind) -> Plan {
         // Of the one block nothing lies behind the committed size that anybody counts on.
-        let grows = !matches!(kind, PassKind::Block(_)) && self.grows();
+        let grows = !matches!(kind, PassKind::Block(_) | PassKind::Copies) && self.grows();
         let source = Arc::new(Pass::new(self.clone(), kind, grows));
         let growth = grows.then(Growth::default);
         // One of an older write group leaves what is newer.
@@ -254,6 +254,7 @@ impl OpenFile {
         let header = self.header();
         let seal_gen = seal_gen(&header);
         let (cache, stuck) = (self.cache(), self.core.io.is_stuck(CACHE));
+        let claim = cache.clone().map(|cache| self.claims.claim(cache));
         let (file, merging) = (self.clone(), self.clone());
         let parts = Parts {
             source,
@@ -262,9 +263,9 @@ impl OpenFile {
             targets: vec![
                 Some(self.target.clone()),
                 // One that answers nothing is not written to; but it forgets what is overwritten.
-                cache.clone().filter(|_| !stuck).map(|cache| cache as Arc<dyn Target>),
+                cache.filter(|_| !stuck).map(|cache| cache as Arc<dyn Target>),
             ],
-            cache,
+            cache: claim,
             observer,
             merge: Arc::new(move |merge| merging.merge(merge, grows)),
             growth: growth.clone().map(|growth| (growth, self.clone())),
@@ -322,9 +323,12 @@ impl OpenFile {
 
     /// `completes` is its number, if it took all that was dirty.
     fn pass_ended(self: &Arc<Self>, ending: &Ending, completes: Option<u64>, is_everybodys: bool) {
+        // What of it waits behind a cache that answered nothing comes too late.
+        self.claims.end();
         if ending.cache_failed {
             self.drop_cache();
         }
+        self.folios().copied();
         let mut state = loop {
             // Before anything of a newer group is sent.
             self.tell_ended_groups();
@@ -336,7 +340,10 @@ impl OpenFile {
         state.running = None;
         match &ending.result {
             Ok(()) => {
-                state.failures = 0;
+                // One that sent nothing says nothing of the server.
+                if ending.stats.streams[UPLOAD].bytes > 0 {
+                    state.failures = 0;
+                }
                 state.complete = completes.unwrap_or(state.complete);
             }
             Err(error) => {
@@ -356,6 +363,7 @@ impl OpenFile {
         self.passes.ended.notify_all();
         self.core.folios.notify();
         self.core.flush_if_due();
+        self.copy_if_due();
     }
 
     /// Writes back what is dirty now, all or a part: waits for the pass that is running, then for one

@@ -37,6 +37,8 @@ struct Unit<'a> {
     /// Where it goes, one slice after the other.
     plain: Vec<&'a mut [u8]>,
     outcome: Outcome,
+    /// What came from the server, when so many writes had been made by this client.
+    came: Option<(Opened, u64)>,
 }
 
 /// Slices that are filled one after the other.
@@ -137,7 +139,8 @@ impl OpenFile {
                 left -= len;
                 let blocks = first..first + geometry.n_blocks(len as u64);
                 first = blocks.end;
-                units.push(Unit { blocks, plain: to.take(len), outcome: Outcome::Pending });
+                let (plain, outcome) = (to.take(len), Outcome::Pending);
+                units.push(Unit { blocks, plain, outcome, came: None });
             }
             self.fetch_units(&mut units, size)?;
             for unit in units {
@@ -192,6 +195,8 @@ impl OpenFile {
                 self.fetch_again(unit, size)?;
             }
         }
+        let came = units.iter_mut().filter_map(|unit| unit.came.take());
+        came.for_each(|(opened, writes)| self.offer_to_cache(opened, writes));
         Ok(())
     }
 
@@ -295,23 +300,9 @@ impl OpenFile {
                 return;
             }
             Source::Cache { .. } => {}
-            Source::Server { writes } => self.keep_copy(opened, writes),
+            Source::Server { writes } => unit.came = Some((opened, writes)),
         }
         unit.outcome = Outcome::Opened(nonces);
-    }
-
-    /// What came from the server is for the cache, too; the next writeback takes it there.
-    fn keep_copy(&self, opened: Opened, writes: u64) {
-        let budget = self.core.config.memory_bytes as u64 / 8;
-        if self.cache().is_none() || self.folios().copied_bytes() > budget {
-            return;
-        }
-        if let Some(sealed) = opened.into_sealed() {
-            let mut folios = self.folios();
-            if folios.holds_nothing_of(&sealed.blocks()) {
-                folios.keep_copy(sealed, writes);
-            }
-        }
     }
 }
 

@@ -447,13 +447,14 @@ impl Request {
         let collected_to = self.collected_to();
         // After a failure, what never left makes the streams look as if they had passed it.
         let running = matches!(self.phase, Phase::Running);
-        while let Some(Passed { sealed, span }) = self.spans.next_passed(collected_to) {
-            if running {
+        while let Some(Passed { sealed, destinations, span }) = self.spans.next_passed(collected_to)
+        {
+            if running && self.has(Role::Must, destinations) {
                 self.actions.push(Action::Stored { sealed });
             }
-            if let Some((sealed, destinations)) = span
+            if let Some(sealed) = span
                 && running
-                && self.is_cached(destinations)
+                && self.has(Role::May, destinations)
             {
                 self.actions.push(Action::Cached { sealed });
             }
@@ -465,10 +466,10 @@ impl Request {
         }
     }
 
-    /// Whether a cache that has not failed was among the destinations.
-    fn is_cached(&self, destinations: Destinations) -> bool {
+    /// Whether a stream of that role that has not failed was among the destinations.
+    fn has(&self, role: Role, destinations: Destinations) -> bool {
         self.streams.iter().enumerate().any(|(index, stream)| {
-            stream.role() == Role::May && stream.is_active() && destinations.contains(index)
+            stream.role() == role && stream.is_active() && destinations.contains(index)
         })
     }
 

@@ -98,10 +98,9 @@ impl OpenFile {
                 let cached = cached(block).filter(|cached| Some(*cached) != nonce);
                 let is_stale = |cached| self.present(block..block + 1).contains(&Some(cached));
                 let stale = cached.is_some_and(is_stale);
-                if stale {
-                    self.forget_cached(&(block..block + 1))?;
-                }
                 if outdated || stale {
+                    // A copy of it may be on its way.
+                    self.claims.revoke(|| self.forget_cached(&(block..block + 1)))?;
                     let start = self.geometry().block_start(block);
                     changed.insert(start..start + self.geometry().block_bytes());
                 }

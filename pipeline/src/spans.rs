@@ -29,8 +29,10 @@ struct Span {
 pub(crate) struct Passed {
     /// They, and none that were told before.
     pub(crate) sealed: Sealed,
-    /// The whole span, and who wanted it, if these were its last.
-    pub(crate) span: Option<(Sealed, Destinations)>,
+    /// Who wanted them.
+    pub(crate) destinations: Destinations,
+    /// The whole span, if these were its last.
+    pub(crate) span: Option<Sealed>,
 }
 
 #[derive(Debug)]
@@ -174,13 +176,13 @@ impl Spans {
         }
         let sealed = whole.slice(part.clone());
         front.passed_to = part.end;
-        let mut span = None;
+        let (destinations, mut span) = (front.destinations, None);
         if part.end == front.blocks.end {
-            span = Some((whole.clone(), front.destinations));
+            span = Some(whole.clone());
             self.spans.pop_front();
             self.first_id += 1;
         }
-        Some(Passed { sealed, span })
+        Some(Passed { sealed, destinations, span })
     }
 
     /// Drops every span. To be called with nothing being sealed.

@@ -7,7 +7,7 @@ use sealback_stream::Expected;
 
 use crate::{
     folio::FolioPool,
-    page_cache::{CleanFolios, Folios, NextRun, Takes},
+    page_cache::{CleanFolios, Copies, CopyBudget, Folios, NextRun, Takes},
     source::DirtyRun,
 };
 
@@ -25,7 +25,8 @@ impl PageCache {
     /// An empty file's. Folios are `folio_bytes` long.
     pub fn new(geometry: Geometry, folio_bytes: usize) -> PageCache {
         let clean = CleanFolios::new();
-        let folios = Folios::new(geometry, folio_bytes, 0, 0..0, clean.of_file(0));
+        let copies = Copies::new(CopyBudget::new(0));
+        let folios = Folios::new(geometry, folio_bytes, 0, 0..0, clean.of_file(0), copies);
         PageCache { folios, clean, pool: FolioPool::new(0, folio_bytes), group: 0 }
     }
 

@@ -4,12 +4,13 @@ use sealback_crypto::{
     Header,
     models::{Timeouts, explore},
 };
-use sealback_stream::{Cache, MemoryCache, MemoryOptions, MemoryServer};
+use sealback_stream::{Cache, CacheFile, MemoryCache, MemoryOptions, MemoryServer};
 use shuttle::thread;
 
 use super::*;
 use crate::{
     Engine,
+    claims::Claims,
     engine::models::{Answers, BLOCK, File, end, start},
     source::{Destinations, DirtyRun, FolioEnd, RunContent, Writeback},
 };
@@ -65,7 +66,7 @@ impl Pass {
             content_key: header.content_key().clone(),
             seal_gen: header.view().seal_gen().unwrap(),
             targets: vec![Some(file), cache.clone().map(|cache| cache as Arc<dyn Target>)],
-            cache,
+            cache: cache.map(|cache| Arc::<Claims>::default().claim(cache)),
             observer: None,
             merge: Arc::new(|_| unreachable!("nobody else writes")),
             growth: None,

@@ -57,7 +57,10 @@ mod tests {
     use sealback_crypto::Geometry;
 
     use super::*;
-    use crate::{folio::FolioPool, page_cache::CleanFolios};
+    use crate::{
+        folio::FolioPool,
+        page_cache::{CleanFolios, Copies, CopyBudget},
+    };
 
     const FOLIO: usize = 4096;
 
@@ -65,7 +68,8 @@ mod tests {
     fn what_a_dirty_folio_kept_in_memory_can_go_when_that_has_been_cut_off() {
         let geometry = Geometry::new(4 * FOLIO as u64).expect("a block size");
         let (pool, all) = (FolioPool::new(4, FOLIO), CleanFolios::new());
-        let mut folios = Folios::new(geometry, FOLIO, 0, 0..0, all.of_file(0));
+        let copies = Copies::new(CopyBudget::new(0));
+        let mut folios = Folios::new(geometry, FOLIO, 0, 0..0, all.of_file(0), copies);
         folios.grow(4 * FOLIO as u64, 1, &pool);
         for folio in 0..4 {
             let is_dirty = folio == 3;

@@ -278,7 +278,7 @@ impl Folios {
     pub(crate) fn cut(&mut self, size: u64) {
         let n_blocks = self.geometry.n_blocks(size);
         self.drop_positions(&(size..u64::MAX));
-        self.drop_copies(&(self.geometry.block_at(size)..u64::MAX));
+        self.copies.drop_waiting(&(self.geometry.block_at(size)..u64::MAX));
         self.stored.split_off(&n_blocks);
         self.uncommitted.split_off(&n_blocks);
         // Of what is stored there nothing behind the end counts any more.
@@ -307,7 +307,7 @@ impl Folios {
         self.drop_positions(
             &(geometry.block_start(blocks.start)..geometry.block_start(blocks.end)),
         );
-        self.drop_copies(blocks);
+        self.copies.drop_waiting(blocks);
         self.stored.retain(|block, _| !blocks.contains(block));
     }
 

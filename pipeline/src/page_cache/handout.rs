@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use sealback_crypto::{Geometry, Sealed};
+use sealback_crypto::Geometry;
 use sealback_stream::{BlockConflict, Expected};
 
 use super::{Folio, Folios};
@@ -45,47 +45,6 @@ pub(crate) enum NextRun {
 }
 
 impl Folios {
-    /// Keeps sealed bytes that came from the server for the cache, unless something was written
-    /// since `writes` was read.
-    pub(crate) fn keep_copy(&mut self, sealed: Sealed, writes: u64) {
-        if writes == self.writes && !self.overlaps_copy(&sealed.blocks()) {
-            self.copied_bytes += sealed.bytes().len() as u64;
-            self.copies.insert(sealed.blocks().start, sealed);
-        }
-    }
-
-    /// Whether no folio holds anything of these blocks.
-    pub(crate) fn holds_nothing_of(&self, blocks: &Range<u64>) -> bool {
-        let first = self.geometry.block_start(blocks.start) / self.folio_bytes;
-        let last = self.geometry.block_start(blocks.end).saturating_sub(1) / self.folio_bytes;
-        self.folios.range(first..=last).next().is_none()
-    }
-
-    fn overlaps_copy(&self, blocks: &Range<u64>) -> bool {
-        let before = self.copies.range(..blocks.end).next_back();
-        before.is_some_and(|(_, copy)| copy.blocks().end > blocks.start)
-    }
-
-    /// Forgets what was read from the server: it may be older than what is there.
-    pub(crate) fn forget_copies(&mut self) {
-        self.writes += 1;
-        self.drop_copies(&(0..u64::MAX));
-    }
-
-    pub(super) fn drop_copies(&mut self, blocks: &Range<u64>) {
-        while self.overlaps_copy(blocks) {
-            let (start, _) = self.copies.range(..blocks.end).next_back().expect("one overlaps");
-            let start = *start;
-            self.take_copy(start);
-        }
-    }
-
-    fn take_copy(&mut self, start: u64) -> Option<Sealed> {
-        let copy = self.copies.remove(&start)?;
-        self.copied_bytes -= copy.bytes().len() as u64;
-        Some(copy)
-    }
-
     /// How many blocks the file has that its end does not cut short.
     pub(crate) fn n_full_blocks(&self) -> u64 {
         self.geometry.block_at(self.size)
@@ -99,7 +58,7 @@ impl Folios {
         let folios = self.folios.range(self.block_mates(start / self.folio_bytes));
         let dirty = folios.flat_map(|(_, folio)| folio.dirty.within(&last));
         let dirty_bytes: u64 = dirty.map(|dirty| dirty.end - dirty.start).sum();
-        self.dirty_bytes > dirty_bytes || self.copies.range(..n_full).next().is_some()
+        self.dirty_bytes > dirty_bytes || self.copies.first_within(0..n_full).is_some()
     }
 
     /// How many blocks a pass that does not grow the file may take.
@@ -121,7 +80,7 @@ impl Folios {
     ) -> NextRun {
         let within = self.sendable(within);
         let dirty = self.next_dirty_blocks(within.clone(), max_blocks, takes);
-        let copy = self.copies.range(within).next().map(|(start, _)| *start);
+        let copy = self.copies.first_within(within);
         match (dirty, copy) {
             (Some(blocks), copy) if copy.is_none_or(|copy| blocks.start < copy) => {
                 let ready = blocks.clone().find(|block| !self.is_ready(*block));
@@ -131,7 +90,7 @@ impl Folios {
                     None => NextRun::Run(self.take_dirty(blocks)),
                 }
             }
-            (_, Some(start)) => NextRun::Run(self.take_copies(start, max_blocks)),
+            (_, Some(start)) => NextRun::Run(self.take_copy(start, max_blocks)),
             (_, None) => NextRun::End,
         }
     }
@@ -148,27 +107,6 @@ impl Folios {
     pub(crate) fn first_dirty(&self, within: &Range<u64>, takes: Takes) -> Option<u64> {
         let within = self.sendable(within.clone());
         self.next_dirty_blocks(within, 1, takes).map(|block| block.start)
-    }
-
-    fn take_copies(&mut self, start: u64, max_blocks: u64) -> DirtyRun {
-        let sealed = self.take_copy(start).expect("looked at just now");
-        let blocks = sealed.blocks();
-        let sealed = match blocks.start + max_blocks {
-            limit if limit < blocks.end => {
-                let rest = sealed.slice(limit..blocks.end);
-                self.copied_bytes += rest.bytes().len() as u64;
-                self.copies.insert(limit, rest);
-                sealed.slice(blocks.start..limit)
-            }
-            _ => sealed,
-        };
-        DirtyRun {
-            blocks: sealed.blocks(),
-            content: RunContent::Sealed(sealed),
-            destinations: Destinations::CACHE,
-            partial: Vec::new(),
-            folios: Vec::new(),
-        }
     }
 
     /// Whether a dirty block can be sealed as it is: it is dirty from end to end, or all of it is

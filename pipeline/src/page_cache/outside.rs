@@ -35,7 +35,7 @@ impl Folios {
     /// Forgets what is here of blocks and not dirty.
     pub(crate) fn forget_clean(&mut self, blocks: &Range<u64>) {
         self.writes += 1;
-        self.drop_copies(blocks);
+        self.copies.drop_waiting(blocks);
         self.outdate_fetches(blocks);
         for block in blocks.clone() {
             self.stored.remove(&block);
@@ -61,11 +61,8 @@ impl Folios {
     /// What was stored for those of `blocks` of which something is here when it came here.
     pub(crate) fn seen_within(&self, blocks: &Range<u64>) -> BTreeMap<u64, Expected> {
         let mut seen = BTreeMap::new();
-        let copies = self.copies.range(..blocks.end).rev();
-        for (_, copy) in copies.take_while(|(_, copy)| copy.blocks().end > blocks.start) {
-            let nonces = copy.nonces().filter(|(block, _)| blocks.contains(block));
-            seen.extend(nonces.map(|(block, nonce)| (block, Expected::Nonce(nonce))));
-        }
+        let copies = self.copies.within(blocks).into_iter();
+        seen.extend(copies.map(|(block, nonce)| (block, Expected::Nonce(nonce))));
         seen.extend(self.stored.range(blocks.clone()).map(|(block, stored)| (*block, *stored)));
         seen
     }
@@ -116,7 +113,7 @@ mod tests {
     use sealback_crypto::{Buffer, Engine, Geometry, Header, RootKey};
 
     use super::*;
-    use crate::page_cache::CleanFolios;
+    use crate::page_cache::{CleanFolios, Copies, CopyBudget};
 
     const BLOCK: usize = 4096;
 
@@ -131,8 +128,8 @@ mod tests {
             key.seal(first_block, 1, &[&[7; 2 * BLOCK]], buffer).expect("it fits")
         };
         let pool = FolioPool::new(4, BLOCK);
-        let clean = CleanFolios::new().of_file(0);
-        let mut folios = Folios::new(geometry, BLOCK, 0, 0..0, clean);
+        let (clean, copies) = (CleanFolios::new().of_file(0), Copies::new(CopyBudget::new(0)));
+        let mut folios = Folios::new(geometry, BLOCK, 0, 0..0, clean, copies);
         folios.stored_past(&stored(1), false, &pool);
         assert_eq!((folios.size(), folios.first_gap()), (3 * BLOCK as u64, Some(0..1)));
         assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));

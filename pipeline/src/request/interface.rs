@@ -96,8 +96,8 @@ pub enum Action {
         /// Takes the ciphertext.
         buffer: Buffer,
     },
-    /// Every stream that wants these blocks has them: their nonces are what is stored now. Comes
-    /// before their folios are released.
+    /// The server has these blocks, and every other stream that wants them: their nonces are what is
+    /// stored now. Comes before their folios are released; not for what only a cache wanted.
     Stored {
         /// The blocks.
         sealed: Sealed,

@@ -6,6 +6,7 @@ mod bench;
 mod clients;
 mod conflicts;
 mod conformance;
+mod copy_to_cache;
 mod crash;
 mod cuts;
 mod direct;
