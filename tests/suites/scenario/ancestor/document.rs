@@ -70,7 +70,8 @@ fn every_test_that_the_readme_names_is_in_the_sources() {
     for row in rows {
         let quoted = row.rsplit('`').nth(1).unwrap_or_else(|| panic!("no test holds {row}"));
         let (module, name) = quoted.split_once("::").unwrap_or_else(|| panic!("{quoted}"));
-        let dirs = ["tests/suites/scenario", "tests/suites", "pipeline/src"];
+        let dirs =
+            ["tests/suites/scenario", "tests/suites", "pipeline/src", "stream/src", "examples"];
         let paths = dirs.map(|dir| format!("{dir}/{module}"));
         let path = paths.iter().find(|path| root().join(path).with_extension("rs").exists());
         assert_has_test(path.unwrap_or_else(|| panic!("{module}")), name);
