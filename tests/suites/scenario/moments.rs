@@ -78,12 +78,16 @@ impl Model {
         }
         for (block, bytes) in found.chunks(block_bytes).enumerate() {
             let at = block * block_bytes;
-            let is = |moment: &Vec<u8>| {
-                let there = moment.get(at..).unwrap_or_default();
-                let there = &there[..there.len().min(bytes.len())];
-                bytes[..there.len()] == *there && bytes[there.len()..].iter().all(|byte| *byte == 0)
+            let is = |moment: &Vec<u8>| matches(bytes, moment, at);
+            // A block of several folios may be written back while they are being written.
+            let is_between = |step: &[Vec<u8>]| {
+                let borders = (0..bytes.len()).step_by(FOLIO_BYTES);
+                borders.into_iter().any(|border| {
+                    let (new, old) = bytes.split_at(border);
+                    matches(new, &step[1], at) && matches(old, &step[0], at + border)
+                })
             };
-            if !self.moments.iter().any(is) {
+            if !self.moments.iter().any(is) && !self.moments.windows(2).any(is_between) {
                 return Err(format!("block {block} is as it never was"));
             }
         }
@@ -99,6 +103,16 @@ pub(crate) fn apply(file: &File, op: &Op, number: u32) -> Result<(), Error> {
         Op::Write { at, len } => file.write_at(at as u64, &content(number, len)),
     }
 }
+
+/// Whether that is what a moment has from a position on, with zeros behind its end.
+fn matches(bytes: &[u8], moment: &[u8], at: usize) -> bool {
+    let there = moment.get(at..).unwrap_or_default();
+    let there = &there[..there.len().min(bytes.len())];
+    bytes[..there.len()] == *there && bytes[there.len()..].iter().all(|byte| *byte == 0)
+}
+
+/// That of an engine that was not told otherwise: blocks are as large or smaller, or as many times larger.
+const FOLIO_BYTES: usize = 64 << 10;
 
 /// What the operation of a number writes.
 fn content(number: u32, len: usize) -> Vec<u8> {
