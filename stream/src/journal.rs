@@ -25,7 +25,9 @@
 //!    the disk, if that is waited for.
 //! 2. A log begins anew only when all of it was carried out, and, where that is waited for, the disk
 //!    has what was written.
-//! 3. What stood in place when a durable record was written was durable, or in the log, or nothing.
+//! 3. What stood in place when a durable record was written was durable, or in the log, or nothing;
+//!    and the header was durable, without whose generation it would not count.
+//! 4. The disk has no durable record of a log whose head does not say that there are such.
 
 use std::{
     fs::File,
@@ -45,7 +47,7 @@ mod tests;
 use head::Head;
 use journaled::Journaled;
 use record::Record;
-use redo::{NoRoom, redo};
+use redo::redo;
 
 /// Whose journal it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +77,8 @@ impl Owner<'_> {
 
 /// What there is around a file.
 pub(crate) trait Surroundings {
-    /// The stored file of that number, if it is still there.
-    fn find(&self, inode: u64) -> Option<File>;
+    /// The stored file of that number, if it is still there, and has the same file id.
+    fn find(&self, owner: &Owner<'_>, inode: u64) -> Option<File>;
 
     /// Waits until the disk has what was written to any file.
     fn sync_everything(&self) -> io::Result<()>;
@@ -112,18 +114,30 @@ struct Known {
     left: Option<Box<Head>>,
     /// The disk has what the log speaks of, as far as `left` goes.
     synced: bool,
-    /// Something was written that neither the disk nor the log need have.
-    unsynced: bool,
+    /// How far the file has come, as far as this handle had to do with it.
+    seen: Seen,
+    /// How much of that the disk has for certain, without the log.
+    on_disk: Seen,
     /// The log was written to.
     used: bool,
     /// The disk has the journal's name.
     named: bool,
 }
 
+/// A moment in a file's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    /// So often something was written that neither the disk nor the log need have.
+    changes: u64,
+    /// The generation that the header claims.
+    generation: u64,
+}
+
 impl Journal {
     pub(crate) fn new(durability: Durability) -> Journal {
         // What was written before this handle came need not be on the disk.
-        let known = Known { left: None, synced: false, unsynced: true, used: false, named: false };
+        let [on_disk, seen] = [0, 1].map(|changes| Seen { changes, generation: 0 });
+        let known = Known { left: None, synced: false, seen, on_disk, used: false, named: false };
         Journal { durability, known: Mutex::new(known) }
     }
 
@@ -146,19 +160,23 @@ impl Journal {
         let Files { owner, data, log, around } = files;
         let Pending { head, records } = Pending::find(*log, owner)?;
         let Some(last) = records.last() else { return Ok(head) };
-        let no_room = if last.run == owner.run { NoRoom::Undo } else { NoRoom::Fail };
         // One log speaks of one file: of this one, or of one that this is a copy of.
-        let elsewhere = if last.inode == owner.inode { None } else { around.find(last.inode) };
+        let elsewhere =
+            if last.inode == owner.inode { None } else { around.find(owner, last.inode) };
         match elsewhere {
             Some(file) => {
-                redo(&records, *log, &mut &file, no_room)?;
+                redo(&records, *log, &mut &file, owner)?;
                 file.sync_data()?;
             }
-            None => redo(&records, *log, *data, no_room)?,
+            None => redo(&records, *log, *data, owner)?,
         }
         data.sync()?;
         let head = head.next_log(owner);
         head.write(*log, owner)?;
+        if records.iter().any(|record| record.durable) {
+            // They must not be found again once the file has gone on.
+            log.sync()?;
+        }
         let mut known = self.known();
         (known.left, known.synced) = (Some(Box::new(head)), true);
         Ok(head)
@@ -166,23 +184,20 @@ impl Journal {
 
     /// Something was written that did not go through here.
     pub(crate) fn written_beside(&self) {
-        self.known().unsynced = true;
+        self.known().seen.changes += 1;
     }
 
     /// Waits until the disk has what this handle wrote, where it has to be asked.
     pub(crate) fn barrier<E>(&self, sync: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        let before = {
-            let mut known = self.known();
-            if !std::mem::replace(&mut known.unsynced, false) {
-                return Ok(());
-            }
-            known.left.clone()
-        };
-        let synced = sync();
+        let before = self.known().clone();
+        if before.on_disk.changes >= before.seen.changes {
+            return Ok(());
+        }
+        sync()?;
         let mut known = self.known();
-        known.unsynced |= synced.is_err();
-        known.synced |= synced.is_ok() && known.left == before;
-        synced
+        known.has_on_disk(before.seen);
+        known.synced |= known.left == before.left;
+        Ok(())
     }
 
     /// Empties the log of a file that this handle will not write to any more.
@@ -217,12 +232,26 @@ impl Known {
     fn is_left_as(&self, head: &Head) -> bool {
         self.left.as_deref() == Some(head)
     }
+
+    /// The disk has what was there at a moment. Others may wait for later ones meanwhile.
+    fn has_on_disk(&mut self, moment: Seen) {
+        let Seen { changes, generation } = moment;
+        self.on_disk.changes = self.on_disk.changes.max(changes);
+        self.on_disk.generation = self.on_disk.generation.max(generation);
+    }
 }
 
 /// Whether a log has something that was not carried out. May be called without the lock: a write that is
 /// under way looks like one that was killed.
 pub(crate) fn is_behind(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<bool> {
     Ok(!Pending::find(log, owner)?.records.is_empty())
+}
+
+/// Whether a log speaks of another file than its owner.
+pub(crate) fn speaks_of_another(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<bool> {
+    let Pending { head, records } = Pending::find(log, owner)?;
+    let last = records.last().map_or(head.inode, |record| record.inode);
+    Ok(last != owner.inode)
 }
 
 /// What a log has that was not carried out.
@@ -240,39 +269,31 @@ impl Pending {
         let head = Head::read(log, owner)?;
         pending.head = head.unwrap_or(pending.head);
         if head.is_some_and(|head| head.run == owner.run) {
-            pending.scan(log, owner, pending.head.applied, |_| true)?;
+            pending.scan(log, owner, pending.head.applied)?;
             return Ok(pending);
         }
         // The machine was started since, or a crash left no head: what the head says was carried out
-        // need not be on the disk. Records that nobody waited for count in the run they are of.
-        let counts = |record: &Record| record.durable || record.run == owner.run;
-        pending.scan(log, owner, LOG_START, counts)?;
+        // need not be on the disk.
+        pending.scan(log, owner, LOG_START)?;
         pending.head = pending.head.next_log(owner);
         Ok(pending)
     }
 
     /// Finds the records from a place on that follow one another in one log, this head's or a later one.
-    fn scan(
-        &mut self,
-        log: &dyn Flat,
-        owner: &Owner<'_>,
-        from: u64,
-        counts: impl Fn(&Record) -> bool,
-    ) -> io::Result<()> {
+    fn scan(&mut self, log: &dyn Flat, owner: &Owner<'_>, from: u64) -> io::Result<()> {
         let mut at = from;
         let is_first = from == LOG_START;
         let mut epoch = if is_first { None } else { Some(self.head.epoch) };
         let least = self.head.epoch;
-        loop {
+        while at <= LOG_BYTES {
             let follows = |of: u64| epoch.map_or(of >= least, |epoch| of == epoch);
-            let Some(record) = Record::read(log, at, owner, follows)? else { return Ok(()) };
+            let Some(record) = Record::read(log, at, owner, follows)? else { break };
             epoch = Some(record.epoch);
             self.head.epoch = record.epoch;
             at = record.end;
-            if counts(&record) {
-                self.records.push(record);
-            }
+            self.records.push(record);
         }
+        Ok(())
     }
 }
 
@@ -296,3 +317,5 @@ const LOG_START: u64 = 512;
 const RECORD_ALIGN: u64 = 512;
 /// A log that would be longer than that begins anew, once it may.
 const LOG_BYTES: u64 = 8 << 20;
+/// What a record takes at most, so that none that somebody has made up takes all memory.
+const RECORD_BYTES: u64 = 64 << 20;

@@ -24,6 +24,8 @@ pub enum Crash {
     Kill,
     /// The machine: what was not synced may be there or not.
     PowerCut,
+    /// The process; then the machine is started anew in peace: the disk has what was written.
+    Restart,
 }
 
 /// A disk, and whatever is stored on it. Clones are the same disk.
@@ -76,6 +78,7 @@ impl Disk {
         state.stop_after = Some(0);
         let files = match crash {
             Crash::Kill => state.files.clone(),
+            Crash::Restart => state.files.iter().map(Stored::synced).collect(),
             Crash::PowerCut => state.files.iter().map(|stored| stored.lose_power(rng)).collect(),
         };
         Disk(Arc::new(Mutex::new(State { files, ..State::default() })))
@@ -126,6 +129,11 @@ fn stopped() -> io::Error {
 }
 
 impl Stored {
+    /// The same once the disk has all of it.
+    fn synced(&self) -> Stored {
+        Stored { seen: self.seen.clone(), past: Vec::new() }
+    }
+
     /// What the disk has: of each sector, and of the length, what some moment since the last sync made
     /// of it.
     fn lose_power(&self, rng: &mut Rng) -> Stored {

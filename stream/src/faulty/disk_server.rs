@@ -31,14 +31,14 @@ pub struct DiskServer {
     disk: Disk,
     shelf: Arc<Shelf<Inode>>,
     durability: Durability,
-    /// So many machines have crashed before.
-    n_power_cuts: u8,
+    /// So often the machine was started anew.
+    n_starts: u8,
 }
 
 impl DiskServer {
     /// A server without files.
     pub fn new(durability: Durability) -> DiskServer {
-        DiskServer { disk: Disk::default(), shelf: Shelf::new(), durability, n_power_cuts: 0 }
+        DiskServer { disk: Disk::default(), shelf: Shelf::new(), durability, n_starts: 0 }
     }
 
     /// The same server and files, with another durability for what is opened through it.
@@ -69,9 +69,9 @@ impl DiskServer {
     #[must_use]
     pub fn crash(&self, crash: Crash, seed: u64) -> DiskServer {
         let disk = self.disk.crash(crash, &mut Rng::with_seed(seed));
-        let n_power_cuts = self.n_power_cuts + u8::from(crash == Crash::PowerCut);
+        let n_starts = self.n_starts + u8::from(crash != Crash::Kill);
         let shelf = self.shelf.map(|inode| inode.on(&disk));
-        DiskServer { disk, shelf, durability: self.durability, n_power_cuts }
+        DiskServer { disk, shelf, durability: self.durability, n_starts }
     }
 }
 
@@ -92,8 +92,8 @@ impl Shelved for DiskServer {
 
     fn handle(&self, inode: Arc<Inode>, unpublished: Unpublished<Inode>) -> Arc<dyn Target> {
         let journal = Journal::new(self.durability);
-        let (durability, n_power_cuts) = (self.durability, self.n_power_cuts);
-        Arc::new(DiskFile { inode, journal, durability, n_power_cuts, unpublished })
+        let (durability, n_starts) = (self.durability, self.n_starts);
+        Arc::new(DiskFile { inode, journal, durability, n_starts, unpublished })
     }
 }
 
@@ -129,7 +129,7 @@ struct DiskFile {
     inode: Arc<Inode>,
     journal: Journal,
     durability: Durability,
-    n_power_cuts: u8,
+    n_starts: u8,
     unpublished: Unpublished<Inode>,
 }
 
@@ -137,7 +137,7 @@ impl DiskFile {
     /// Runs something on the file and its journal, which is locked.
     fn with_journal<R>(&self, run: impl FnOnce(&Journal, &mut Files<'_>) -> R) -> R {
         let (data, log) = &mut *self.inode.bytes();
-        let owner = Owner { stem: "file", inode: data.number(), run: [self.n_power_cuts; 16] };
+        let owner = Owner { stem: "file", inode: data.number(), run: [self.n_starts; 16] };
         run(&self.journal, &mut Files { owner, data, log, around: &Alone })
     }
 }
@@ -197,7 +197,7 @@ impl Drop for DiskFile {
 struct Alone;
 
 impl Surroundings for Alone {
-    fn find(&self, _inode: u64) -> Option<File> {
+    fn find(&self, _owner: &Owner<'_>, _inode: u64) -> Option<File> {
         None
     }
 

@@ -1,6 +1,9 @@
 //! The journal's first bytes: how far what is in it has been carried out.
 
-use std::io;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+};
 
 use super::{LOG_START, Owner, field, u64_at};
 use crate::flat::{Flat, overwrite};
@@ -24,14 +27,15 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// That of a log that nobody has begun.
+    /// That of a log that nobody has begun. It is like no other, so that nobody takes the next log for
+    /// one that he has left before it was emptied.
     pub(super) fn none(owner: &Owner<'_>) -> Head {
         Head {
             durable: false,
             run: owner.run,
             epoch: 0,
             applied: LOG_START,
-            changes: 0,
+            changes: RandomState::new().build_hasher().finish(),
             inode: owner.inode,
         }
     }

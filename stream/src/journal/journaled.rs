@@ -5,10 +5,10 @@ use std::{
     ops::Range,
 };
 
-use sealback_crypto::MAX_FILE_BYTES;
+use sealback_crypto::{HEADER_BYTES, MAX_FILE_BYTES};
 
 use super::{
-    Files, Journal, LOG_BYTES,
+    Files, Journal, LOG_BYTES, RECORD_BYTES,
     head::Head,
     record::{NewRecord, Overwritten, Record},
     redo::claims,
@@ -59,8 +59,12 @@ impl<'a, 'f> Journaled<'a, 'f> {
         if entries.is_empty() {
             return Ok(());
         }
+        self.journal.known().seen.generation = claims.generation;
         let (durable, generation) = (self.waits_for_disk(), claims.generation);
         let record = NewRecord { geometry, durable, generation, entries, payload };
+        if record.log_bytes() > RECORD_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than a record takes"));
+        }
         self.make_room(record.log_bytes())?;
         self.journal.known().used = true;
         let mut written = self.write_record(&record);
@@ -89,18 +93,19 @@ impl<'a, 'f> Journaled<'a, 'f> {
         let is_known = known.is_left_as(&self.head);
         let starts_anew = if self.waits_for_disk() {
             let fits = self.head.applied.saturating_add(bytes) <= LOG_BYTES;
-            if !is_known || !(known.synced || fits) {
+            let has_header = known.seen.generation <= known.on_disk.generation;
+            let must_wait = !is_known || !has_header || !(known.synced || fits);
+            if must_wait {
                 self.sync_all_of_it()?;
             }
-            !is_known || known.synced || !fits
+            must_wait || known.synced
         } else {
-            if self.head.durable {
-                self.sync_all_of_it()?;
-            }
+            self.retire()?;
             true
         };
         if starts_anew {
             self.head = self.head.next_log(&self.files.owner);
+            self.head.durable = self.waits_for_disk();
         }
         Ok(())
     }
@@ -112,7 +117,9 @@ impl<'a, 'f> Journaled<'a, 'f> {
         }
         self.files.data.sync()?;
         // Who holds the lock knows that nobody writes meanwhile.
-        self.journal.known().unsynced = false;
+        let mut known = self.journal.known();
+        let seen = known.seen;
+        known.has_on_disk(seen);
         Ok(())
     }
 
@@ -134,11 +141,12 @@ impl<'a, 'f> Journaled<'a, 'f> {
         self.changed = true;
         self.failed |= failed;
         if !self.covered {
-            self.journal.known().unsynced = true;
+            self.journal.known().seen.changes += 1;
         }
     }
 
-    /// Ends the log, for good: what is cut away must not come back.
+    /// Ends the log, for good, if it has durable records: what is cut away must not come back, nor what
+    /// somebody goes over who does not wait for the disk.
     fn retire(&mut self) -> io::Result<()> {
         if !self.head.durable {
             return Ok(());
@@ -165,7 +173,8 @@ impl<'a, 'f> Journaled<'a, 'f> {
     fn say_what_was_done(&mut self) {
         if self.failed && self.record_end.is_some() {
             let mut known = self.journal.known();
-            (known.left, known.unsynced) = (None, true);
+            known.left = None;
+            known.seen.changes += 1;
             drop(known);
             // If it fails again, it is the next one's to do.
             drop(self.journal.settle(self.files));
@@ -178,12 +187,8 @@ impl<'a, 'f> Journaled<'a, 'f> {
         if self.record_end.is_none() && !tells {
             return;
         }
-        let was_durable = self.head.durable;
-        self.head.durable |= self.waits_for_disk();
         if let Some(end) = self.record_end {
             self.head.applied = end;
-        } else {
-            self.head.durable = was_durable;
         }
         self.head.changes = self.head.changes.wrapping_add(1);
         let written = self.head.write(self.files.log, &self.files.owner);
@@ -213,6 +218,12 @@ impl Flat for Journaled<'_, '_> {
     fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
         let through = self.files.data.write_at(at, pieces);
         self.note(through.error.is_some());
+        if at < HEADER_BYTES as u64
+            && self.waits_for_disk()
+            && let Ok(claims) = claims(self.files.data)
+        {
+            self.journal.known().seen.generation = claims.generation;
+        }
         through
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 
 use sealback_crypto::{Geometry, PREFIX_BYTES};
 
-use super::{LOG_START, Owner, RECORD_ALIGN, field, head::Head, u32_at, u64_at};
+use super::{LOG_START, Owner, RECORD_ALIGN, RECORD_BYTES, field, head::Head, u32_at, u64_at};
 use crate::{
     Segment, Write,
     flat::{Flat, overwrite},
@@ -174,7 +174,10 @@ impl Record {
         counts: impl FnOnce(u64) -> bool,
     ) -> io::Result<Option<Record>> {
         let mut head = [0; RECORD_HEAD_LEN];
-        let Some(entries_at) = at.checked_add(RECORD_HEAD_LEN as u64) else { return Ok(None) };
+        let len = log.len()?;
+        if at >= len {
+            return Ok(None);
+        }
         log.read_at(at, &mut head)?;
         let epoch = u64_at(&head, 8);
         if !head.starts_with(MAGIC) || u64_at(&head, 16) != at || !counts(epoch) {
@@ -183,7 +186,8 @@ impl Record {
         let Ok(geometry) = Geometry::new(1_u64.checked_shl(head[28].into()).unwrap_or(0)) else {
             return Ok(None);
         };
-        let room = log.len()?.saturating_sub(entries_at);
+        let entries_at = at + RECORD_HEAD_LEN as u64;
+        let room = len.saturating_sub(entries_at).min(RECORD_BYTES);
         let entries_bytes = u64::from(u32_at(&head, 24)) * ENTRY_LEN as u64;
         let payload_bytes = u64_at(&head, 32);
         if entries_bytes.checked_add(payload_bytes).is_none_or(|bytes| bytes > room) {

@@ -4,17 +4,11 @@ use std::{collections::BTreeMap, io, ops::Range};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, MAX_FILE_BYTES, PREFIX_BYTES};
 
-use super::record::{Entry, Record};
+use super::{
+    Owner,
+    record::{Entry, Record},
+};
 use crate::flat::{Flat, make_hole, overwrite};
-
-/// What is to happen to a block that was a hole and that there is no room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// Nobody was told that it was written: it becomes the hole that it was.
-    Undo,
-    /// Somebody may have been.
-    Fail,
-}
 
 /// Writes what records say, one after the other of one log, to the file that they speak of. To be
 /// called exclusively.
@@ -25,15 +19,21 @@ pub(super) fn redo(
     records: &[Record],
     log: &dyn Flat,
     data: &mut dyn Flat,
-    no_room: NoRoom,
+    owner: &Owner<'_>,
 ) -> io::Result<()> {
-    let claims = claims(data)?;
+    let header = header(data)?;
+    let claims = HeaderClaims::of(&header);
+    let is_of_it = |record: &&Record| {
+        header.starts_with(SEALED)
+            && header[BLOCK_SHIFT_AT] == record.geometry.block_shift()
+            && record.generation <= claims.generation
+    };
     let mut blocks: BTreeMap<u64, Changes<'_>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.generation <= claims.generation) {
-        note(record, log, &mut blocks)?;
+    for record in records.iter().filter(is_of_it) {
+        note(record, owner, log, &mut blocks)?;
     }
     for changes in blocks.values().filter(|changes| changes.lies_within(claims.size)) {
-        changes.redo(log, data, no_room)?;
+        changes.redo(log, data)?;
     }
     Ok(())
 }
@@ -41,6 +41,7 @@ pub(super) fn redo(
 /// Notes what a record says of each block.
 fn note<'a>(
     record: &'a Record,
+    owner: &Owner<'_>,
     log: &dyn Flat,
     blocks: &mut BTreeMap<u64, Changes<'a>>,
 ) -> io::Result<()> {
@@ -52,8 +53,11 @@ fn note<'a>(
         }
         let known = blocks.remove(&entry.block).map_or_else(Vec::new, |changes| changes.known);
         let known = known.into_iter().chain([entry.before, after]).collect();
-        let geometry = record.geometry;
-        blocks.insert(entry.block, Changes { known, last: entry, geometry, payload_at: at });
+        let (geometry, durable) = (record.geometry, record.durable);
+        let of_this_run = record.run == owner.run;
+        let changes =
+            Changes { known, last: entry, geometry, durable, of_this_run, payload_at: at };
+        blocks.insert(entry.block, changes);
         at += u64::from(entry.bytes);
     }
     Ok(())
@@ -65,6 +69,8 @@ struct Changes<'a> {
     known: Vec<[u8; PREFIX_BYTES]>,
     last: &'a Entry,
     geometry: Geometry,
+    durable: bool,
+    of_this_run: bool,
     /// Where the log has the last one's bytes.
     payload_at: u64,
 }
@@ -78,12 +84,14 @@ impl Changes<'_> {
             && (bytes == 0 || (least..=self.geometry.stride_bytes()).contains(&bytes))
     }
 
-    fn redo(&self, log: &dyn Flat, data: &mut dyn Flat, no_room: NoRoom) -> io::Result<()> {
+    fn redo(&self, log: &dyn Flat, data: &mut dyn Flat) -> io::Result<()> {
         let Changes { last, geometry, .. } = *self;
         let at = geometry.stored_start(last.block);
         let mut stored = [0; PREFIX_BYTES];
         data.read_at(at, &mut stored)?;
-        if !may_be_torn(&stored, &self.known) {
+        // A log of another run that nobody waited for may be older than a hole.
+        let may_be_newer = !self.durable && !self.of_this_run && stored == [0; PREFIX_BYTES];
+        if may_be_newer || !may_be_torn(&stored, &self.known) {
             return Ok(());
         }
         let hole = last.block..last.block + 1;
@@ -93,7 +101,8 @@ impl Changes<'_> {
         let mut bytes = vec![0; usize::try_from(last.bytes).map_err(io::Error::other)?];
         log.read_at(self.payload_at, &mut bytes)?;
         match overwrite(data, at, &bytes) {
-            Err(_) if no_room == NoRoom::Undo && last.before == [0; PREFIX_BYTES] => {
+            // In this run nobody was told that it was written: it becomes the hole that it was.
+            Err(_) if self.of_this_run && last.before == [0; PREFIX_BYTES] => {
                 make_hole(data, &hole, geometry)
             }
             other => other,
@@ -103,10 +112,18 @@ impl Changes<'_> {
 
 /// What the stored header claims.
 pub(super) fn claims(data: &dyn Flat) -> io::Result<HeaderClaims> {
+    Ok(HeaderClaims::of(&header(data)?))
+}
+
+fn header(data: &dyn Flat) -> io::Result<[u8; HEADER_BYTES]> {
     let mut header = [0; HEADER_BYTES];
     data.read_at(0, &mut header)?;
-    Ok(HeaderClaims::of(&header))
+    Ok(header)
 }
+
+/// How a sealed file begins.
+const SEALED: &[u8; 8] = b"SEALBACK";
+const BLOCK_SHIFT_AT: usize = 12;
 
 /// Whether a prefix is what writes of known ones may have left, cut off anywhere: up to there one of
 /// them, and another from there on; or nothing, where the disk never had what stood there before.

@@ -1,7 +1,7 @@
 //! One open file of a local server: published, or a draft.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -90,7 +90,7 @@ impl LocalFile {
 
     /// Whether a crash left something half done, or somebody is doing it now.
     fn is_behind(&self) -> io::Result<bool> {
-        match File::open(self.journal_path()) {
+        match lock::open_there(&self.journal_path(), OpenOptions::new().read(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             log => journal::is_behind(&&log?, &self.owner()),
         }

@@ -12,10 +12,12 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use rustix::fs::OFlags;
 
 use crate::TargetError;
 
@@ -128,10 +130,11 @@ pub(super) fn take(path: &Path) -> Result<File, TargetError> {
     attempt().map_err(|error| untaken(path, error))
 }
 
-/// Removes a lock's file if nobody holds the lock.
-pub(super) fn remove(path: &Path) {
-    let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return };
-    if try_lock(&file).unwrap_or(false) && !is_unlinked(&file).unwrap_or(true) {
+/// Removes a lock's file if nobody holds the lock, and nobody else needs what is in it.
+pub(super) fn remove(path: &Path, is_needed: impl FnOnce(&File) -> bool) {
+    let Ok(file) = open_there(path, OpenOptions::new().read(true).write(true)) else { return };
+    let is_held = try_lock(&file).unwrap_or(false) && !is_unlinked(&file).unwrap_or(true);
+    if is_held && !is_needed(&file) {
         // What cannot be removed stays; it costs an inode, nothing else.
         drop(fs::remove_file(path));
     }
@@ -162,13 +165,21 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    match options.open(path) {
+    match open_there(path, &mut options) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             path.parent().map_or(Ok(()), make_dir)?;
-            options.open(path)
+            open_there(path, &mut options)
         }
         opened => opened,
     }
+}
+
+/// Opens a file that is just there. Who may write to the directory could have put a link there, through
+/// which something else would be written or emptied, or a pipe, which would be waited for.
+pub(super) fn open_there(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
 pub(super) fn lock(file: &File) -> io::Result<()> {

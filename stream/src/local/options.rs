@@ -10,7 +10,8 @@ use crate::{Grant, Prepared, TargetError};
 pub struct LocalOptions {
     /// What a barrier makes things survive.
     pub durability: Durability,
-    /// Stored bytes of one write, at most; fewer than one block's count as one block.
+    /// Stored bytes of one write, at most; fewer than one block's count as one block. More than 32 MiB
+    /// count as these.
     pub max_write_bytes: u64,
 }
 
@@ -90,7 +91,8 @@ impl LocalOptions {
     /// What each subrequest may carry; there are no credits. What lies apart goes together: the journal
     /// takes it in one record, and waits for the disk once.
     pub(super) fn grant(&self) -> Prepared {
-        let grant = Grant::unlimited().with_max_bytes(self.max_write_bytes);
+        // What is written over is one record of the journal, which takes twice that.
+        let grant = Grant::unlimited().with_max_bytes(self.max_write_bytes.min(32 << 20));
         Prepared::Granted(grant.with_max_segments(MAX_SEGMENTS).with_gaps())
     }
 }

@@ -19,7 +19,11 @@ use rustix::fs::{FallocateFlags, fallocate};
 use sealback_crypto::FileId;
 
 use super::{Durability, LocalOptions, file::JOURNAL, lock};
-use crate::{Name, TargetError, TargetErrorKind, flat::Flat, journal::Surroundings};
+use crate::{
+    Name, TargetError, TargetErrorKind,
+    flat::Flat,
+    journal::{Owner, Surroundings},
+};
 
 /// A directory that sealed files are kept in.
 #[derive(Debug)]
@@ -115,10 +119,13 @@ impl Root {
 }
 
 impl Surroundings for Root {
-    fn find(&self, inode: u64) -> Option<File> {
+    fn find(&self, owner: &Owner<'_>, inode: u64) -> Option<File> {
         let mut entries = fs::read_dir(&self.dir).ok()?.flatten();
         let found = entries.find(|entry| entry.ino() == inode)?;
-        OpenOptions::new().read(true).write(true).open(found.path()).ok()
+        let mut options = OpenOptions::new();
+        let file = lock::open_there(&found.path(), options.read(true).write(true)).ok()?;
+        // In a tree that was copied, numbers are those of other files.
+        (stem(&file).ok()? == owner.stem).then_some(file)
     }
 
     fn sync_everything(&self) -> io::Result<()> {

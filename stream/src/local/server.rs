@@ -10,14 +10,16 @@ use std::{
 use sealback_crypto::{FileId, HEADER_BYTES};
 
 use super::{
-    LocalOptions,
+    LocalOptions, disk,
     file::{Draft, JOURNAL, LocalFile, SIZE},
     lock,
     root::{Root, stem, stem_of},
+    run::run_id,
 };
 use crate::{
     Name, Server, Target, TargetError, TargetErrorKind,
     flat::{Place, overwrite},
+    journal::{self, Owner},
 };
 
 /// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
@@ -92,6 +94,20 @@ impl LocalServer {
     }
 }
 
+impl LocalServer {
+    /// Removes what was kept beside a file, unless it has another name, or a copy of it needs that.
+    fn remove_beside(&self, stem: &str, file: &File) {
+        if !lock::is_unlinked(file).unwrap_or(false) {
+            return;
+        }
+        let owner = Owner { stem, inode: disk::inode(file), run: run_id() };
+        lock::remove(&self.0.beside(stem, JOURNAL), |log| {
+            journal::speaks_of_another(&log, &owner).unwrap_or(true)
+        });
+        lock::remove(&self.0.beside(stem, SIZE), |_| false);
+    }
+}
+
 impl Server for LocalServer {
     fn create(
         &self,
@@ -148,12 +164,10 @@ impl Server for LocalServer {
         let unremoved = |error| TargetError::from_io(format!("removing '{name}'"), error);
         let path = self.0.file(name);
         // One that cannot be read is removed all the same; what is beside it then stays.
-        let stem = File::open(&path).and_then(|file| stem(&file)).ok();
+        let file = File::open(&path).and_then(|file| Ok((stem(&file)?, file))).ok();
         fs::remove_file(&path).map_err(unremoved)?;
-        for suffix in [JOURNAL, SIZE] {
-            if let Some(stem) = &stem {
-                lock::remove(&self.0.beside(stem, suffix));
-            }
+        if let Some((stem, file)) = &file {
+            self.remove_beside(stem, file);
         }
         self.0.sync_names()
     }

@@ -75,6 +75,20 @@ impl Killed {
     }
 }
 
+/// The same journal with something else in its record, at a place in it, and the hash of that.
+fn forged(killed: &Killed, at: usize, field: &[u8]) -> Vec<u8> {
+    let mut journal = killed.journal.clone();
+    journal[..128].fill(0);
+    let record = &mut journal[512..];
+    record[at..at + field.len()].copy_from_slice(field);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(killed.new.header.file_id().to_string().as_bytes());
+    hasher.update(&record[..72]).update(&record[104..104 + 64 + STRIDE]);
+    let hash = *hasher.finalize().as_bytes();
+    record[72..104].copy_from_slice(&hash);
+    journal
+}
+
 /// A file of four blocks, committed.
 fn create(server: &LocalServer, new: &NewHeader) -> Arc<dyn Target> {
     let target = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
@@ -223,4 +237,113 @@ fn a_block_that_was_a_hole_and_that_there_is_no_room_for_stays_a_hole() {
         drop((target, file));
         server.remove(&name("a")).unwrap();
     }
+}
+
+#[test]
+fn what_a_kill_left_half_done_is_carried_out_after_the_machine_was_started_anew() {
+    let killed = Killed::new();
+    let journal = forged(&killed, 56, &[7; 16]);
+    for n_bytes in [0, 1, 24, 48, 2000, STRIDE] {
+        killed.kill_after(n_bytes);
+        fs::write(killed.journal(), &journal).unwrap();
+        killed.open().read_header().unwrap();
+        assert!(killed.is_mended(), "{n_bytes} bytes");
+    }
+    // A hole may be newer than a log that nobody waited for.
+    killed.kill_after(0);
+    let mut hole = killed.before.clone();
+    hole[8192 + STRIDE..8192 + 2 * STRIDE].fill(0);
+    fs::write(killed.file(), &hole).unwrap();
+    fs::write(killed.journal(), &journal).unwrap();
+    killed.open().read_header().unwrap();
+    assert!(fs::read(killed.file()).unwrap() == hole);
+}
+
+/// Goal: whoever may write to the directory gets nothing written elsewhere. Method: a journal that is a
+/// link, and others that nobody could read.
+#[test]
+fn a_journal_that_leads_elsewhere_is_not_followed() {
+    let killed = Killed::new();
+    let victim = killed.dir.path().join("victim");
+    fs::write(&victim, "mine").unwrap();
+    let spoil = |put: &dyn Fn()| {
+        fs::remove_file(killed.journal()).unwrap();
+        put();
+        let target = killed.open();
+        drop(target.read_header());
+        let expected = Expected::Nonce(nonce_in(&killed.before, 3));
+        assert!(write(&*target, &seal(&killed.new, 3, 3, 7), expected).is_err());
+        drop(target);
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
+    };
+    spoil(&|| std::os::unix::fs::symlink(&victim, killed.journal()).unwrap());
+    spoil(&|| {
+        let made = std::process::Command::new("mkfifo").arg(killed.journal()).status().unwrap();
+        assert!(made.success());
+    });
+    fs::remove_file(killed.journal()).unwrap();
+    fs::create_dir(killed.journal()).unwrap();
+    killed.open().read_header().unwrap();
+}
+
+#[test]
+fn what_is_not_that_sealed_file_is_not_mended() {
+    let killed = Killed::new();
+    // It seems to have a size, and zeros where the block would be.
+    let other = [vec![0xff; 8192], vec![0; 4 * STRIDE]].concat();
+    let path = killed.dir.path().join("other");
+    fs::write(&path, &other).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+    killed.kill_after(2000);
+    fs::write(killed.journal(), forged(&killed, 40, &inode.to_le_bytes())).unwrap();
+    killed.open().read_header().unwrap();
+    assert!(fs::read(&path).unwrap() == other);
+    assert!(killed.is_mended(), "it was what was being written, in another tree");
+}
+
+#[test]
+fn a_journal_is_there_as_long_as_it_speaks_of_a_file() {
+    let killed = Killed::new();
+    let server = open(killed.dir.path());
+    // Of a copy's removal, and of that of one of two names.
+    for (put, n_bytes) in [(0, 2000), (1, 2000)] {
+        killed.kill_after(n_bytes);
+        let other = killed.dir.path().join("b");
+        match put {
+            0 => fs::write(&other, &killed.before).unwrap(),
+            _ => fs::hard_link(killed.file(), &other).unwrap(),
+        }
+        server.remove(&name("b")).unwrap();
+        killed.open().read_header().unwrap();
+        assert!(killed.is_mended());
+    }
+    killed.kill_after(2000);
+    server.remove(&name("a")).unwrap();
+    assert!(!killed.journal().exists());
+}
+
+/// Goal: no journal makes anybody wait, or takes memory. Method: one that says that it is very long.
+#[test]
+fn a_journal_that_claims_to_be_huge_is_none() {
+    let killed = Killed::new();
+    for (at, field) in [(24, &[0xff; 4][..]), (32, &[0, 0, 0, 0, 0, 2, 0, 0])] {
+        killed.kill_after(2000);
+        let torn = fs::read(killed.file()).unwrap();
+        fs::write(killed.journal(), forged(&killed, at, field)).unwrap();
+        let journal = fs::OpenOptions::new().write(true).open(killed.journal()).unwrap();
+        journal.set_len(1 << 42).unwrap();
+        killed.open().read_header().unwrap();
+        assert!(fs::read(killed.file()).unwrap() == torn);
+    }
+    // And a head that says that all was carried out, up to a place that no file has.
+    killed.kill_after(STRIDE);
+    let mut head = killed.journal[..128].to_vec();
+    head[40..48].fill(0xff);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(killed.new.header.file_id().to_string().as_bytes()).update(&head[..96]);
+    head[96..].copy_from_slice(hasher.finalize().as_bytes());
+    fs::write(killed.journal(), head).unwrap();
+    killed.open().read_header().unwrap();
+    let expected = Expected::Nonce(nonce_in(&killed.before, 3));
+    write(&*killed.open(), &seal(&killed.new, 3, 3, 7), expected).unwrap();
 }
