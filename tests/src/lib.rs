@@ -11,6 +11,7 @@
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
 
 pub mod auditor;
+mod bound;
 pub mod counter;
 pub mod crash;
 pub mod gate;

@@ -33,7 +33,7 @@ use sealback_stream::{
     Write,
 };
 
-use crate::{auditor::Nonces, simulator::BLOCK};
+use crate::{auditor::Nonces, bound::Bound, simulator::BLOCK};
 
 mod client;
 mod direct;
@@ -102,6 +102,7 @@ struct Life {
     span_blocks: u64,
     under_way: Vec<UnderWay>,
     starved: bool,
+    bound: Bound,
     nonces: Nonces,
     lived: Lived,
     log: Log,
@@ -155,6 +156,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         span_blocks,
         under_way: Vec::new(),
         starved: false,
+        bound: Bound::default(),
         nonces: Nonces::default(),
         lived: Lived::default(),
         log: Log { seed, lines: Vec::new() },
@@ -259,6 +261,7 @@ impl Life {
 
     fn step_request(&mut self) {
         self.lived.steps += 1;
+        self.bound.step();
         self.now += Duration::from_micros(self.rng.u64(1..500));
         if self.faults > 0 && self.rng.u32(..2000) < self.faults {
             return self.hand(Event::Cancel);
@@ -446,6 +449,7 @@ impl Life {
 
 impl Host for Life {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        self.bound.asked();
         if let Some(next) = self.next_direct() {
             return next;
         }
@@ -469,12 +473,14 @@ impl Host for Life {
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
+        self.bound.asked();
         let buffer = self.pool.try_take();
         self.starved |= buffer.is_none();
         buffer
     }
 
     fn prepare(&mut self, _stream: usize, _block: u64) -> Prepared {
+        self.bound.asked();
         let max_blocks = self.rng.u64(1..9);
         let grant = Grant::unlimited().with_max_bytes(max_blocks * (BLOCK + 48));
         Prepared::Granted(if self.rng.bool() { grant.with_gaps() } else { grant })
@@ -489,6 +495,7 @@ impl Host for Life {
     }
 
     fn trace(&mut self, event: TraceEvent) {
+        self.bound.asked();
         self.note(format!("{event:?}"));
     }
 }

@@ -36,6 +36,7 @@ use sealback_stream::{
 
 use crate::{
     auditor::Nonces,
+    bound::Bound,
     oracle::{Oracle, Stored},
 };
 
@@ -100,6 +101,7 @@ struct World {
     starved: bool,
     /// The request was woken, and may take what it wants.
     begun: bool,
+    bound: Bound,
     /// Of subrequests that were told to be issued and have not been yet, by stream and number.
     attempts: BTreeMap<(usize, u64), u32>,
 }
@@ -166,6 +168,7 @@ fn run_planned(seed: u64, mut rng: Rng, plan: Plan) -> (Met, Vec<String>) {
         wants_credit: false,
         starved: false,
         begun: false,
+        bound: Bound::default(),
         attempts: BTreeMap::new(),
         credits,
         dirty,
@@ -220,6 +223,7 @@ pub fn plain_block(block: u64) -> Vec<u8> {
 impl World {
     fn step(&mut self, request: &mut Request) {
         self.met.steps += 1;
+        self.bound.step();
         self.now += Duration::from_micros(self.rng.u64(1..500));
         if self.plan.cancel > self.rng.u32(..1000) && !request.is_done() {
             self.met.cancelled += 1;

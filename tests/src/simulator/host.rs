@@ -15,6 +15,7 @@ use super::{BLOCK, STRIDE, UnderWay, World, plain_block};
 
 impl Host for World {
     fn next_dirty(&mut self, from: u64, max_blocks: u64) -> Next {
+        self.bound.asked();
         assert!(self.begun, "whoever waits for a request does not begin it");
         if self.rng.u32(..1000) < self.plan.later {
             self.met.waited += 1;
@@ -59,6 +60,7 @@ impl Host for World {
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
+        self.bound.asked();
         let buffer = self.pool.try_take();
         if buffer.is_none() {
             self.starved = true;
@@ -68,6 +70,7 @@ impl Host for World {
     }
 
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
+        self.bound.asked();
         if self.credits.0.load(Ordering::SeqCst) <= 0 {
             self.wants_credit = true;
             self.met.no_credit += 1;
@@ -99,6 +102,7 @@ impl Host for World {
     }
 
     fn trace(&mut self, event: TraceEvent) {
+        self.bound.asked();
         self.oracle.log(&format!("{:?} {event:?}", self.now));
         match event {
             TraceEvent::Issued { stream, id, attempts, .. } => {
