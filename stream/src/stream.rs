@@ -203,9 +203,7 @@ impl Stream {
     /// Takes the head of the stalled queue to be issued, if the window has room and all its
     /// blocks are sealed: `sealed_bytes` answers how many stored bytes they make, if they are.
     pub fn issue(&mut self, sealed_bytes: impl FnOnce(&Runs) -> Option<u64>) -> Option<Issued> {
-        // A fresh subrequest must not overtake one that waits for a grant to be sent again.
-        let blocked = !self.again.is_empty() && !self.stalled.has_again();
-        if self.in_flight >= self.window || blocked {
+        if !self.has_room() {
             return None;
         }
         let (subrequest, bytes) = self.stalled.pop_ready(sealed_bytes)?;
@@ -385,7 +383,14 @@ impl Stream {
     /// The head of the stalled queue, if it is held up by its ciphertext alone: the window has
     /// room for it.
     pub fn head_with_room(&self) -> Option<&Subrequest> {
-        (self.in_flight < self.window).then(|| self.stalled.head()).flatten()
+        self.stalled.head().filter(|_| self.has_room())
+    }
+
+    /// Whether the head may go as soon as it is sealed.
+    fn has_room(&self) -> bool {
+        // A fresh subrequest must not overtake one that waits for a grant to be sent again.
+        let blocked = !self.again.is_empty() && !self.stalled.has_again();
+        self.in_flight < self.window && !blocked
     }
 
     /// Whether it has nothing prepared and nothing with its target: it could use a subrequest,

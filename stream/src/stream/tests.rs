@@ -279,6 +279,19 @@ fn the_head_is_held_up_by_its_ciphertext_alone_while_the_window_has_room() {
     assert_eq!(stream.head_with_room().unwrap().blocks, 2..4);
 }
 
+#[test]
+fn what_waits_behind_a_retry_is_not_held_up_by_its_ciphertext() {
+    let mut stream = stream(1);
+    stream.want(0..4);
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    let id = stream.issue(all_sealed).unwrap().id;
+    stream.terminated(id, Err(retry()));
+    stream.retile(|_| u64::MAX, &[]);
+    assert!(stream.head_with_room().is_none(), "the retry has no grant yet");
+    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    assert_eq!(stream.head_with_room().unwrap().blocks, 0..2);
+}
+
 proptest! {
     #[test]
     fn whatever_fails_all_that_is_wanted_goes_through_once(
