@@ -31,7 +31,8 @@ pub(super) struct LocalFile {
     journal: Journal,
     /// What its files in `.sealback/` are called.
     stem: String,
-    draft: Mutex<Option<Draft>>,
+    /// Boxed: most files are none.
+    draft: Mutex<Option<Box<Draft>>>,
 }
 
 /// Where a draft is, and what it is to become.
@@ -66,7 +67,15 @@ impl LocalFile {
         draft: Option<Draft>,
     ) -> LocalFile {
         let journal = Journal::new(root.options.durability);
-        LocalFile { root, file, refusal, lock, journal, stem, draft: Mutex::new(draft) }
+        LocalFile {
+            root,
+            file,
+            refusal,
+            lock,
+            journal,
+            stem,
+            draft: Mutex::new(draft.map(Box::new)),
+        }
     }
 
     /// Where its journal is, which is its lock's file, too.
@@ -204,9 +213,9 @@ impl Place for LocalFile {
 impl Drop for LocalFile {
     fn drop(&mut self) {
         let draft = self.draft.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Draft { path, .. }) = draft {
+        if let Some(draft) = draft {
             // What cannot be removed now is removed when the server is next opened.
-            drop(fs::remove_file(path));
+            drop(fs::remove_file(&draft.path));
         }
         // A journal that is not emptied takes room, and is told from one that is behind.
         drop(self.close_journal());
