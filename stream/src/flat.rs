@@ -257,7 +257,7 @@ fn end_of_block(flat: &dyn Flat, geometry: Geometry, block: u64) -> io::Result<u
 
 /// Compares a write's expectations, then writes it. To be called exclusively.
 fn carry_out(flat: &mut dyn Flat, write: &Write) -> Result<u64, Failure> {
-    let Some(geometry) = write.segments.first().map(geometry_of) else { return Ok(0) };
+    let Some(geometry) = write.segments.first().map(Segment::geometry) else { return Ok(0) };
     let conflicts = conflicts(flat, write, geometry).map_err(|error| failure(write, error))?;
     if !conflicts.is_empty() {
         return Err(Failure::Conflict(conflicts));
@@ -283,13 +283,6 @@ fn carry_out(flat: &mut dyn Flat, write: &Write) -> Result<u64, Failure> {
         rest = &rest[n_segments..];
     }
     Ok(bytes)
-}
-
-fn geometry_of(segment: &Segment) -> Geometry {
-    match segment {
-        Segment::Hole { geometry, .. } => *geometry,
-        Segment::Sealed(sealed) => sealed.geometry(),
-    }
 }
 
 /// Every expectation that does not hold.

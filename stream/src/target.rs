@@ -273,6 +273,14 @@ impl Segment {
         }
     }
 
+    /// How the file is cut into blocks.
+    pub fn geometry(&self) -> Geometry {
+        match self {
+            Segment::Hole { geometry, .. } => *geometry,
+            Segment::Sealed(sealed) => sealed.geometry(),
+        }
+    }
+
     /// Stored bytes it covers.
     pub fn bytes(&self) -> u64 {
         match self {

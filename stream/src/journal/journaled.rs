@@ -46,10 +46,8 @@ impl<'a, 'f> Journaled<'a, 'f> {
 
     /// Writes the record of what a write goes over.
     fn record(&mut self, write: &Write) -> io::Result<()> {
-        let Some(segment) = write.segments.first() else { return Ok(()) };
-        let geometry = match segment {
-            Segment::Hole { geometry, .. } => *geometry,
-            Segment::Sealed(sealed) => sealed.geometry(),
+        let Some(geometry) = write.segments.first().map(Segment::geometry) else {
+            return Ok(());
         };
         let claims = claims(self.files.data)?;
         let n_blocks = geometry.n_blocks(claims.size.min(MAX_FILE_BYTES));

@@ -137,14 +137,14 @@ impl<'a> Overwritten<'a> {
     }
 
     fn add(&mut self, segment: &'a Segment, n_blocks: u64, data: &dyn Flat) -> io::Result<()> {
-        let blocks = segment.blocks();
+        let (blocks, geometry) = (segment.blocks(), segment.geometry());
         let within = blocks.start..blocks.end.min(n_blocks).max(blocks.start);
         self.all &= within.end == blocks.end;
         let mut bytes_within = 0;
         for block in within {
-            let (geometry, bytes) = match segment {
-                Segment::Hole { geometry, .. } => (*geometry, 0),
-                Segment::Sealed(sealed) => (sealed.geometry(), sealed.block_bytes_of(block).len()),
+            let bytes = match segment {
+                Segment::Hole { .. } => 0,
+                Segment::Sealed(sealed) => sealed.block_bytes_of(block).len(),
             };
             let mut before = [0; PREFIX_BYTES];
             data.read_at(geometry.stored_start(block), &mut before)?;
