@@ -187,10 +187,15 @@ impl Journal {
         self.known().seen.changes += 1;
     }
 
-    /// Waits until the disk has what this handle wrote, where it has to be asked.
+    /// Whether the disk is waited for.
+    fn waits_for_disk(&self) -> bool {
+        self.durability == Durability::PowerCut
+    }
+
+    /// Waits until the disk has what this handle wrote, if that is waited for and it has to be asked.
     pub(crate) fn barrier<E>(&self, sync: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let before = self.known().clone();
-        if before.on_disk.changes >= before.seen.changes {
+        if !self.waits_for_disk() || before.on_disk.changes >= before.seen.changes {
             return Ok(());
         }
         sync()?;

@@ -92,8 +92,7 @@ impl Shelved for DiskServer {
 
     fn handle(&self, inode: Arc<Inode>, unpublished: Unpublished<Inode>) -> Arc<dyn Target> {
         let journal = Journal::new(self.durability);
-        let (durability, n_starts) = (self.durability, self.n_starts);
-        Arc::new(DiskFile { inode, journal, durability, n_starts, unpublished })
+        Arc::new(DiskFile { inode, journal, n_starts: self.n_starts, unpublished })
     }
 }
 
@@ -128,7 +127,6 @@ impl Inode {
 struct DiskFile {
     inode: Arc<Inode>,
     journal: Journal,
-    durability: Durability,
     n_starts: u8,
     unpublished: Unpublished<Inode>,
 }
@@ -166,9 +164,6 @@ impl Place for DiskFile {
     }
 
     fn make_durable(&self) -> Result<(), TargetError> {
-        if self.durability != Durability::PowerCut {
-            return Ok(());
-        }
         let mut data = self.inode.bytes().0.clone();
         let synced = self.journal.barrier(|| data.sync());
         synced.map_err(|error| TargetError::from_io("syncing a file", error))

@@ -40,10 +40,6 @@ impl<'a, 'f> Journaled<'a, 'f> {
         Journaled { journal, head, files, record_end, covered, changed, failed, borrowed }
     }
 
-    fn waits_for_disk(&self) -> bool {
-        self.journal.durability == Durability::PowerCut
-    }
-
     /// Writes the record of what a write goes over.
     fn record(&mut self, write: &Write) -> io::Result<()> {
         let Some(geometry) = write.segments.first().map(Segment::geometry) else {
@@ -58,7 +54,7 @@ impl<'a, 'f> Journaled<'a, 'f> {
             return Ok(());
         }
         self.journal.known().seen.generation = claims.generation;
-        let (durable, generation) = (self.waits_for_disk(), claims.generation);
+        let (durable, generation) = (self.journal.waits_for_disk(), claims.generation);
         let record = NewRecord { geometry, durable, generation, entries, payload };
         if record.log_bytes() > RECORD_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than a record takes"));
@@ -89,7 +85,7 @@ impl<'a, 'f> Journaled<'a, 'f> {
     fn make_room(&mut self, bytes: u64) -> io::Result<()> {
         let known = self.journal.known().clone();
         let is_known = known.is_left_as(&self.head);
-        let starts_anew = if self.waits_for_disk() {
+        let starts_anew = if self.journal.waits_for_disk() {
             let fits = self.head.applied.saturating_add(bytes) <= LOG_BYTES;
             let has_header = known.seen.generation <= known.on_disk.generation;
             let must_wait = !is_known || !has_header || !(known.synced || fits);
@@ -103,7 +99,7 @@ impl<'a, 'f> Journaled<'a, 'f> {
         };
         if starts_anew {
             self.head = self.head.next_log(&self.files.owner);
-            self.head.durable = self.waits_for_disk();
+            self.head.durable = self.journal.waits_for_disk();
         }
         Ok(())
     }
@@ -122,7 +118,7 @@ impl<'a, 'f> Journaled<'a, 'f> {
     }
 
     fn wait_for_log(&mut self) -> io::Result<()> {
-        if !self.waits_for_disk() {
+        if !self.journal.waits_for_disk() {
             return Ok(());
         }
         self.files.log.sync()?;
@@ -180,7 +176,7 @@ impl<'a, 'f> Journaled<'a, 'f> {
         }
         // Who does not wait for the disk says that he was here, if there is somebody to tell.
         let tells = self.changed
-            && !self.waits_for_disk()
+            && !self.journal.waits_for_disk()
             && self.files.log.len().is_ok_and(|bytes| bytes > 0);
         if self.record_end.is_none() && !tells {
             return;
@@ -191,7 +187,8 @@ impl<'a, 'f> Journaled<'a, 'f> {
         self.head.changes = self.head.changes.wrapping_add(1);
         let written = self.head.write(self.files.log, &self.files.owner);
         let mut known = self.journal.known();
-        known.left = (written.is_ok() && self.waits_for_disk()).then(|| Box::new(self.head));
+        known.left =
+            (written.is_ok() && self.journal.waits_for_disk()).then(|| Box::new(self.head));
         known.synced = false;
     }
 }
@@ -217,7 +214,7 @@ impl Flat for Journaled<'_, '_> {
         let through = self.files.data.write_at(at, pieces);
         self.note(through.error.is_some());
         if at < HEADER_BYTES as u64
-            && self.waits_for_disk()
+            && self.journal.waits_for_disk()
             && let Ok(claims) = claims(self.files.data)
         {
             self.journal.known().seen.generation = claims.generation;

@@ -29,6 +29,8 @@ pub(super) struct LocalFile {
     refusal: Option<TargetErrorKind>,
     lock: Lock,
     journal: Journal,
+    /// Which file it is on its file system.
+    inode: u64,
     /// What its files in `.sealback/` are called.
     stem: String,
     /// Boxed: most files are none.
@@ -66,13 +68,14 @@ impl LocalFile {
         stem: String,
         draft: Option<Draft>,
     ) -> LocalFile {
-        let journal = Journal::new(root.options.durability);
+        let (journal, inode) = (Journal::new(root.options.durability), disk::inode(&file));
         LocalFile {
             root,
             file,
             refusal,
             lock,
             journal,
+            inode,
             stem,
             draft: Mutex::new(draft.map(Box::new)),
         }
@@ -84,7 +87,7 @@ impl LocalFile {
     }
 
     fn owner(&self) -> Owner<'_> {
-        Owner { stem: &self.stem, inode: disk::inode(&self.file), run: run_id() }
+        Owner { stem: &self.stem, inode: self.inode, run: run_id() }
     }
 
     /// Runs something on the file and its journal, which is locked.
