@@ -6,7 +6,7 @@
 //! once more with nothing failing; what is told to be gone, because the other has made holes of what was
 //! sent and not committed, is written once more.
 
-use std::{ops::Range, thread};
+use std::ops::Range;
 
 use fastrand::Rng;
 use sealback::{Config, Decision, Engine, Error, File, Operation};
@@ -16,7 +16,7 @@ use sealback_stream::{
 };
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
 
-use crate::support::{ROOT, config, create, memory, name, open, read_all};
+use crate::support::{Log, ROOT, config, create, memory, name, open, read_all};
 
 const BLOCK: u64 = 4096;
 /// Not a multiple of a block: most blocks are of both.
@@ -277,18 +277,6 @@ fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_agai
     expected[40_000..45_000].fill(1);
     expected[100_000..].fill(2);
     assert_same(&all_of(&server), &expected, "a client who opens it now");
-}
-
-/// Printed when a test fails.
-#[derive(Default)]
-struct Log(Vec<String>);
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.iter().for_each(|line| eprintln!("{line}"));
-        }
-    }
 }
 
 #[test]

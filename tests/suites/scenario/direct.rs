@@ -24,7 +24,7 @@ use sealback_tests::{
 
 use crate::{
     lifecycle::block_on,
-    support::{ROOT, config, create, ends, engine, memory, name, open, read_all, sample},
+    support::{Log, ROOT, config, create, ends, engine, memory, name, open, read_all, sample},
 };
 
 const BLOCK: usize = 4096;
@@ -70,18 +70,6 @@ fn a_direct_write_is_on_the_server_when_it_returns_wherever_it_begins_and_ends()
     }
     assert!(read_all(&file) == model);
     assert_eq!(file.dirty_bytes(), 0);
-}
-
-/// Printed when a test fails.
-#[derive(Default)]
-struct Log(Vec<String>);
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.iter().for_each(|line| eprintln!("{line}"));
-        }
-    }
 }
 
 /// One handle, all ways of writing and reading, and now and then the view of another client.

@@ -19,7 +19,7 @@ use sealback_tests::{
 
 use crate::{
     lifecycle::block_on,
-    support::{ROOT, config, create, ends, memory, name, open, read_all, root, sample},
+    support::{Log, ROOT, config, create, ends, memory, name, open, read_all, root, sample},
 };
 
 const BLOCK: usize = 4096;
@@ -243,18 +243,6 @@ fn a_draft_has_groups_like_any_other_file() {
     ended.wait().unwrap();
     let written = taken(&server);
     assert_eq!(written, [0, 1, 2, 1, 3]);
-}
-
-/// Printed when a test fails.
-#[derive(Default)]
-struct Log(Vec<String>);
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.iter().for_each(|line| eprintln!("{line}"));
-        }
-    }
 }
 
 type Snapshots = Arc<Mutex<Vec<(usize, Vec<u8>)>>>;

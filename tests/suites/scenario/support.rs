@@ -79,3 +79,15 @@ pub(crate) fn ends<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) 
     thread::spawn(move || sender.send(run()));
     receiver.recv_timeout(PATIENCE).ok()
 }
+
+/// Printed when a test fails.
+#[derive(Default)]
+pub(crate) struct Log(pub(crate) Vec<String>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
