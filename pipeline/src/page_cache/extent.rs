@@ -134,19 +134,20 @@ impl Folios {
     /// is clean is forgotten. Returns whether all of it was still here. With nothing under writeback.
     pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
         let all = self.redirty_unsynced();
-        let kept = self.dirty_behind(size);
+        let (kept, groups) = (self.dirty_behind(size), self.groups_grown());
         let grown = (self.size > self.committed).then_some(self.size);
         if size < self.size {
             self.cut(size);
         }
         self.uncommitted.clear();
         let n_blocks = self.geometry.n_blocks(size);
-        for Kept { start, bytes } in kept {
+        for Kept { start, bytes, group } in kept {
             let block = self.geometry.block_at(start);
             self.grow(start, block, pool);
             let fresh = self.geometry.block_start(block).max(size);
             self.fill_with_zeros(fresh..start.max(fresh), pool);
             self.put(start, &bytes, true, &mut Some(pool.take_over_budget()));
+            self.regroup(start / self.folio_bytes, group);
             for block in self.geometry.blocks_covering(start..start + bytes.len() as u64) {
                 if block >= n_blocks {
                     self.set_stored(block, Expected::Absent);
@@ -156,6 +157,7 @@ impl Folios {
         if let Some(grown) = grown {
             self.grow(grown, self.geometry.n_blocks(grown), pool);
         }
+        self.grow_groups(groups);
         self.evict_all();
         all
     }
@@ -186,6 +188,7 @@ impl Folios {
             if self.has(index) {
                 // It was written before the pass that finds it so.
                 self.make_dirty(index, part, 0);
+                self.regroup(index, self.oldest_group());
             }
         }
     }
@@ -198,7 +201,7 @@ impl Folios {
             for part in folio.dirty.within(&(base.max(size)..base + self.folio_bytes)) {
                 let from = index_of(part.start - base)..index_of(part.end - base);
                 let bytes = Zeroizing::new((*folio.bytes).as_ref()[from].to_vec());
-                kept.push(Kept { start: part.start, bytes });
+                kept.push(Kept { start: part.start, bytes, group: folio.group });
             }
         }
         kept
@@ -373,8 +376,9 @@ impl Folios {
     }
 }
 
-/// Bytes that were written here, and their first position. Within one folio.
+/// Bytes that were written here, their first position, and their write group. Within one folio.
 struct Kept {
     start: u64,
     bytes: Zeroizing<Vec<u8>>,
+    group: u64,
 }

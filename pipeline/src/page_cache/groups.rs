@@ -57,6 +57,13 @@ impl Folios {
         dirty.map_or(self.groups.current, |(_, folio)| folio.group)
     }
 
+    /// What is dirty of a folio, and of its block, belongs to `group`: it was sent in that one, which
+    /// must not end without it. What a newer one has written to the same block goes with it.
+    pub(super) fn regroup(&mut self, index: u64, group: u64) {
+        let mates = self.block_mates(index);
+        self.folios.range_mut(mates).for_each(|(_, folio)| folio.group = group);
+    }
+
     /// What has to be written back before `range` may be written: what shares blocks with it and is of
     /// an older group; all of the oldest group, if others are older than that; and where an older
     /// group has made the file longer and no header says so yet, since nothing but holes may be missing
@@ -92,6 +99,17 @@ impl Folios {
             oldest_left.is_none_or(|left| **group < left) && (draft || **size <= self.committed)
         };
         self.groups.closed.iter().take_while(is_done).last().map(|(group, _)| *group)
+    }
+
+    /// Closed groups that have made the file longer than a header says, with the sizes.
+    pub(super) fn groups_grown(&self) -> BTreeMap<u64, u64> {
+        let grown = |(_, size): &(&u64, &u64)| **size > self.committed;
+        self.groups.closed.iter().filter(grown).map(|(group, size)| (*group, *size)).collect()
+    }
+
+    /// They have made it so long again.
+    pub(super) fn grow_groups(&mut self, grown: BTreeMap<u64, u64>) {
+        self.groups.closed.extend(grown);
     }
 
     /// A closed group, and all before it, end.

@@ -365,3 +365,46 @@ fn groups_end_in_their_order_whatever_fails_on_the_way() {
         assert!(stored(&memory) == read_all(&file), "seed {seed}");
     }
 }
+
+#[test]
+fn what_a_failed_barrier_makes_dirty_again_stays_in_its_group() {
+    let server = memory();
+    create(&engine_with(BLOCK), &server, None, BLOCK as u64).close().unwrap();
+    let fault = Fault::Fail(Failure::Fatal(TargetError::new(TargetErrorKind::Io, "injected")));
+    let faults =
+        Faults::scripted([Rule { operation: Operation::Barrier, when: When::From(1), fault }]);
+    let engine = engine_with(BLOCK);
+    let file = open(&engine, &FaultyServer::new(server.clone(), &faults), None);
+    file.write_at(40_000, &[1; 5000]).unwrap();
+    let ended = file.group_ended(file.close_group());
+    file.sync().unwrap_err();
+    faults.stop();
+    // What is written directly waits for older groups, and what it waits for must not wait for it.
+    file.write_direct(0, vec![2; 10]).result.unwrap();
+    assert!(ended.is_done());
+    file.sync().unwrap();
+    let seen = stored(&server);
+    assert_eq!((seen[0], seen[40_000], seen[44_999], seen.len()), (2, 1, 1, 45_000));
+}
+
+#[test]
+fn a_group_that_a_cut_by_somebody_else_made_dirty_again_does_not_end_before_that_is_sent() {
+    let server = memory();
+    let (_engine, file) = written(&server, 4);
+    file.write_at(8 * BLOCK as u64, &[5; 100]).unwrap();
+    let group = file.close_group();
+    let ended = file.group_ended(group);
+    let other = open(&engine_with(BLOCK), &server, None);
+    other.set_len(BLOCK as u64).unwrap();
+    other.close().unwrap();
+    file.revalidate().unwrap();
+    assert!(!ended.is_done(), "nothing of it is on the server");
+    file.write_at(8 * BLOCK as u64 + 50, &[6; 100]).unwrap();
+    assert!(ended.is_done(), "it goes before what is newer in the same block");
+    let seen = stored(&server);
+    assert_eq!((seen.len(), seen[seen.len() - 1]), (8 * BLOCK + 100, 5), "as it was closed");
+    file.sync().unwrap();
+    let seen = stored(&server);
+    assert_eq!((seen.len(), seen[8 * BLOCK + 49]), (8 * BLOCK + 150, 5));
+    assert_eq!(seen[8 * BLOCK + 50..], [6; 100]);
+}
