@@ -132,9 +132,7 @@ impl OpenFile {
                 self.adopt(now);
                 return Ok(());
             }
-            if let Err(lost) = self.adopt_beside_ours(now) {
-                self.passes.tell(&lost);
-            }
+            self.adopt_and_tell(now)?;
         }
         Err(Error::Conflict { blocks: Vec::new() })
     }
@@ -150,17 +148,28 @@ impl OpenFile {
         }
     }
 
+    /// Goes on with a header that somebody else committed; what is lost by that is not of the call that
+    /// meets it: every handle is told.
+    fn adopt_and_tell(&self, header: Header) -> Result<(), Error> {
+        self.adopt_beside_ours(header).or_else(|error| match error {
+            Error::Conflict { .. } => {
+                self.passes.tell(&error);
+                Ok(())
+            }
+            error => Err(error),
+        })
+    }
+
     /// Somebody opens the file once more, and has read this header: if it is a newer one, others have
     /// written since, and what is clean here may be older.
-    pub(crate) fn met(&self, header: Header) {
+    pub(crate) fn met(&self, header: Header) -> Result<(), Error> {
         let known = self.header();
         // A cut is followed by whoever meets it with what he holds given back.
         if header.generation() > known.generation() && header.cuts() == known.cuts() {
-            if let Err(error) = self.adopt_beside_ours(header) {
-                self.passes.tell(&error);
-            }
+            self.adopt_and_tell(header)?;
             self.folios().evict_all();
         }
+        Ok(())
     }
 
     /// Reads the header as it is now; the file must be the same, and not older.

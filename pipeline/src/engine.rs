@@ -200,7 +200,7 @@ impl Engine {
             place.server.create(name, file_id, &new.bytes)
         };
         let target = target.map_err(Error::server)?;
-        let file = self.open_file(place, target, new.header);
+        let file = self.open_file(place, target, new.header)?;
         file.set_draft(options.replace);
         Ok(File::new(file, self.presence.clone()))
     }
@@ -221,7 +221,7 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
-        Ok(File::new(self.open_file(place, target, header), self.presence.clone()))
+        Ok(File::new(self.open_file(place, target, header)?, self.presence.clone()))
     }
 
     fn open_file(
@@ -229,13 +229,13 @@ impl Engine {
         place: &Place<'_>,
         target: Arc<dyn Target>,
         header: Header,
-    ) -> Arc<OpenFile> {
+    ) -> Result<Arc<OpenFile>, Error> {
         let key = (header.file_id(), target.identity());
         let mut files = self.core().files();
         let open = files.by_key.get(&key).and_then(Weak::upgrade);
         let file = if let Some(file) = open {
             drop(files);
-            file.met(header);
+            file.met(header)?;
             file
         } else {
             let file = OpenFile::new(self.core().clone(), target, header);
@@ -247,7 +247,7 @@ impl Engine {
         if let Some(cache) = place.cache {
             file.attach(cache);
         }
-        file
+        Ok(file)
     }
 
     /// What has been done so far, by all requests that have ended.

@@ -153,24 +153,33 @@ impl OpenFile {
     /// Goes on with a header that somebody else committed, and may have done so over blocks that were
     /// sent here and not committed: they are sent again, or told of.
     pub(crate) fn adopt_beside_ours(&self, header: Header) -> Result<(), Error> {
-        let checked = self.check_uncommitted();
-        self.adopt(header);
-        checked
+        self.go_on_beside_ours(|| self.adopt(header))
+    }
+
+    /// Looks whether blocks that were written and never committed are still there, and goes on with
+    /// somebody else's header if it could see that: with that header nobody would look any more.
+    pub(crate) fn go_on_beside_ours(&self, go_on: impl FnOnce()) -> Result<(), Error> {
+        let mut lost = Vec::new();
+        let checked = self.check_uncommitted(&mut lost);
+        if checked.is_ok() {
+            go_on();
+        }
+        // What was found before the look failed is not found again.
+        if lost.is_empty() { checked } else { Err(Error::Conflict { blocks: lost }) }
     }
 
     /// Looks whether blocks that were written and never committed are still there: whoever held the
-    /// lock meanwhile need not have kept them. What is gone is sent again, or told of.
-    pub(crate) fn check_uncommitted(&self) -> Result<(), Error> {
-        let mut lost = Vec::new();
+    /// lock meanwhile need not have kept them. What is gone is sent again, or added to `lost`.
+    fn check_uncommitted(&self, lost: &mut Vec<BlockConflict>) -> Result<(), Error> {
         let uncommitted = self.folios().uncommitted();
         for (block, nonce) in uncommitted {
             let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
             let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
-            if stored != Some(nonce) && !self.folios().send_again(block, stored) {
+            if stored != Some(nonce) && !self.folios().send_again(block, nonce, stored) {
                 lost.push(BlockConflict { block, stored });
             }
         }
-        if lost.is_empty() { Ok(()) } else { Err(Error::Conflict { blocks: lost }) }
+        Ok(())
     }
 
     /// Makes holes of the gaps behind the committed size.

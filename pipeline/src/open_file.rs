@@ -112,10 +112,14 @@ impl OpenFile {
         self.passes.errors()
     }
 
+    /// Goes on with a header, unless another thread has gone on with a newer one.
     pub(crate) fn set_header(&self, header: Header) {
-        let (size, holes) = (header.size(), header.holes());
-        *self.header.lock().unwrap_or_else(PoisonError::into_inner) = header;
-        self.folios().committed(size, &holes, &self.core.folios);
+        let mut folios = self.folios();
+        let mut known = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        if header.generation() >= known.generation() {
+            folios.committed(header.size(), &header.holes(), &self.core.folios);
+            *known = header;
+        }
     }
 
     pub(crate) fn folios(&self) -> MutexGuard<'_, Folios> {

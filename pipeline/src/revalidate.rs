@@ -69,9 +69,10 @@ impl OpenFile {
         // What is still here was there when this header was, or later: nothing goes on its account.
         let _one_at_a_time = self.commits();
         if now.generation() > self.header().generation() {
-            self.check_uncommitted()?;
-            self.set_header(now);
-            self.tell_cache();
+            self.go_on_beside_ours(|| {
+                self.set_header(now);
+                self.tell_cache();
+            })?;
         }
         Ok(())
     }

@@ -134,6 +134,7 @@ impl Folios {
     /// is clean is forgotten. Returns whether all of it was still here. With nothing under writeback.
     pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
         let all = self.redirty_unsynced();
+        self.unsynced = RangeSet::default();
         let (kept, groups) = (self.dirty_behind(size), self.groups_grown());
         let grown = (self.size > self.committed).then_some(self.size);
         if size < self.size {
@@ -162,24 +163,24 @@ impl Folios {
         all
     }
 
-    /// Makes dirty again what is on the server and in no header yet. Returns whether all of it was
-    /// still here.
+    /// Makes dirty again what is on the server and in no header yet, as far as it is here. Returns
+    /// whether all of it was; of the rest it is still known that no header speaks for it.
     pub(crate) fn redirty_unsynced(&mut self) -> bool {
         let unsynced = std::mem::take(&mut self.unsynced);
-        let mut all = true;
         for range in unsynced.iter() {
             for block in self.geometry.blocks_covering(range.clone()) {
                 let start = self.geometry.block_start(block);
                 let end = (start + self.geometry.block_bytes()).min(self.size);
+                let part = range.start.max(start)..range.end.min(end);
                 // One that is here in part only cannot be sealed.
                 if self.missing(&(start..end)).is_empty() {
-                    self.redirty(&(range.start.max(start)..range.end.min(end)));
+                    self.redirty(&part);
                 } else {
-                    all = false;
+                    self.unsynced.insert(part);
                 }
             }
         }
-        all
+        self.unsynced.is_empty()
     }
 
     /// Makes positions dirty that are here.
@@ -341,8 +342,13 @@ impl Folios {
     }
 
     /// What was sent for a block is no longer stored: has exactly what was written here sent once
-    /// more, by a merge. Returns whether all of it is still here. To be asked once.
-    pub(crate) fn send_again(&mut self, block: u64, stored: Option<Nonce>) -> bool {
+    /// more, by a merge. `sent`: under which nonce. Returns whether all of it is still here. To be
+    /// asked once.
+    pub(crate) fn send_again(&mut self, block: u64, sent: Nonce, stored: Option<Nonce>) -> bool {
+        if self.uncommitted.get(&block).is_none_or(|(nonce, _)| *nonce != sent) {
+            // Another thread has met it, or it was sent anew.
+            return true;
+        }
         self.uncommitted.remove(&block);
         let start = self.geometry.block_start(block);
         let end = (start + self.geometry.block_bytes()).min(self.size).max(start);

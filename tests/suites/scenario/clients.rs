@@ -6,7 +6,7 @@
 //! once more with nothing failing; what is told to be gone, because the other has made holes of what was
 //! sent and not committed, is written once more.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use fastrand::Rng;
 use sealback::{Config, Decision, Engine, Error, File, Operation};
@@ -264,8 +264,7 @@ fn what_somebody_else_wrote_behind_the_end_is_not_overwritten_by_the_zeros_of_gr
 fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_again_after_a_look() {
     let server = memory();
     create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
-    let fault = Fault::Fail(Failure::Fatal(TargetError::new(TargetErrorKind::Io, "injected")));
-    let rule = Rule { operation: FaultyOperation::Header, when: When::From(1), fault };
+    let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
     let faults = Faults::scripted([rule]);
     let file = open(&crate::support::engine(), &FaultyServer::new(server.clone(), &faults), None);
     file.write_at(40_000, &[1; 5000]).unwrap();
@@ -281,6 +280,67 @@ fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_agai
     expected[40_000..45_000].fill(1);
     expected[100_000..].fill(2);
     assert_same(&all_of(&server), &expected, "a client who opens it now");
+}
+
+/// Of blocks that were sent and not committed, and are not here any more, somebody else makes holes,
+/// after `before`: those that are told of in 8 looks.
+fn told_of_holes(faults: &Faults, before: impl FnOnce(&File)) -> BTreeSet<u64> {
+    let server = memory();
+    create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
+    let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
+    let no_header = Faults::scripted([rule]);
+    faults.stop();
+    let faulty = FaultyServer::new(FaultyServer::new(server.clone(), &no_header), faults);
+    let file = open(&crate::support::engine(), &faulty, None);
+    for block in GONE {
+        file.write_at(block * BLOCK, &[1; 4096]).unwrap();
+    }
+    file.sync().unwrap_err();
+    no_header.stop();
+    file.revalidate().unwrap();
+    before(&file);
+    let other = open(&crate::support::engine(), &server, None);
+    other.write_at(100_000, &[2; 10]).unwrap();
+    other.close().unwrap();
+    faults.resume();
+    let mut told = BTreeSet::new();
+    for _look in 0..8 {
+        if let Err(Error::Conflict { blocks }) = file.revalidate() {
+            told.extend(blocks.iter().map(|conflict| conflict.block));
+        }
+    }
+    told
+}
+
+const GONE: [u64; 4] = [10, 11, 14, 15];
+
+fn failing(operation: FaultyOperation, when: When, kind: TargetErrorKind) -> Rule {
+    let fault = Fault::Fail(Failure::Fatal(TargetError::new(kind, "injected")));
+    Rule { operation, when, fault }
+}
+
+#[test]
+fn what_somebody_else_made_holes_of_is_told_even_if_a_look_at_it_fails_on_the_way() {
+    for every in 2..=4 {
+        let when = When::Every(every);
+        let rule = failing(FaultyOperation::Read, when, TargetErrorKind::NotPermitted);
+        let faults = Faults::scripted([rule]);
+        let told = told_of_holes(&faults, |_| ());
+        assert!(faults.injected(FaultyOperation::Read) > 0);
+        assert_eq!(told, BTreeSet::from(GONE), "one read of {every} fails");
+    }
+}
+
+#[test]
+fn what_somebody_else_made_holes_of_is_told_even_if_a_barrier_has_failed_before() {
+    let rule = failing(FaultyOperation::Barrier, When::From(1), TargetErrorKind::Io);
+    let faults = Faults::scripted([rule]);
+    let told = told_of_holes(&faults, |file| {
+        faults.resume();
+        file.sync().unwrap_err();
+        faults.stop();
+    });
+    assert_eq!(told, BTreeSet::from(GONE));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-use sealback::{CreateOptions, Engine, Place};
+use sealback::{Config, CreateOptions, Engine, Place};
 use sealback_stream::{LocalCache, LocalOptions, LocalServer};
 use tempfile::TempDir;
 
@@ -112,7 +112,8 @@ fn one_that_is_traced() {
     let cache = LocalCache::open(cache, options).unwrap();
     let root = root();
     let place = Place { server: &server, cache: None, root: &root };
-    let engine = Engine::new(config()).unwrap();
+    // Memory enough that nothing is written before the sync: when that began would show.
+    let engine = Engine::new(Config { memory_bytes: 64 << 20, ..config() }).unwrap();
     match env::var(WHAT).unwrap().as_str() {
         "put" => {
             let options = CreateOptions { block_bytes: BLOCK as u64, replace: true };
