@@ -8,7 +8,7 @@
 //!    back if the run does not reach the server.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     iter,
     ops::Range,
     sync::Arc,
@@ -97,6 +97,9 @@ pub(crate) struct Folios {
     uncommitted: BTreeMap<u64, (Nonce, u64)>,
     /// What is stored for blocks that have folios, as far as it is known.
     stored: BTreeMap<u64, Expected>,
+    /// Blocks that were merged with what somebody else has made longer than this file is known to be,
+    /// and are on their way: not all of what is stored then is here.
+    longer: BTreeSet<u64>,
     copies: Copies,
     /// Whole blocks are overwritten only if nobody else has changed them.
     tells_lost_updates: bool,
@@ -135,6 +138,7 @@ impl Folios {
             folios: BTreeMap::new(),
             clean,
             stored: BTreeMap::new(),
+            longer: BTreeSet::new(),
             copies,
             tells_lost_updates: false,
             unsynced: RangeSet::default(),
@@ -380,15 +384,23 @@ impl Folios {
         for (block, nonce) in sealed.nonces() {
             let start = self.geometry.block_start(block);
             let end = sealed_to.min(start + self.geometry.block_bytes());
+            let end = end.min(self.size);
             if end > committed {
                 self.uncommitted.insert(block, (nonce, end));
             } else {
                 self.uncommitted.remove(&block);
             }
             if self.has(self.folio_at(start).0) {
-                self.stored.insert(block, Expected::Nonce(nonce));
+                self.expect(block, Expected::Nonce(nonce));
             }
         }
+    }
+
+    /// What is stored for a block now. Whoever seals it from here must not expect what is longer than
+    /// what is here: it would be made shorter. It is merged once more.
+    fn expect(&mut self, block: u64, stored: Expected) {
+        let is_longer = self.longer.remove(&block);
+        self.stored.insert(block, if is_longer { Expected::Absent } else { stored });
     }
 }
 

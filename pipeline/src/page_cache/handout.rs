@@ -241,7 +241,11 @@ impl Folios {
     /// becomes that. `pool` gives the memory to copy a folio that is being sealed.
     pub(crate) fn merged(&mut self, block: u64, plain: &[u8], pool: &FolioPool) {
         let start = self.geometry.block_start(block);
-        let range = start..(start + plain.len() as u64).min(self.size).max(start);
+        let end = start + plain.len() as u64;
+        if end > self.size {
+            self.longer.insert(block);
+        }
+        let range = start..end.min(self.size).max(start);
         for (index, part) in self.parts(&range) {
             let base = index * self.folio_bytes;
             let Some(folio) = self.folios.get_mut(&index) else { continue };
@@ -308,7 +312,7 @@ impl Folios {
             }
         }
         self.merged(block, plain, pool);
-        self.stored.insert(block, stored);
+        self.expect(block, stored);
         self.writes += 1;
     }
 

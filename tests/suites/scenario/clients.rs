@@ -136,12 +136,13 @@ impl Client {
         start..start + rng.usize(..=end - start)
     }
 
-    fn write(&mut self, step: Step, rng: &mut Rng, model: &mut Vec<u8>) {
+    fn write(&mut self, step: Step, rng: &mut Rng, model: &mut Vec<u8>, log: &mut Log) {
         let range = self.draw(rng, N_STRETCHES * STRETCH);
         if range.is_empty() {
             return;
         }
         let (at, data) = (range.start as u64, vec![rng.u8(1..); range.len()]);
+        log.0.push(format!("  {range:?} become {}", data[0]));
         model.resize(model.len().max(range.end), 0);
         model[range].copy_from_slice(&data);
         let (pieces, ends) = (rng.usize(1..5000), rng.u32(..3));
@@ -214,8 +215,9 @@ fn append(clients: &mut [Client; 2], first: usize, rng: &mut Rng, model: &mut Ve
     clients[1 - first].surely(File::revalidate);
 }
 
-fn step(clients: &mut [Client; 2], rng: &mut Rng, model: &mut Vec<u8>) -> String {
+fn step(clients: &mut [Client; 2], rng: &mut Rng, model: &mut Vec<u8>, log: &mut Log) {
     let (at, step) = (rng.usize(..2), STEPS[rng.usize(..STEPS.len())]);
+    log.0.push(format!("client {at}: {step:?}, {} bytes", model.len()));
     let client = &mut clients[at];
     match step {
         Step::Append => append(clients, at, rng, model),
@@ -231,11 +233,10 @@ fn step(clients: &mut [Client; 2], rng: &mut Rng, model: &mut Vec<u8>) -> String
             let start = rng.u64(..200_000);
             client.surely(|file| file.sync_range(start..start + 30_000));
         }
-        Step::Direct | Step::Through | Step::Write => client.write(step, rng, model),
+        Step::Direct | Step::Through | Step::Write => client.write(step, rng, model, log),
         Step::Writeback => drop(client.file.writeback()),
     }
     clients.iter_mut().for_each(|client| client.restore(model));
-    format!("client {at}: {step:?}, {} bytes", model.len())
 }
 
 #[test]
@@ -280,6 +281,27 @@ fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_agai
     expected[40_000..45_000].fill(1);
     expected[100_000..].fill(2);
     assert_same(&all_of(&server), &expected, "a client who opens it now");
+}
+
+#[test]
+fn what_somebody_else_has_made_longer_stays_so_however_often_it_is_written_from_here() {
+    let server = memory();
+    let file = create(&crate::support::engine(), &server, None, BLOCK);
+    file.write_at(0, &[1; 100]).unwrap();
+    file.sync().unwrap();
+    let other = open(&crate::support::engine(), &server, None);
+    other.write_at(150, &[2; 50]).unwrap();
+    other.close().unwrap();
+    let mut expected = [vec![1; 100], vec![0; 50], vec![2; 50]].concat();
+    for at in [10, 20, 30] {
+        file.write_at(at as u64, &[3]).unwrap();
+        // On the server, with no commit that would meet the other's.
+        file.writeback().wait().unwrap();
+        expected[at] = 3;
+        assert_same(&all_of(&server), &expected, "a client who opens it now");
+    }
+    file.sync().unwrap();
+    assert_same(&read_all(&file), &expected, "this client");
 }
 
 /// Of blocks that were sent and not committed, and are not here any more, somebody else makes holes,
@@ -360,8 +382,7 @@ fn two_clients_that_write_in_every_way_at_failing_servers_see_the_same_in_the_en
         let mut clients = [Client::new(0, &server, seed), Client::new(1, &server, seed)];
         let mut model = Vec::new();
         for _ in 0..100 {
-            let line = step(&mut clients, &mut rng, &mut model);
-            log.0.push(line);
+            step(&mut clients, &mut rng, &mut model, &mut log);
         }
         for client in &mut clients {
             client.surely(File::sync);
