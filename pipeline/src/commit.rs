@@ -39,7 +39,7 @@ impl OpenFile {
             };
             self.flush(kind, observer)?;
             match kind {
-                PassKind::Sync => self.commit_growth(size, &holes)?,
+                PassKind::Sync => self.commit_growth(size, &holes, sent_again)?,
                 // It speaks for a part, and for no more than the file had.
                 _ => {
                     let _one_at_a_time = self.commits();
@@ -54,11 +54,18 @@ impl OpenFile {
         Err(Error::Conflict { blocks: Vec::new() })
     }
 
-    /// Commits a header, with the lock that the size asks for.
-    fn commit_growth(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
+    /// Commits a header, with the lock that the size asks for; not if something of what was sent is gone
+    /// and has to be sent again first.
+    fn commit_growth(&self, size: u64, holes: &Range<u64>, sent_again: u64) -> Result<(), Error> {
         // A pass that grows the file has the size's lock when it commits: it comes first.
         let grows = size > self.header().size() && !self.is_draft();
         let _locked = if grows { self.lock_size()? } else { None };
+        if grows {
+            self.catch_up()?;
+            if self.folios().sent_again() != sent_again {
+                return Ok(());
+            }
+        }
         let _one_at_a_time = self.commits();
         self.commit_size(size, holes)
     }

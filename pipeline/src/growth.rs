@@ -140,14 +140,16 @@ impl OpenFile {
     }
 
     /// Goes on from the header that is there now. What this client has behind the committed size must
-    /// still be there.
-    fn catch_up(&self) -> Result<(), Error> {
+    /// still be there, even if the header is the same: who had the lock meanwhile may not have come to
+    /// commit what it wrote.
+    pub(crate) fn catch_up(&self) -> Result<(), Error> {
         let known = self.header();
         let now = self.look_for_cut(&known)?;
-        if now.generation() > known.generation() {
-            self.adopt_beside_ours(now)?;
-        }
-        Ok(())
+        self.go_on_beside_ours(|| {
+            if now.generation() > known.generation() {
+                self.adopt(now);
+            }
+        })
     }
 
     /// Goes on with a header that somebody else committed, and may have done so over blocks that were

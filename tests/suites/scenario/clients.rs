@@ -284,6 +284,33 @@ fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_agai
 }
 
 #[test]
+fn what_two_clients_have_sent_behind_the_end_and_not_committed_is_sent_again_by_who_meets_it() {
+    let server = memory();
+    create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
+    let client = || {
+        let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
+        let faults = Faults::scripted([rule]);
+        let faulty = FaultyServer::new(server.clone(), &faults);
+        (open(&crate::support::engine(), &faulty, None), faults)
+    };
+    let [(first, first_faults), (second, second_faults)] = [client(), client()];
+    first.write_at(40_000, &[1; 5000]).unwrap();
+    first.sync().unwrap_err();
+    // In the middle of the other's: behind the end that is nobody's. No header tells of it.
+    second.write_at(42_000, &[2; 100]).unwrap();
+    second.sync().unwrap_err();
+    first_faults.stop();
+    first.sync().unwrap();
+    let mut expected = vec![0; 45_000];
+    expected[40_000..].fill(1);
+    assert_same(&all_of(&server), &expected, "a client who opens it when the first has synced");
+    second_faults.stop();
+    second.sync().unwrap();
+    expected[42_000..42_100].fill(2);
+    assert_same(&all_of(&server), &expected, "a client who opens it in the end");
+}
+
+#[test]
 fn what_somebody_else_has_made_longer_stays_so_however_often_it_is_written_from_here() {
     let server = memory();
     let file = create(&crate::support::engine(), &server, None, BLOCK);
