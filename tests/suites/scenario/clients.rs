@@ -6,17 +6,19 @@
 //! once more with nothing failing; what is told to be gone, because the other has made holes of what was
 //! sent and not committed, is written once more.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use fastrand::Rng;
 use sealback::{Config, Decision, Engine, Error, File, Operation};
 use sealback_stream::{
-    Failure, MemoryServer, Server, TargetError, TargetErrorKind,
-    faulty::{Fault, Faults, FaultyServer, Operation as FaultyOperation, Rates, Rule, When},
+    Cache, MemoryCache, MemoryOptions, MemoryServer,
+    faulty::{Faults, FaultyCache, FaultyServer, Rates},
 };
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
 
-use crate::support::{Log, ROOT, config, create, memory, name, open, read_all};
+use crate::support::{
+    Log, ROOT, all_of, assert_same, config, create, memory, name, open, read_all,
+};
 
 const BLOCK: u64 = 4096;
 /// Not a multiple of a block: most blocks are of both.
@@ -75,7 +77,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(parity: usize, server: &InterposedServer<MemoryServer, Auditor>, seed: u64) -> Client {
+    fn new(
+        parity: usize,
+        server: &InterposedServer<MemoryServer, Auditor>,
+        cache: Option<MemoryCache>,
+        seed: u64,
+    ) -> Client {
         let rates = Rates {
             retry: 30,
             renegotiate: 20,
@@ -91,7 +98,8 @@ impl Client {
         let faulty = FaultyServer::new(server.clone(), &faults);
         let folio_bytes = [4096, 16 << 10][usize::try_from(seed % 2).unwrap()];
         let engine = Engine::new(Config { folio_bytes, ..config() }).unwrap();
-        let file = open(&engine, &faulty, None);
+        let cache = cache.map(|cache| FaultyCache::new(cache, &faults));
+        let file = open(&engine, &faulty, cache.as_ref().map(|cache| cache as &dyn Cache));
         faults.resume();
         Client { parity, file, faults, groups: Vec::new(), failed: 0, lost: false }
     }
@@ -240,160 +248,16 @@ fn step(clients: &mut [Client; 2], rng: &mut Rng, model: &mut Vec<u8>, log: &mut
 }
 
 #[test]
-fn what_somebody_else_wrote_behind_the_end_is_not_overwritten_by_the_zeros_of_growing() {
-    let server = memory();
-    let file = create(&crate::support::engine(), &server, None, BLOCK);
-    file.write_at(0, &[1; 100]).unwrap();
-    file.sync().unwrap();
-    // It knows no more of what is stored.
-    file.revalidate().unwrap();
-    let other = open(&crate::support::engine(), &server, None);
-    other.write_at(3000, &[2; 10]).unwrap();
-    other.close().unwrap();
-    file.write_at(200, &[3; 10]).unwrap();
-    file.write_at(3500, &[3; 10]).unwrap();
-    file.sync().unwrap();
-    let mut expected = vec![0; 3510];
-    for (at, len, byte) in [(0, 100, 1), (3000, 10, 2), (200, 10, 3), (3500, 10, 3)] {
-        expected[at..at + len].fill(byte);
-    }
-    assert_same(&all_of(&server), &expected, "a client who opens it now");
-    assert_same(&read_all(&file), &expected, "this client");
-}
-
-#[test]
-fn what_was_sent_and_not_committed_and_somebody_else_made_a_hole_of_is_sent_again_after_a_look() {
-    let server = memory();
-    create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
-    let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
-    let faults = Faults::scripted([rule]);
-    let file = open(&crate::support::engine(), &FaultyServer::new(server.clone(), &faults), None);
-    file.write_at(40_000, &[1; 5000]).unwrap();
-    file.sync().unwrap_err();
-    assert_eq!(file.dirty_bytes(), 0, "it is there, and no header says so");
-    faults.stop();
-    let other = open(&crate::support::engine(), &server, None);
-    other.write_at(100_000, &[2; 10]).unwrap();
-    other.close().unwrap();
-    file.revalidate().unwrap();
-    file.sync().unwrap();
-    let mut expected = vec![0; 100_010];
-    expected[40_000..45_000].fill(1);
-    expected[100_000..].fill(2);
-    assert_same(&all_of(&server), &expected, "a client who opens it now");
-}
-
-#[test]
-fn what_two_clients_have_sent_behind_the_end_and_not_committed_is_sent_again_by_who_meets_it() {
-    let server = memory();
-    create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
-    let client = || {
-        let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
-        let faults = Faults::scripted([rule]);
-        let faulty = FaultyServer::new(server.clone(), &faults);
-        (open(&crate::support::engine(), &faulty, None), faults)
-    };
-    let [(first, first_faults), (second, second_faults)] = [client(), client()];
-    first.write_at(40_000, &[1; 5000]).unwrap();
-    first.sync().unwrap_err();
-    // In the middle of the other's: behind the end that is nobody's. No header tells of it.
-    second.write_at(42_000, &[2; 100]).unwrap();
-    second.sync().unwrap_err();
-    first_faults.stop();
-    first.sync().unwrap();
-    let mut expected = vec![0; 45_000];
-    expected[40_000..].fill(1);
-    assert_same(&all_of(&server), &expected, "a client who opens it when the first has synced");
-    second_faults.stop();
-    second.sync().unwrap();
-    expected[42_000..42_100].fill(2);
-    assert_same(&all_of(&server), &expected, "a client who opens it in the end");
-}
-
-#[test]
-fn what_somebody_else_has_made_longer_stays_so_however_often_it_is_written_from_here() {
-    let server = memory();
-    let file = create(&crate::support::engine(), &server, None, BLOCK);
-    file.write_at(0, &[1; 100]).unwrap();
-    file.sync().unwrap();
-    let other = open(&crate::support::engine(), &server, None);
-    other.write_at(150, &[2; 50]).unwrap();
-    other.close().unwrap();
-    let mut expected = [vec![1; 100], vec![0; 50], vec![2; 50]].concat();
-    for at in [10, 20, 30] {
-        file.write_at(at as u64, &[3]).unwrap();
-        // On the server, with no commit that would meet the other's.
-        file.writeback().wait().unwrap();
-        expected[at] = 3;
-        assert_same(&all_of(&server), &expected, "a client who opens it now");
-    }
-    file.sync().unwrap();
-    assert_same(&read_all(&file), &expected, "this client");
-}
-
-/// Of blocks that were sent and not committed, and are not here any more, somebody else makes holes,
-/// after `before`: those that are told of in 8 looks.
-fn told_of_holes(faults: &Faults, before: impl FnOnce(&File)) -> BTreeSet<u64> {
-    let server = memory();
-    create(&crate::support::engine(), &server, None, BLOCK).close().unwrap();
-    let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
-    let no_header = Faults::scripted([rule]);
-    faults.stop();
-    let faulty = FaultyServer::new(FaultyServer::new(server.clone(), &no_header), faults);
-    let file = open(&crate::support::engine(), &faulty, None);
-    for block in GONE {
-        file.write_at(block * BLOCK, &[1; 4096]).unwrap();
-    }
-    file.sync().unwrap_err();
-    no_header.stop();
-    file.revalidate().unwrap();
-    before(&file);
-    let other = open(&crate::support::engine(), &server, None);
-    other.write_at(100_000, &[2; 10]).unwrap();
-    other.close().unwrap();
-    faults.resume();
-    let mut told = BTreeSet::new();
-    for _look in 0..8 {
-        if let Err(Error::Conflict { blocks }) = file.revalidate() {
-            told.extend(blocks.iter().map(|conflict| conflict.block));
-        }
-    }
-    told
-}
-
-const GONE: [u64; 4] = [10, 11, 14, 15];
-
-fn failing(operation: FaultyOperation, when: When, kind: TargetErrorKind) -> Rule {
-    let fault = Fault::Fail(Failure::Fatal(TargetError::new(kind, "injected")));
-    Rule { operation, when, fault }
-}
-
-#[test]
-fn what_somebody_else_made_holes_of_is_told_even_if_a_look_at_it_fails_on_the_way() {
-    for every in 2..=4 {
-        let when = When::Every(every);
-        let rule = failing(FaultyOperation::Read, when, TargetErrorKind::NotPermitted);
-        let faults = Faults::scripted([rule]);
-        let told = told_of_holes(&faults, |_| ());
-        assert!(faults.injected(FaultyOperation::Read) > 0);
-        assert_eq!(told, BTreeSet::from(GONE), "one read of {every} fails");
-    }
-}
-
-#[test]
-fn what_somebody_else_made_holes_of_is_told_even_if_a_barrier_has_failed_before() {
-    let rule = failing(FaultyOperation::Barrier, When::From(1), TargetErrorKind::Io);
-    let faults = Faults::scripted([rule]);
-    let told = told_of_holes(&faults, |file| {
-        faults.resume();
-        file.sync().unwrap_err();
-        faults.stop();
-    });
-    assert_eq!(told, BTreeSet::from(GONE));
-}
-
-#[test]
 fn two_clients_that_write_in_every_way_at_failing_servers_see_the_same_in_the_end() {
+    for_each_seed(|_parity| None);
+}
+
+#[test]
+fn two_clients_with_caches_that_write_in_every_way_see_the_same_in_the_end() {
+    for_each_seed(|_parity| Some(MemoryCache::new(MemoryOptions::default())));
+}
+
+fn for_each_seed(cache: impl Fn(usize) -> Option<MemoryCache>) {
     let drawn = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let (first, rounds) = match (drawn("SEALBACK_SEED"), drawn("SEALBACK_CASES")) {
         (Some(seed), rounds) => (seed, rounds.unwrap_or(1)),
@@ -406,7 +270,7 @@ fn two_clients_that_write_in_every_way_at_failing_servers_see_the_same_in_the_en
         let server = memory();
         let engine = crate::support::engine();
         create(&engine, &server, None, [BLOCK, 4 * BLOCK][rng.usize(..2)]).close().unwrap();
-        let mut clients = [Client::new(0, &server, seed), Client::new(1, &server, seed)];
+        let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(parity), seed));
         let mut model = Vec::new();
         for _ in 0..100 {
             step(&mut clients, &mut rng, &mut model, &mut log);
@@ -428,17 +292,4 @@ fn two_clients_that_write_in_every_way_at_failing_servers_see_the_same_in_the_en
         }
     }
     assert!(failed > 0 || rounds < 30, "nothing has failed");
-}
-
-#[track_caller]
-fn assert_same(seen: &[u8], model: &[u8], by: &str) {
-    let differs = |at: &usize| seen[*at] != model[*at];
-    let differ: Vec<_> = (0..seen.len().min(model.len())).filter(differs).collect();
-    assert_eq!(seen.len(), model.len(), "the length that {by} sees");
-    let ends = (differ.first(), differ.last(), differ.first().map(|at| (seen[*at], model[*at])));
-    assert!(differ.is_empty(), "{by} sees {} other bytes, at {ends:?}", differ.len());
-}
-
-fn all_of(server: &dyn Server) -> Vec<u8> {
-    read_all(&open(&crate::support::engine(), server, None))
 }

@@ -27,5 +27,6 @@ mod stalled;
 mod stress;
 mod support;
 mod syscalls;
+mod uncommitted;
 mod vectored;
 mod writethrough;

@@ -70,6 +70,19 @@ pub(crate) fn read_all(file: &File) -> Vec<u8> {
     bytes
 }
 
+#[track_caller]
+pub(crate) fn assert_same(seen: &[u8], model: &[u8], by: &str) {
+    let differs = |at: &usize| seen[*at] != model[*at];
+    let differ: Vec<_> = (0..seen.len().min(model.len())).filter(differs).collect();
+    assert_eq!(seen.len(), model.len(), "the length that {by} sees");
+    let ends = (differ.first(), differ.last(), differ.first().map(|at| (seen[*at], model[*at])));
+    assert!(differ.is_empty(), "{by} sees {} other bytes, at {ends:?}", differ.len());
+}
+
+pub(crate) fn all_of(server: &dyn Server) -> Vec<u8> {
+    read_all(&open(&engine(), server, None))
+}
+
 /// A test that waits this long has failed: it is no measure of speed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
