@@ -1,0 +1,90 @@
+//! How fast the library is: each case beside a reference that is measured in the same run, in turns,
+//! since machines differ and share their cores.
+//!
+//! ```sh
+//! cargo run --release --example throughput                          # all cases
+//! cargo run --release --example throughput -- --only pipeline-null --size 4GiB --seconds 20 --json
+//! ```
+#![forbid(unsafe_code)]
+
+#[path = "throughput/cases.rs"]
+mod cases;
+#[path = "throughput/folios.rs"]
+mod folios;
+#[path = "throughput/measure.rs"]
+mod measure;
+#[path = "throughput/raw.rs"]
+mod raw;
+
+use std::{error, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use sealback_examples::parse_size;
+
+use crate::{cases::Setup, measure::Limits};
+
+type Failure = Box<dyn error::Error>;
+
+/// Measures cases, each in turns with its reference.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Cases whose names begin so; all, if there is none.
+    #[arg(long, value_name = "CASE")]
+    only: Vec<String>,
+    /// Bytes that a round writes or reads, of the cases that have no size of their own.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "1GiB")]
+    size: u64,
+    /// Goes on for so long with each case, five rounds at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
+    /// Where files in memory are: a tmpfs.
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    tmpfs: PathBuf,
+    /// Where files on the disk are.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    disk: PathBuf,
+    /// Prints one object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Prints the cases' names, and what each is measured against.
+    #[arg(long)]
+    list: bool,
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let is_wanted =
+        |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only));
+    let wanted: Vec<_> = cases::ALL.iter().filter(|case| is_wanted(case.name)).collect();
+    if wanted.is_empty() {
+        return Err("no case is called so: see --list".into());
+    }
+    if args.list {
+        wanted.iter().for_each(|case| println!("{:<22} {}", case.name, case.against));
+        return Ok(());
+    }
+    let setup = Setup { size: args.size, tmpfs: args.tmpfs.clone(), disk: args.disk.clone() };
+    let limits = Limits { seconds: args.seconds };
+    let mut outcomes = Vec::new();
+    for case in wanted {
+        let sides = (case.begin)(&setup)?;
+        let outcome = measure::measure(case, sides, limits)?;
+        if !args.json {
+            println!("{outcome}");
+        }
+        outcomes.push(outcome);
+    }
+    if args.json {
+        println!("{}", measure::to_json(&outcomes)?);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("throughput: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Rounds, in turns, and what comes of them.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::{Failure, cases::Case};
+
+/// Fewer say nothing of how much they differ.
+const MIN_ROUNDS: usize = 5;
+
+/// How long a case is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) seconds: f64,
+}
+
+/// One round's work. What comes before and after it is not timed.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) bytes: u64,
+    pub(crate) took: Duration,
+    /// CPU time of all threads.
+    pub(crate) cpu: Duration,
+    /// How long each operation took, of cases that are about that.
+    pub(crate) latencies: Vec<Duration>,
+}
+
+impl Round {
+    /// Times `work` on `bytes` bytes.
+    pub(crate) fn time(
+        bytes: u64,
+        work: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Round, Failure> {
+        let (cpu, started) = (cpu_time(), Instant::now());
+        work()?;
+        Ok(Round {
+            bytes,
+            took: started.elapsed(),
+            cpu: cpu_time().saturating_sub(cpu),
+            latencies: Vec::new(),
+        })
+    }
+
+    fn gb_per_s(&self) -> f64 {
+        self.bytes as f64 / 1e9 / self.took.as_secs_f64()
+    }
+
+    fn cpu_s_per_gb(&self) -> f64 {
+        self.cpu.as_secs_f64() / (self.bytes as f64 / 1e9)
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+}
+
+/// What is measured, and what against: each call is one round.
+pub(crate) struct Sides {
+    pub(crate) subject: Side,
+    pub(crate) reference: Side,
+}
+
+pub(crate) type Side = Box<dyn FnMut() -> Result<Round, Failure>>;
+
+/// What came of a case.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    case: &'static str,
+    gb_per_s: f64,
+    reference: &'static str,
+    reference_gb_per_s: f64,
+    /// The median of the rounds' ratios. Of cases about latency: how many times as long the median
+    /// operation took.
+    ratio: f64,
+    /// Between the quartiles of the rounds' ratios, as a share of the ratio.
+    spread: f64,
+    rounds: usize,
+    cpu_s_per_gb: f64,
+    reference_cpu_s_per_gb: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Latencies>,
+}
+
+/// Operations' times in microseconds, the reference's behind.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Latencies {
+    p50_us: f64,
+    p99_us: f64,
+    reference_p50_us: f64,
+    reference_p99_us: f64,
+}
+
+/// Runs a case and its reference in turns, after one round of each that does not count: memory that is
+/// touched for the first time, and files' first pages, are slow.
+pub(crate) fn measure(case: &Case, mut sides: Sides, limits: Limits) -> Result<Outcome, Failure> {
+    (sides.reference)()?;
+    (sides.subject)()?;
+    let (mut subjects, mut references) = (Vec::new(), Vec::new());
+    let started = Instant::now();
+    while subjects.len() < MIN_ROUNDS || started.elapsed().as_secs_f64() < limits.seconds {
+        references.push((sides.reference)()?);
+        subjects.push((sides.subject)()?);
+    }
+    let pairs = subjects.iter().zip(&references);
+    let mut ratios: Vec<f64> =
+        pairs.map(|(subject, reference)| subject.gb_per_s() / reference.gb_per_s()).collect();
+    let latency = latencies(&subjects, &references);
+    let ratio = latency.map_or_else(
+        || percentile(&mut ratios, 50),
+        |latency| latency.p50_us / latency.reference_p50_us,
+    );
+    let between = percentile(&mut ratios, 75) - percentile(&mut ratios, 25);
+    Ok(Outcome {
+        case: case.name,
+        gb_per_s: median(&subjects, Round::gb_per_s),
+        reference: case.against,
+        reference_gb_per_s: median(&references, Round::gb_per_s),
+        ratio,
+        spread: between / percentile(&mut ratios, 50),
+        rounds: subjects.len(),
+        cpu_s_per_gb: median(&subjects, Round::cpu_s_per_gb),
+        reference_cpu_s_per_gb: median(&references, Round::cpu_s_per_gb),
+        latency,
+    })
+}
+
+fn latencies(subjects: &[Round], references: &[Round]) -> Option<Latencies> {
+    let micros = |rounds: &[Round]| -> Vec<f64> {
+        let all = rounds.iter().flat_map(|round| &round.latencies);
+        all.map(|took| took.as_secs_f64() * 1e6).collect()
+    };
+    let (mut ours, mut theirs) = (micros(subjects), micros(references));
+    (!ours.is_empty() && !theirs.is_empty()).then(|| Latencies {
+        p50_us: percentile(&mut ours, 50),
+        p99_us: percentile(&mut ours, 99),
+        reference_p50_us: percentile(&mut theirs, 50),
+        reference_p99_us: percentile(&mut theirs, 99),
+    })
+}
+
+fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+    percentile(&mut rounds.iter().map(of).collect::<Vec<_>>(), 50)
+}
+
+/// The value that so many percent of the others are below. There is at least one.
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) * percent / 100]
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<22} {:>7.3} GB/s  {:>5.2} of {:<34} {:>7.3} GB/s  spread {:.2}, {} rounds, \
+             CPU {:.2} and {:.2} s/GB",
+            self.case,
+            self.gb_per_s,
+            self.ratio,
+            self.reference,
+            self.reference_gb_per_s,
+            self.spread,
+            self.rounds,
+            self.cpu_s_per_gb,
+            self.reference_cpu_s_per_gb,
+        )?;
+        if let Some(latency) = self.latency {
+            write!(
+                f,
+                ", p50 {:.0} and {:.0} µs, p99 {:.0} and {:.0} µs",
+                latency.p50_us, latency.reference_p50_us, latency.p99_us, latency.reference_p99_us,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn to_json(outcomes: &[Outcome]) -> Result<String, Failure> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        machine: String,
+        cases: &'a [Outcome],
+    }
+    Ok(serde_json::to_string(&Report { machine: machine(), cases: outcomes })?)
+}
+
+/// The processor and how many of its cores there are, as far as the system tells.
+fn machine() -> String {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{model}, {cores} cores")
+}
