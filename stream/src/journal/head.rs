@@ -47,14 +47,19 @@ impl Head {
         Head { epoch, changes, ..Head::none(owner) }
     }
 
-    /// Reads it; `None` if it is not there, or not whole.
+    /// Reads it; `None` if it is not there, or not whole. One of a later version is refused: what it
+    /// speaks of is not known here.
     pub(super) fn read(log: &dyn Flat, owner: &Owner<'_>) -> io::Result<Option<Head>> {
         let mut bytes = [0; HEAD_LEN];
         log.read_at(0, &mut bytes)?;
         let (said, mac) = bytes.split_at(HEAD_LEN - 32);
-        let known = said.starts_with(MAGIC) && said[8..10] == VERSION.to_le_bytes();
-        if !known || owner.hash(&[said]) != *mac {
+        if !said.starts_with(MAGIC) || owner.hash(&[said]) != *mac {
             return Ok(None);
+        }
+        let version = u16::from_le_bytes(field(&bytes, 8));
+        if version != VERSION {
+            let said = format!("the journal is of version {version}, not {VERSION}");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, said));
         }
         Ok(Some(Head {
             durable: bytes[10] != 0,
@@ -71,9 +76,13 @@ impl Head {
     }
 
     pub(super) fn to_bytes(self, owner: &Owner<'_>) -> [u8; HEAD_LEN] {
+        self.to_bytes_of_version(owner, VERSION)
+    }
+
+    pub(super) fn to_bytes_of_version(self, owner: &Owner<'_>, version: u16) -> [u8; HEAD_LEN] {
         let mut bytes = [0; HEAD_LEN];
         bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..10].copy_from_slice(&version.to_le_bytes());
         bytes[10] = u8::from(self.durable);
         bytes[16..32].copy_from_slice(&self.run);
         for (at, value) in

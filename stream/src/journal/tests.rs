@@ -1,15 +1,22 @@
 //! Handles of every durability on one file, crashed anywhere.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{self, IoSlice},
+    ops::Range,
+    sync::Arc,
+};
 
 use fastrand::Rng;
 use sealback_crypto::{Buffer, Engine, Geometry, Header, HeaderChange, NewHeader, RootKey, Sealed};
 
-use super::Journal;
+use super::{Files, Journal, Owner, Surroundings, head::Head};
 use crate::{
     Completion, CompletionSink, Durability, Failure, Name, Read, ReadCompletion, Segment, Server,
     Target, Ticket, Write,
     faulty::{Crash, DiskServer},
+    flat::{Flat, Through},
 };
 
 const N_BLOCKS: u64 = 5;
@@ -60,7 +67,7 @@ impl World {
     }
 
     /// Has one handle write over blocks.
-    fn write(&mut self, handle: usize, blocks: std::ops::Range<u64>) {
+    fn write(&mut self, handle: usize, blocks: Range<u64>) {
         let (by, target) = self.handles[handle].clone();
         let sealed = self.seal(blocks.clone(), u8::try_from(self.versions[0].len()).unwrap());
         for block in blocks.clone() {
@@ -73,7 +80,7 @@ impl World {
         }
     }
 
-    fn seal(&self, blocks: std::ops::Range<u64>, byte: u8) -> Sealed {
+    fn seal(&self, blocks: Range<u64>, byte: u8) -> Sealed {
         let n_blocks = index(blocks.end - blocks.start);
         let plain = vec![byte; n_blocks * 4096];
         let buffer = Buffer::unpooled(n_blocks * STRIDE);
@@ -309,4 +316,119 @@ fn a_log_that_looks_like_the_one_a_handle_left_is_another() {
         let after = world.server.crash(Crash::PowerCut, seed);
         world.check(Crash::PowerCut, &after).unwrap_or_else(|error| panic!("{error}, seed {seed}"));
     }
+}
+
+/// Goal: a barrier waits for what went behind the blocks that a record speaks of. Method: one write goes
+/// over the last committed block and on behind it; after a barrier the power is cut.
+#[test]
+fn what_a_write_adds_behind_what_it_goes_over_is_waited_for() {
+    for seed in 0..50 {
+        let mut world = World::new();
+        for _slot in 0..2 {
+            world.commit(0, N_BLOCKS - 1);
+            world.barrier(0);
+        }
+        world.write(0, N_BLOCKS - 2..N_BLOCKS);
+        world.barrier(0);
+        let after = world.server.crash(Crash::PowerCut, seed);
+        world.check(Crash::PowerCut, &after).unwrap_or_else(|error| panic!("{error}, seed {seed}"));
+    }
+}
+
+/// A log on a disk that writes and does not sync.
+struct Unsynced(Vec<u8>);
+
+impl Flat for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        Flat::len(&self.0)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        Flat::read_at(&self.0, at, into)
+    }
+
+    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
+        Flat::write_at(&mut self.0, at, pieces)
+    }
+
+    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
+        Flat::punch(&mut self.0, stored)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        Flat::set_len(&mut self.0, len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Err(io::Error::other("injected"))
+    }
+}
+
+struct Alone;
+
+impl Surroundings for Alone {
+    fn find(&self, _owner: &Owner<'_>, _inode: u64) -> Option<File> {
+        None
+    }
+
+    fn sync_everything(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_journal_name(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn free_reserve(&self) -> bool {
+        false
+    }
+
+    fn renew_reserve(&self) {}
+}
+
+const OWNER: Owner<'static> = Owner { stem: "stem", inode: 1, run: [1; 16] };
+
+/// A stored file of five blocks, and one that is to be written over.
+fn stored() -> (Vec<u8>, Write) {
+    let world = World::new();
+    let mut data = vec![0; 8192 + index(N_BLOCKS) * STRIDE];
+    data[..8192].copy_from_slice(&world.handles[0].1.read_header().unwrap());
+    for block in 0..N_BLOCKS {
+        let at = 8192 + index(block) * STRIDE;
+        data[at..at + STRIDE].copy_from_slice(&read(&*world.handles[0].1, block));
+    }
+    let segments = vec![Segment::Sealed(world.seal(1..2, 9))];
+    (data, Write { segments, expectations: Vec::new() })
+}
+
+#[test]
+fn a_write_whose_record_did_not_reach_the_disk_failed_and_is_never_carried_out() {
+    let (mut data, write) = stored();
+    let before = data.clone();
+    let mut log = Unsynced(Vec::new());
+    let mut run = |journal: &Journal, step: &dyn Fn(&mut dyn Flat) -> io::Result<()>| {
+        let mut files = Files { owner: OWNER, data: &mut data, log: &mut log, around: &Alone };
+        journal.run(&mut files, |flat| step(flat)).unwrap()
+    };
+    let journal = Journal::new(Durability::PowerCut);
+    run(&journal, &|flat| flat.begin(&write)).unwrap_err();
+    // Somebody else comes, who would carry out what he finds.
+    run(&Journal::new(Durability::Process), &|_| Ok(())).unwrap();
+    assert!(data == before, "nobody was told that it went through");
+}
+
+#[test]
+fn a_journal_of_a_later_version_is_refused_and_left_as_it_is() {
+    let (mut data, write) = stored();
+    let mut log = Vec::new();
+    let head = Head::none(&OWNER).to_bytes_of_version(&OWNER, 2);
+    log.extend(head);
+    let (data_before, log_before) = (data.clone(), log.clone());
+    let mut files = Files { owner: OWNER, data: &mut data, log: &mut log, around: &Alone };
+    let journal = Journal::new(Durability::Process);
+    let refused = journal.run(&mut files, |flat| flat.begin(&write)).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    assert_eq!(journal.close(&mut files).unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert!(data == data_before && log == log_before);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use sealback_crypto::{Buffer, HeaderChange, NewHeader, Sealed};
+use sealback_crypto::{Buffer, HeaderChange, HeaderClaims, NewHeader, Sealed};
 use tempfile::TempDir;
 
 use super::{disk_full::Small, model::read, name, open, processes::write, sample};
@@ -323,6 +323,26 @@ fn a_journal_is_there_as_long_as_it_speaks_of_a_file() {
 }
 
 /// Goal: no journal makes anybody wait, or takes memory. Method: one that says that it is very long.
+#[test]
+fn a_record_of_a_later_header_or_of_blocks_that_the_file_has_not_is_not_carried_out() {
+    let killed = Killed::new();
+    let generation = HeaderClaims::of(killed.before.first_chunk().unwrap()).generation;
+    // Each by itself: the size is the same, or the generation.
+    let later = (48, (generation + 1).to_le_bytes());
+    let outside = (104, N_BLOCKS.to_le_bytes());
+    for (at, field) in [later, outside] {
+        killed.kill_after(2000);
+        let torn = fs::read(killed.file()).unwrap();
+        fs::write(killed.journal(), forged(&killed, at, &field)).unwrap();
+        killed.open().read_header().unwrap();
+        assert!(fs::read(killed.file()).unwrap() == torn, "the field at {at}");
+    }
+    killed.kill_after(2000);
+    fs::write(killed.journal(), forged(&killed, 48, &generation.to_le_bytes())).unwrap();
+    killed.open().read_header().unwrap();
+    assert!(killed.is_mended(), "the same forged otherwise is carried out");
+}
+
 #[test]
 fn a_journal_that_claims_to_be_huge_is_none() {
     let killed = Killed::new();
