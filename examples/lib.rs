@@ -1,5 +1,8 @@
-//! What the programs share: sizes as people write them, and how much memory a process took.
+//! What the programs share: sizes as people write them, how much memory a process took, and what a
+//! writeback tells of itself.
 #![forbid(unsafe_code)]
+
+pub mod recorder;
 
 use std::{error, fmt, fs};
 

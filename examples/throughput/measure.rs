@@ -199,3 +199,43 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     format!("{model}, {cores} cores")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(bytes: u64, millis: u64) -> Round {
+        Round { bytes, took: Duration::from_millis(millis), ..Round::default() }
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_rounds_ratios_and_the_first_round_does_not_count() {
+        // Each round of the subject is as much slower as the reference's beside it.
+        let (mut subjects, mut references) = (0, 0);
+        let sides = Sides {
+            subject: Box::new(move || {
+                subjects += 1;
+                Ok(round(1_000_000, if subjects == 1 { 1_000_000 } else { 20 * subjects }))
+            }),
+            reference: Box::new(move || {
+                references += 1;
+                Ok(round(1_000_000, 10 * references))
+            }),
+        };
+        let case = &crate::cases::ALL[0];
+        let outcome = measure(case, sides, Limits { seconds: 0.0 }).unwrap();
+        assert_eq!(outcome.rounds, MIN_ROUNDS);
+        assert!((outcome.ratio - 0.5).abs() < 1e-9 && outcome.spread < 1e-9, "{outcome}");
+        let json = to_json(&[outcome]).unwrap();
+        assert!(json.starts_with("{\"machine\":") && json.contains("\"case\":\"seal-1\""));
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let mut values = vec![5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!(
+            [0, 25, 50, 99, 100].map(|p| percentile(&mut values, p)),
+            [1.0, 2.0, 3.0, 4.0, 5.0]
+        );
+    }
+}

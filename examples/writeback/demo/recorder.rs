@@ -1,33 +1,8 @@
-//! Notes what a writeback tells, and makes spans and subrequests of it.
+//! Makes spans and subrequests of what a writeback has told.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
-use sealback::{
-    source::Destinations,
-    trace::{Observer, TraceEvent},
-};
-
-/// Hears what a writeback tells, and keeps it.
-#[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<(Duration, TraceEvent)>>);
-
-impl Recorder {
-    pub(crate) fn recording(self: &Arc<Self>) -> Recording {
-        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Recording { events: events.clone() }
-    }
-}
-
-impl Observer for Recorder {
-    fn event(&self, at: Duration, event: &TraceEvent) {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push((at, event.clone()));
-    }
-}
+use sealback::{source::Destinations, trace::TraceEvent};
 
 /// What was told, in order, with the time since the engine's start.
 pub(crate) struct Recording {

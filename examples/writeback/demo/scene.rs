@@ -3,14 +3,9 @@
 use std::{io::Write, ops::Range, sync::Arc};
 
 use sealback::{Config, CreateOptions, Engine, File, Place};
+use sealback_examples::recorder::Recorder;
 
-use super::{
-    Stores, Trouble,
-    data::Pattern,
-    name,
-    picture::Scale,
-    recorder::{Recorder, Recording},
-};
+use super::{Stores, Trouble, data::Pattern, name, picture::Scale, recorder::Recording};
 
 /// Puts a file on the server, changes parts of it with the cache at hand, and records the
 /// writeback.
@@ -34,7 +29,7 @@ pub(crate) fn play(stores: &Stores) -> Result<Recording, Trouble> {
     let recorder = Arc::new(Recorder::default());
     file.writeback_observed(Some(recorder.clone())).wait()?;
     file.sync()?;
-    Ok(recorder.recording())
+    Ok(Recording { events: recorder.events() })
 }
 
 /// Reads some parts, for the cache to get them, and writes others.
