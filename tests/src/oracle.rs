@@ -6,6 +6,10 @@
 //!   boundary or overfills the window.
 //! - What is sent again is exactly what did not go through, with the attempts that it has had; and
 //!   it, and what goes to the other stream, is the same sealed bytes.
+//! - A block that somebody else has changed is laid over what is there, exactly what is dirty of it; then
+//!   it goes to every stream that wants it, whether it had it or not. One after the other, and with
+//!   nothing in flight. What must not be laid over anything ends the request.
+//! - The server is told what must be stored for each block that is changed in part, and the cache is not.
 //! - After a failure of the server nothing is issued until nothing is in flight, and then not before
 //!   its time: at once the first time, later from the second time on.
 //! - A folio ends once, in ascending order; it is clean only when every active stream that wants it
@@ -38,6 +42,10 @@ use crate::{
     tally::Tally,
 };
 
+mod merges;
+
+use merges::Merges;
+
 /// A block as a target holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
@@ -63,6 +71,8 @@ struct StreamView {
     reissued_from: u64,
     /// What the target said went through.
     acknowledged: BTreeSet<u64>,
+    /// What of that was merged since, and is to go through once more.
+    redo: BTreeSet<u64>,
     /// What it has, whatever it said.
     stored: BTreeMap<u64, Stored>,
     /// The grant that a subrequest that starts at a block has.
@@ -102,6 +112,7 @@ pub(crate) struct Oracle {
     wanted: BTreeMap<u64, Destinations>,
     /// The nonces that were sent.
     sent: BTreeMap<u64, Nonce>,
+    merges: Merges,
     folios: BTreeMap<u64, Range<u64>>,
     handed_out: BTreeSet<u64>,
     last_released: Option<u64>,
@@ -149,6 +160,7 @@ impl Oracle {
             streams: setup.iter().map(view).collect(),
             wanted: BTreeMap::new(),
             sent: BTreeMap::new(),
+            merges: Merges::default(),
             folios: BTreeMap::new(),
             handed_out: BTreeSet::new(),
             last_released: None,
@@ -222,11 +234,14 @@ impl Oracle {
             view.stalled = stream.stalled();
             if stream.is_active() {
                 assert!(stream.collected_to() <= request.issued_to(), "stream {index} ran ahead");
-                let reached = least.unwrap_or(u64::MAX).min(stream.collected_to());
-                least = Some(reached);
+                let again = view.redo.first().copied().unwrap_or(u64::MAX);
+                let reached = stream.collected_to().min(again);
+                least = Some(least.unwrap_or(u64::MAX).min(reached));
             }
         }
-        assert_eq!(least.unwrap_or(request.issued_to()), request.collected_to());
+        // Once it has failed it says nothing of what was to go out again.
+        let says = !self.tally.is_ending() || self.streams.iter().all(|view| view.redo.is_empty());
+        assert!(!says || least.unwrap_or(request.issued_to()) == request.collected_to());
         let silent = self.streams[CACHE].silent_since.map(|since| now - since);
         let waits = silent.is_none_or(|silent| silent < self.cache_patience);
         let looks = !std::mem::take(&mut self.only_hurried) && !request.is_done();
@@ -257,6 +272,7 @@ impl Oracle {
             let nonce = write.nonce(block).expect("the write carries the block");
             assert_eq!(*self.sent.entry(block).or_insert(nonce), nonce, "block {block} is another");
         }
+        self.check_expectations(stream, write);
         self.check_order(stream, &blocks, attempts);
     }
 
@@ -293,6 +309,7 @@ impl Oracle {
     ) {
         let Ticket { stream, id } = ticket;
         self.log.push(format!("terminate {stream}/{id} {outcome:?}, it has {has} blocks"));
+        let lost = self.conflicts(stream, &write.runs(), outcome);
         let view = &mut self.streams[stream];
         let attempts = view.in_flight.remove(&id);
         assert!(attempts.is_some() || view.off, "subrequest {id} is not in flight");
@@ -305,7 +322,10 @@ impl Oracle {
         for block in first(has) {
             view.stored.insert(block, stored_of(write, block));
         }
-        view.acknowledged.extend(first(told));
+        for block in first(told) {
+            view.acknowledged.insert(block);
+            view.redo.remove(&block);
+        }
         // Nobody waits for a stream that is off.
         let Some(attempts) = attempts else { return };
         if let Some(pause) = &mut self.pause {
@@ -315,7 +335,7 @@ impl Oracle {
         let left = blocks.without_first(told);
         self.cache_fails |= stream == CACHE && !whole;
         let range = left.as_ref().map(Runs::hull);
-        self.tally.answered(now, stream, outcome, through, range, attempts);
+        self.tally.answered(now, stream, outcome, range, attempts, lost);
         let Some(left) = left else { return };
         view.most_attempts = view.most_attempts.max(attempts);
         view.owed.extend(left.blocks().map(|block| (block, attempts)));
@@ -336,7 +356,8 @@ impl Oracle {
         self.hurried |= self.pause.is_some();
         let is_drained = self.streams.iter().all(|view| view.in_flight.is_empty());
         self.only_hurried = true;
-        self.goes_now = self.pause.is_some() && is_drained && !self.tally.is_ending();
+        let waits = self.pause.is_some() && is_drained && !self.is_merging();
+        self.goes_now = waits && !self.tally.is_ending();
     }
 
     /// The request tells that it pauses.
@@ -349,6 +370,7 @@ impl Oracle {
     pub(crate) fn on_reissue(&mut self, now: Duration, subrequests: usize) {
         let pause = self.pause.take().expect("only what failed is sent again");
         assert!(pause.told, "it paused, and did not tell");
+        assert!(!self.is_merging(), "reissued before it is merged: {:?}", self.merges);
         assert_eq!(subrequests, pause.failed.len(), "{pause:?}");
         for view in self.streams.iter_mut().filter(|view| !view.off) {
             assert!(view.in_flight.is_empty(), "reissued with {:?} in flight", view.in_flight);
@@ -477,7 +499,9 @@ impl Oracle {
         let (upload, copies) = self.streams.split_first().expect("there is a server");
         for copy in copies.iter().filter(|copy| !copy.off) {
             for (block, copied) in &copy.stored {
-                if let Some(uploaded) = upload.stored.get(block) {
+                // What was merged and did not go out again is another there.
+                let same = self.result == Some(true) || !self.merges.met(*block);
+                if let (Some(uploaded), true) = (upload.stored.get(block), same) {
                     assert_eq!(uploaded.bytes, copied.bytes, "block {block}");
                 }
             }

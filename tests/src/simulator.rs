@@ -27,12 +27,11 @@ use fastrand::Rng;
 use sealback::{
     Error,
     request::{Action, Event, Request, RequestLimits, StreamSetup},
+    rmw::Merge,
     source::{Destinations, PlainSlice},
 };
 use sealback_crypto::{Buffer, BufferPool, ContentKey, Engine, Geometry, Header, RootKey, Sealed};
-use sealback_stream::{
-    BlockConflict, CreditSource, Failure, Role, TargetError, TargetErrorKind, Ticket, Write,
-};
+use sealback_stream::{CreditSource, Failure, Role, TargetError, TargetErrorKind, Ticket, Write};
 
 use crate::{
     auditor::Nonces,
@@ -41,6 +40,7 @@ use crate::{
 };
 
 mod host;
+mod merges;
 mod met;
 mod plan;
 
@@ -59,6 +59,7 @@ pub(crate) const MIRROR: usize = 2;
 
 /// Something that has been started and will answer.
 enum UnderWay {
+    Merge(Merge),
     Seal { span: u64, first_block: u64, plain: Vec<PlainSlice>, buffer: Buffer },
     Timer { at: Duration },
     Wake,
@@ -269,6 +270,10 @@ impl World {
                 }
                 self.hand(request, Event::Sealed { span, result });
             }
+            UnderWay::Merge(merge) => {
+                let (block, result) = (merge.block, self.merge(&merge));
+                self.hand(request, Event::Merged { block, result });
+            }
             UnderWay::Write { ticket, write } => {
                 if ticket.stream == CACHE && !request.is_done() && self.hangs() {
                     return self.hung.push(UnderWay::Write { ticket, write });
@@ -352,10 +357,8 @@ impl World {
         if hit(plan.fatal[stream]) {
             return (Err(Failure::Fatal(error("fatal"))), 0);
         }
-        if hit(plan.conflict) {
-            self.met.conflicts += 1;
-            let conflict = BlockConflict { block: blocks.start(), stored: None };
-            return (Err(Failure::Conflict(vec![conflict])), 0);
+        if hit(plan.conflict[stream]) {
+            return (Err(Failure::Conflict(self.conflicts(&blocks))), 0);
         }
         (Ok(write.bytes()), all)
     }
@@ -374,8 +377,10 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Done(result) => {
-                let seals = |under_way: &UnderWay| matches!(under_way, UnderWay::Seal { .. });
-                assert!(!self.under_way.iter().any(seals), "done, and still sealing");
+                let works = |under_way: &UnderWay| {
+                    matches!(under_way, UnderWay::Seal { .. } | UnderWay::Merge(_))
+                };
+                assert!(!self.under_way.iter().any(works), "done, and still sealing or merging");
                 self.met.failed += u64::from(result.is_err());
                 self.met.mirrored += u64::from(result.is_ok() && self.plan.mirrored);
                 self.oracle.on_done(&result, self.plan.lacks);
@@ -400,7 +405,11 @@ impl World {
                 assert_eq!(stream, CACHE, "the upload stream is never switched off");
                 self.met.cache_off += 1;
             }
-            Action::Merge(_) | Action::Refresh { .. } => panic!("nothing is changed in part here"),
+            Action::Merge(merge) => {
+                self.oracle.on_merge(&merge);
+                self.under_way.push(UnderWay::Merge(merge));
+            }
+            Action::Refresh { block, plain } => self.oracle.on_refresh(block, &plain),
             Action::WakeAt(at) => self.under_way.push(UnderWay::Timer { at }),
             other => panic!("an action that the simulator does not know: {other:?}"),
         }

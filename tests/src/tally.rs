@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use sealback::{Error, RequestStats, RetryLimits, StreamStats};
-use sealback_stream::{Failure, TargetError, TargetErrorKind};
+use sealback_stream::{BlockConflict, Failure, TargetError, TargetErrorKind};
 
 use crate::simulator::{BLOCK, CACHE, STRIDE};
 
@@ -39,6 +39,10 @@ impl Tally {
         self.stats.spans += 1;
     }
 
+    pub(crate) fn merged(&mut self) {
+        self.stats.merges += 1;
+    }
+
     pub(crate) fn prepared(&mut self, stream: usize) {
         self.stats.streams[stream].subrequests += 1;
     }
@@ -53,16 +57,17 @@ impl Tally {
     }
 
     /// A target that somebody waits for has answered; `left` is what did not go through, and
-    /// `attempts` is how many at it got nowhere.
+    /// `attempts` is how many at it got nowhere. `lost`: the conflict cannot be merged, because of these.
     pub(crate) fn answered(
         &mut self,
         now: Duration,
         stream: usize,
         outcome: &Result<u64, Failure>,
-        through: u64,
         left: Option<Range<u64>>,
         attempts: u32,
+        lost: Option<Vec<BlockConflict>>,
     ) {
+        let through = outcome.as_ref().map_or(0, |bytes| *bytes);
         let stats = &mut self.stats.streams[stream];
         let Some(left) = left else {
             stats.bytes += through;
@@ -76,17 +81,19 @@ impl Tally {
         let gives_up = |source| Error::Server { range: positions, attempts, source };
         match outcome {
             Err(Failure::Fatal(source)) => return self.ends_with(gives_up(source.clone())),
-            // Nothing is changed in part here, so nothing can be merged.
-            Err(Failure::Conflict(blocks)) => {
-                stats.retries += 1;
-                self.stats.conflicts += blocks.len() as u64;
-                return self.ends_with(Error::Conflict { blocks: blocks.clone() });
-            }
-            Ok(_) | Err(_) => stats.retries += 1,
+            Err(Failure::Conflict(blocks)) => self.stats.conflicts += blocks.len() as u64,
+            Ok(_) | Err(_) => {}
+        }
+        self.stats.streams[stream].retries += 1;
+        if let Some(blocks) = lost {
+            return self.ends_with(Error::Conflict { blocks });
         }
         let since = *self.failing_since.get_or_insert(now);
         if attempts >= self.retry.max_attempts || now - since > self.retry.deadline {
             let source = match outcome {
+                Err(Failure::Conflict(blocks)) => {
+                    return self.ends_with(Error::Conflict { blocks: blocks.clone() });
+                }
                 Err(Failure::Retry(source) | Failure::Renegotiate(source)) => source.clone(),
                 _ => TargetError::new(TargetErrorKind::Io, "a short write"),
             };

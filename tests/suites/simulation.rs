@@ -34,6 +34,7 @@ fn whatever_fails_in_whatever_order_nothing_is_lost() {
         ("torn blocks", met.torn),
         ("writes with gaps", met.vectored),
         ("conflicts", met.conflicts),
+        ("merges", met.merges),
         ("reissues", met.reissues),
         ("splits", met.splits),
         ("joins", met.joins),

@@ -55,7 +55,8 @@ impl Host for World {
             };
             RunContent::Plain(run.clone().map(plain).collect())
         };
-        let (destinations, partial) = (first.destinations, Vec::new());
+        let destinations = first.destinations;
+        let partial = self.partial_blocks(&run, destinations);
         Next::Run(DirtyRun { blocks: run, content, destinations, partial, folios })
     }
 

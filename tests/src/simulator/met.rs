@@ -19,8 +19,10 @@ pub struct Met {
     pub short: u64,
     /// Of these, those that ended within a block.
     pub torn: u64,
-    /// Writes that met a conflict. Here nothing can be merged; in a file's life it can.
+    /// Writes that met a conflict.
     pub conflicts: u64,
+    /// Blocks that were merged.
+    pub merges: u64,
     /// Requests that drained and reissued.
     pub reissues: u64,
     /// Subrequests that carry a part of what failed in one.
@@ -65,6 +67,7 @@ impl Met {
         self.vectored += other.vectored;
         self.torn += other.torn;
         self.conflicts += other.conflicts;
+        self.merges += other.merges;
         self.reissues += other.reissues;
         self.splits += other.splits;
         self.joins += other.joins;

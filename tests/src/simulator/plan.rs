@@ -29,7 +29,11 @@ pub(super) struct Plan {
     pub(super) unknown: [u32; 3],
     pub(super) short: [u32; 3],
     pub(super) fatal: [u32; 3],
-    pub(super) conflict: u32,
+    pub(super) conflict: [u32; 3],
+    /// Of the blocks, those that were changed in part.
+    pub(super) partial: u32,
+    /// Of the merges, those that fail.
+    pub(super) merge_failure: u32,
     pub(super) seal_failure: u32,
     /// Of the times that the source is asked, those when it has to wait.
     pub(super) later: u32,
@@ -68,6 +72,8 @@ impl Plan {
             // What is likely with the one server need not be with the other.
             chances[MIRROR] = chances[rng.usize(..2)];
         }
+        // A copy is told of nothing that it could compare; it may do so nevertheless.
+        let unasked = chance(rng, &[0, 0, 0, 0, 10]);
         Plan {
             engine,
             mirrored: rng.u32(..3) == 0,
@@ -83,7 +89,9 @@ impl Plan {
             unknown,
             short,
             fatal,
-            conflict: chance(rng, &[0, 0, 0, 0, 10]),
+            conflict: [chance(rng, &[0, 0, 0, 20, 200]), unasked, unasked],
+            partial: chance(rng, &[0, 300, 1000, 1000]),
+            merge_failure: chance(rng, &[0, 0, 0, 20]),
             seal_failure: chance(rng, &[0, 0, 0, 0, 0, 10]),
             later: chance(rng, &[0, 0, 100, 500]),
             hurry: chance(rng, &[0, 0, 0, 20]),
