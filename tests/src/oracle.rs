@@ -16,6 +16,8 @@
 //!   has all its blocks, the same sealed bytes in each.
 //! - A cache that fails does not fail the request; one that answers nothing is given up when its time
 //!   is over, and not before.
+//! - What is sealed does not wait while the window has room; what it waits for is counted.
+//! - A folio is not held when it has gone where it should.
 //! - A subrequest that could grow is not cut short, unless its stream has nothing else to do.
 //! - At the end every folio that was handed out has ended, and what is clean opens as what was
 //!   written.
@@ -28,67 +30,31 @@ use std::{
 };
 
 use sealback::{
-    Error, RetryLimits,
+    RetryLimits,
     request::{Request, StreamSetup},
     source::{Destinations, FolioEnd, Writeback},
 };
-use sealback_crypto::{
-    Buffer, ContentKey, FileView, Nonce, Sealed, Stored as StoredBytes, Verdict,
-};
+use sealback_crypto::{Nonce, Sealed};
 use sealback_stream::{Failure, Grant, Runs, Ticket, Write};
 
 use crate::{
-    simulator::{BLOCK, CACHE, STRIDE, plain_block, stored_of},
+    simulator::{CACHE, STRIDE, stored_of},
     tally::Tally,
 };
 
+mod end;
 mod merges;
+mod stalls;
+mod stream_view;
 
 use merges::Merges;
+use stream_view::{Granted, StreamView};
 
 /// A block as a target holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) nonce: Nonce,
     pub(crate) bytes: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Granted {
-    max_blocks: u64,
-    max_segments: usize,
-    boundary: Option<u64>,
-    gaps: bool,
-}
-
-#[derive(Debug, Default)]
-struct StreamView {
-    /// What did not go through and was not sent again yet: the attempts that got nowhere.
-    owed: BTreeMap<u64, u32>,
-    /// The greatest count of attempts that anything had.
-    most_attempts: u32,
-    /// Where what is sent again begins that was sent again last.
-    reissued_from: u64,
-    /// What the target said went through.
-    acknowledged: BTreeSet<u64>,
-    /// What of that was merged since, and is to go through once more.
-    redo: BTreeSet<u64>,
-    /// What it has, whatever it said.
-    stored: BTreeMap<u64, Stored>,
-    /// The grant that a subrequest that starts at a block has.
-    grants: BTreeMap<u64, Granted>,
-    first_issued_to: u64,
-    ever_issued: BTreeSet<u64>,
-    /// Attempts of each subrequest that is in flight.
-    in_flight: BTreeMap<u64, u32>,
-    /// It was asked, or has answered, then last, if something is in flight.
-    silent_since: Option<Duration>,
-    /// Prepared and not issued when the last step had ended.
-    stalled: usize,
-    /// Those of them that carry what was issued before.
-    stalled_again: BTreeSet<u64>,
-    collected_to: u64,
-    off: bool,
 }
 
 #[derive(Debug)]
@@ -120,6 +86,8 @@ pub(crate) struct Oracle {
     redirty: BTreeSet<u64>,
     /// The source has nothing more.
     source_ended: bool,
+    /// Blocks whose ciphertext is ready.
+    sealed: BTreeSet<u64>,
     /// Blocks that the cache's record may call present.
     cached: BTreeSet<u64>,
     cache_patience: Duration,
@@ -167,6 +135,7 @@ impl Oracle {
             clean: BTreeSet::new(),
             redirty: BTreeSet::new(),
             source_ended: false,
+            sealed: BTreeSet::new(),
             cached: BTreeSet::new(),
             cache_patience,
             cache_fails: false,
@@ -257,7 +226,10 @@ impl Oracle {
         if view.in_flight.is_empty() {
             view.silent_since = Some(now);
         }
-        view.stalled_again.remove(&id);
+        view.left(id);
+        if let Some((_, since)) = view.held_up.take_if(|(held_up, _)| *held_up == id) {
+            self.tally.stalled(stream, now - since);
+        }
         assert!(view.in_flight.insert(id, attempts).is_none(), "subrequest {id} issued twice");
         assert!(view.in_flight.len() <= self.windows[stream], "the window of {stream} overflows");
         let granted = view.grants.remove(&blocks.start()).expect("a write has a grant of its own");
@@ -375,7 +347,7 @@ impl Oracle {
         for view in self.streams.iter_mut().filter(|view| !view.off) {
             assert!(view.in_flight.is_empty(), "reissued with {:?} in flight", view.in_flight);
             view.reissued_from = 0;
-            view.stalled -= std::mem::take(&mut view.stalled_again).len();
+            view.stalled -= std::mem::take(&mut view.again).len();
         }
         let waited = now - pause.drained_at;
         let full = self.retry.delay(pause.attempts, 0);
@@ -397,9 +369,8 @@ impl Oracle {
         let is_full = blocks.n_blocks() >= granted.max_blocks.min(granted.max_segments as u64)
             || granted.boundary == Some(blocks.end());
         let is_fresh = !view.ever_issued.contains(&blocks.start());
-        if !is_fresh {
-            view.stalled_again.insert(id);
-        }
+        let lane = if is_fresh { &mut view.fresh } else { &mut view.again };
+        lane.push_back((id, blocks.clone()));
         let next = self.wanted.range(blocks.end()..).find(|(_, to)| to.contains(stream));
         // What follows could have been joined, if a gap is no reason to stop.
         let known = next.is_some_and(|(next, _)| {
@@ -441,6 +412,8 @@ impl Oracle {
         assert!(self.cache_fails || is_over, "given up after {silent:?}");
         view.off = true;
         view.in_flight.clear();
+        view.fresh.clear();
+        view.again.clear();
     }
 
     /// Returns whether the folio is clean.
@@ -467,57 +440,19 @@ impl Oracle {
         true
     }
 
-    /// `lacks`: the source had something that it could not hand out.
-    pub(crate) fn on_done(&mut self, result: &Result<(), Error>, lacks: bool) {
-        self.log.push(format!("done {result:?}"));
-        assert!(self.result.replace(result.is_ok()).is_none(), "done twice");
-        self.tally.check_end(result, lacks);
-        // What else was dirty than what the source could not hand out has gone its way.
-        let went_well = matches!(result, Ok(()) | Err(Error::Closed));
-        assert!(!went_well || self.redirty.is_empty(), "redirtied, and yet it went well");
+    /// What a step brought about has been carried out: what has gone where it should is not held any
+    /// longer, and what can go does not wait.
+    pub(crate) fn after_step(&mut self, now: Duration) {
+        self.check_stalls(now);
+        let Some(first) = self.handed_out.first().filter(|_| !self.tally.is_ending()) else {
+            return;
+        };
+        let waits = self.wanted.range(self.folios[first].clone()).any(|(block, to)| {
+            let lacks = |view: &StreamView| !view.off && !view.acknowledged.contains(block);
+            self.streams.iter().enumerate().any(|(index, view)| to.contains(index) && lacks(view))
+        });
+        assert!(waits, "folio {first} is held for nothing");
     }
-
-    pub(crate) fn at_end(&mut self, dirty_left: usize, key: &ContentKey) {
-        assert!(self.handed_out.is_empty(), "folios still out: {:?}", self.handed_out);
-        let servers = || self.streams.iter().enumerate().filter(|(index, _)| *index != CACHE);
-        assert!(servers().all(|(_, view)| view.in_flight.is_empty()), "uploads still in flight");
-        if self.result == Some(true) {
-            assert_eq!(dirty_left, 0, "it went well and left folios dirty");
-            for (block, to) in &self.wanted {
-                for (index, view) in servers().filter(|(index, _)| to.contains(*index)) {
-                    assert!(view.stored.contains_key(block), "{index} has lost block {block}");
-                }
-                let cached = self.cached.contains(block) || self.streams[CACHE].off;
-                assert!(cached || !to.contains(CACHE), "the cache has block {block} for nothing");
-            }
-        }
-        for view in &self.streams {
-            for (block, stored) in &view.stored {
-                assert_eq!(opened(key, *block, &stored.bytes), plain_block(*block));
-            }
-        }
-        let (upload, copies) = self.streams.split_first().expect("there is a server");
-        for copy in copies.iter().filter(|copy| !copy.off) {
-            for (block, copied) in &copy.stored {
-                // What was merged and did not go out again is another there.
-                let same = self.result == Some(true) || !self.merges.met(*block);
-                if let (Some(uploaded), true) = (upload.stored.get(block), same) {
-                    assert_eq!(uploaded.bytes, copied.bytes, "block {block}");
-                }
-            }
-        }
-    }
-}
-
-fn opened(key: &ContentKey, block: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut buffer = Buffer::unpooled(bytes.len());
-    buffer[..bytes.len()].copy_from_slice(bytes);
-    let view = FileView { size: (block + 1) * BLOCK, generation: 9, holes: 0..0 };
-    let mut plain = vec![0; bytes.len() - 48];
-    let stored = StoredBytes { buffer, len: bytes.len() };
-    let opened = key.open(&view, block, stored, &mut plain);
-    assert!(matches!(opened.verdicts(), [Verdict::Opened { .. }]), "{:?}", opened.verdicts());
-    plain
 }
 
 impl Drop for Oracle {

@@ -265,7 +265,10 @@ impl World {
                 let result = self.key.seal(first_block, 2, &slices, buffer);
                 self.oracle.log(&format!("sealed {span}: {}", result.is_ok()));
                 match &result {
-                    Ok(_) => self.oracle.tally.sealed(),
+                    Ok(sealed) => {
+                        self.oracle.tally.sealed();
+                        self.oracle.on_sealed(sealed.blocks());
+                    }
                     Err(error) => self.oracle.tally.ends_with(Error::Seal(Arc::new(*error))),
                 }
                 self.hand(request, Event::Sealed { span, result });
@@ -372,6 +375,7 @@ impl World {
         for action in actions {
             self.act(action);
         }
+        self.oracle.after_step(now);
     }
 
     fn act(&mut self, action: Action) {

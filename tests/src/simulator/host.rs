@@ -46,6 +46,7 @@ impl Host for World {
         }
         self.oracle.on_run(&run, first.destinations, &folios);
         let content = if first.destinations == Destinations::CACHE {
+            self.oracle.on_sealed(run.clone());
             RunContent::Sealed(self.seal_now(&run))
         } else {
             let plain = |block| {
