@@ -307,7 +307,9 @@ proptest! {
             stream.want(blocks);
         }
         let mut faults = faults.into_iter().chain(std::iter::repeat((3, 4, true)));
+        let mut rounds = 0..1_000;
         while !stream.is_finished() {
+            prop_assert!(rounds.next().is_some(), "it comes to no end");
             let (_, granted, gaps) = faults.next().unwrap();
             match gaps {
                 true => stream.build(Duration::ZERO, true, with_gaps(granted), |_| ()),
