@@ -135,7 +135,7 @@ fn seal(
 }
 
 /// The greatest: no block was sealed for a later one.
-const ANY_GENERATION: u64 = u64::MAX - 1;
+const ANY_GENERATION: u64 = u64::MAX;
 
 /// Opens one block, whatever its length: a block of plaintext with zeros behind, and its length.
 fn open(
