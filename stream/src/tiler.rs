@@ -177,7 +177,7 @@ impl Tiler {
             let limit = piece.blocks.start.saturating_add(left);
             reach.end = piece.blocks.end.min(limit).min(reach.boundary.unwrap_or(u64::MAX));
             left -= reach.end - piece.blocks.start;
-            if left == 0 || reach.end < piece.blocks.end || reach.boundary == Some(reach.end) {
+            if left == 0 || reach.boundary == Some(reach.end) {
                 return Reach { n_pieces: n_before + 1, ..reach };
             }
         }
@@ -187,6 +187,8 @@ impl Tiler {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -218,6 +220,20 @@ mod tests {
         boundary.push(Piece::fresh(2..9));
         let cut = boundary.cut(&limits(100, 8, Some(4)), false).unwrap();
         assert!(cut.blocks == (2..4) && cut.boundary == Some(4));
+    }
+
+    #[test]
+    fn a_run_that_ends_at_its_boundary_or_has_all_its_bytes_waits_for_nothing_more() {
+        let mut boundary = tiler(from_ref(&(2..4)));
+        assert!(boundary.cut(&limits(8, 8, Some(4)), false).unwrap().blocks == (2..4));
+        let mut bytes = tiler(from_ref(&(2..4)));
+        assert!(bytes.cut(&limits(2, 8, Some(9)), false).unwrap().blocks == (2..4));
+    }
+
+    #[test]
+    #[should_panic(expected = "boundary Some(2) not behind 2")]
+    fn a_boundary_at_the_start_is_refused() {
+        tiler(from_ref(&(2..4))).cut(&limits(8, 8, Some(2)), true);
     }
 
     fn runs(cut: Option<Cut>) -> Vec<Range<u64>> {
