@@ -97,7 +97,7 @@ impl Plan {
             hurry: chance(rng, &[0, 0, 0, 20]),
             lacks: rng.u32(..20) == 0,
             cancel: chance(rng, &[0, 0, 0, 0, 10]),
-            hang: if may_hang { chance(rng, &[0, 0, 50]) } else { 0 },
+            hang: if may_hang { chance(rng, &[0, 50, 200]) } else { 0 },
             down: down_from..down_from + down_for,
         }
     }
