@@ -40,7 +40,7 @@ impl Oracle {
         for copy in copies.iter().filter(|copy| !copy.off) {
             for (block, copied) in &copy.stored {
                 // What was merged and did not go out again is another there.
-                let same = self.result == Some(true) || !self.merges.met(*block);
+                let same = self.result == Some(true) || !self.merges.merged(*block);
                 if let (Some(uploaded), true) = (upload.stored.get(block), same) {
                     assert_eq!(uploaded.bytes, copied.bytes, "block {block}");
                 }

@@ -25,13 +25,13 @@ pub(super) struct Merges {
     running: Option<u64>,
     /// Was merged, and whoever handed it out was not told yet.
     to_refresh: Option<u64>,
-    /// Those that were ever to be merged.
-    met: BTreeSet<u64>,
+    /// Were merged at least once.
+    merged: BTreeSet<u64>,
 }
 
 impl Merges {
-    pub(super) fn met(&self, block: u64) -> bool {
-        self.met.contains(&block)
+    pub(super) fn merged(&self, block: u64) -> bool {
+        self.merged.contains(&block)
     }
 }
 
@@ -75,7 +75,6 @@ impl Oracle {
             return Some(lost);
         }
         self.merges.waiting.extend(merged.iter().map(|conflict| conflict.block));
-        self.merges.met.extend(&self.merges.waiting);
         None
     }
 
@@ -103,6 +102,7 @@ impl Oracle {
             Err(error) => return self.tally.ends_with(error.clone()),
         };
         self.tally.merged();
+        self.merges.merged.insert(block);
         self.merges.to_refresh = Some(block);
         self.sent.insert(block, merged.sealed.nonce(block));
         if let Some(partial) = self.merges.partial.get_mut(&block) {
