@@ -6,7 +6,7 @@ use sealback_crypto::{
     Buffer, FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite,
 };
 
-use crate::{Completion, Name, Prepared, ReadCompletion, Runs, TargetError};
+use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetError};
 
 /// One sealed file in one place: where a stream goes, and where blocks come back from.
 ///
@@ -200,6 +200,14 @@ pub trait CacheFile: Target {
     /// [`TargetError`]: the next open drops the copy, because its header is not the server's.
     fn set_header(&self, header: &[u8; HEADER_BYTES], stored_bytes: u64)
     -> Result<(), TargetError>;
+
+    /// What the cache would rather have as a whole: where a writeback takes a part of such a granule
+    /// to the cache, it takes along what the cache lacks of the rest, as the server has it. Larger than
+    /// a block, or it changes nothing. `None` unless overridden: blocks come as they are written, or
+    /// read. Does not block.
+    fn granule(&self) -> Option<Granule> {
+        None
+    }
 }
 
 /// One write: what a subrequest carries to its target.

@@ -9,8 +9,8 @@ use std::{
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite};
 use sealback_stream::{
-    Cache, CacheFile, Completion, Name, Prepared, Read, ReadCompletion, Server, SizeLock, Target,
-    TargetError, Write,
+    Cache, CacheFile, Completion, Granule, Name, Prepared, Read, ReadCompletion, Server, SizeLock,
+    Target, TargetError, Write,
 };
 
 /// What happens to operations on their way to the server. Each goes through
@@ -145,6 +145,10 @@ impl<H: Hook> CacheFile for Interposed<Arc<dyn CacheFile>, H> {
         stored_bytes: u64,
     ) -> Result<(), TargetError> {
         self.copy.set_header(header, stored_bytes)
+    }
+
+    fn granule(&self) -> Option<Granule> {
+        self.copy.granule()
     }
 }
 

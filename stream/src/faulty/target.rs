@@ -12,8 +12,8 @@ use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpecta
 
 use super::{Fault, Faults, Operation, error_of, unknown};
 use crate::{
-    Cache, CacheFile, Completion, CompletionSink, Failure, Name, Prepared, Read, ReadCompletion,
-    Segment, Server, SizeLock, Target, TargetError, Ticket, Write,
+    Cache, CacheFile, Completion, CompletionSink, Failure, Granule, Name, Prepared, Read,
+    ReadCompletion, Segment, Server, SizeLock, Target, TargetError, Ticket, Write,
 };
 
 /// A server with faults. What of the server is no operation is there as it was.
@@ -303,6 +303,10 @@ impl CacheFile for Faulty<Arc<dyn CacheFile>> {
         stored_bytes: u64,
     ) -> Result<(), TargetError> {
         self.faults.control(Operation::Header, || self.copy.set_header(header, stored_bytes))
+    }
+
+    fn granule(&self) -> Option<Granule> {
+        self.copy.granule()
     }
 }
 

@@ -10,12 +10,12 @@ use sealback_crypto::{FileId, Geometry};
 
 use super::{
     LocalOptions,
-    copy::LocalCopy,
+    copy::{LocalCopy, Terms},
     eviction::{self, Limit},
     open_copies,
     root::Root,
 };
-use crate::{Cache, CacheFile, TargetError};
+use crate::{Cache, CacheFile, Granule, TargetError};
 
 /// Copies of sealed files in a directory: `DIR/<file id>.sealed`, sparse, with the server's bytes
 /// at a flat file's places, and `DIR/<file id>.record`, which says which of them count. Nothing
@@ -31,6 +31,7 @@ use crate::{Cache, CacheFile, TargetError};
 pub struct LocalCache {
     root: Arc<Root>,
     limit: Option<Arc<Limit>>,
+    granule: Option<Granule>,
 }
 
 impl LocalCache {
@@ -42,7 +43,7 @@ impl LocalCache {
     /// and others.
     pub fn open(root: impl AsRef<Path>, options: LocalOptions) -> Result<LocalCache, TargetError> {
         let root = Arc::new(Root::open(root.as_ref(), options)?);
-        Ok(LocalCache { root, limit: None })
+        Ok(LocalCache { root, limit: None, granule: None })
     }
 
     /// The same, with at most so many bytes on the disk, as [`disk_bytes`](LocalCache::disk_bytes)
@@ -58,6 +59,25 @@ impl LocalCache {
         let limit = Limit::new(max_bytes);
         limit.keep(self.root.dir());
         self.limit = Some(Arc::new(limit));
+        self
+    }
+
+    /// The same, with copies that would rather have whole granules: those that are opened from now on.
+    /// See [`CacheFile::granule`].
+    ///
+    /// ```
+    /// use sealback_stream::{Granule, LocalCache, LocalOptions};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path();
+    /// let cache = LocalCache::open(dir, LocalOptions::default())?;
+    /// let cache = cache.with_granule(Granule::new(256 << 10)?);
+    /// # let _ = cache;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_granule(mut self, granule: Granule) -> LocalCache {
+        self.granule = Some(granule);
         self
     }
 
@@ -84,8 +104,9 @@ impl Cache for LocalCache {
         }
         let unopened =
             |error| TargetError::from_io(format!("opening the cache's copy of {file_id}"), error);
-        let open =
-            || LocalCopy::open(&path, file_id, geometry, self.root.options, self.limit.clone());
+        let terms =
+            Terms { options: self.root.options, limit: self.limit.clone(), granule: self.granule };
+        let open = || LocalCopy::open(&path, file_id, geometry, terms);
         let copy = open_copies::open(&path, open).map_err(unopened)?;
         if copy.geometry().block_shift() == geometry.block_shift() {
             return Ok(copy);

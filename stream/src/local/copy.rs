@@ -27,9 +27,17 @@ use super::{
     record::Record,
 };
 use crate::{
-    CacheFile, Prepared, TargetError, Write,
+    CacheFile, Granule, Prepared, TargetError, Write,
     flat::{Flat, Place, Through, cut_before, first_cut, overwrite, stored_of, whole_blocks},
 };
+
+/// What an open copy keeps to.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) options: LocalOptions,
+    pub(super) limit: Option<Arc<Limit>>,
+    pub(super) granule: Option<Granule>,
+}
 
 /// An open copy.
 #[derive(Debug)]
@@ -37,8 +45,7 @@ pub(super) struct LocalCopy {
     path: PathBuf,
     file: File,
     geometry: Geometry,
-    options: LocalOptions,
-    limit: Option<Arc<Limit>>,
+    terms: Terms,
     /// Whether bytes were taken from the copy since it was opened. Set before they are, and read
     /// under the record's lock, under which blocks are evicted and cut.
     taken: AtomicBool,
@@ -57,10 +64,9 @@ impl LocalCopy {
         path: &Path,
         file_id: FileId,
         geometry: Geometry,
-        options: LocalOptions,
-        limit: Option<Arc<Limit>>,
+        terms: Terms,
     ) -> io::Result<LocalCopy> {
-        let durable = options.survives_power_cut();
+        let durable = terms.options.survives_power_cut();
         let mut record = Record::open(&path.with_extension("record"), file_id, geometry, durable)?;
         let mut open = OpenOptions::new();
         let file = open.read(true).write(true).create(true).truncate(false).open(path)?;
@@ -74,8 +80,7 @@ impl LocalCopy {
             path: path.to_owned(),
             file,
             geometry,
-            options,
-            limit,
+            terms,
             taken: AtomicBool::new(false),
             hand: AtomicU64::new(0),
             writing: Mutex::new(()),
@@ -89,7 +94,7 @@ impl LocalCopy {
 
     /// Whether it may lose blocks.
     pub(super) fn is_limited(&self) -> bool {
-        self.limit.is_some()
+        self.terms.limit.is_some()
     }
 
     /// What it takes on the disk, with its record. What cannot be asked counts as nothing.
@@ -172,11 +177,11 @@ impl Place for LocalCopy {
     }
 
     fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
-        self.options.grant()
+        self.terms.options.grant()
     }
 
     fn make_room(&self, write: &Write) {
-        if let (Some(limit), Some(dir)) = (&self.limit, self.path.parent()) {
+        if let (Some(limit), Some(dir)) = (&self.terms.limit, self.path.parent()) {
             // A run's ends, and its entries in the record, may each take a page of their own.
             limit.reserve(dir, write.bytes() + write.segments.len() as u64 * 3 * PAGE_BYTES);
         }
@@ -191,7 +196,7 @@ impl Place for LocalCopy {
     }
 
     fn make_durable(&self) -> Result<(), TargetError> {
-        self.options.sync(&self.file)
+        self.terms.options.sync(&self.file)
     }
 }
 
@@ -259,6 +264,10 @@ impl CacheFile for LocalCopy {
             }
         })
         .map_err(kept)
+    }
+
+    fn granule(&self) -> Option<Granule> {
+        self.terms.granule
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     meter::Meter,
 };
 use crate::{
-    Cache, CacheFile, TargetError,
+    Cache, CacheFile, Granule, TargetError,
     flat::{Operation, Place, cut_before, first_cut, overwrite, stored_of},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -28,6 +28,7 @@ struct Shared {
     // Numbers only: they publish nothing.
     max_bytes: AtomicU64,
     n_opened: AtomicU64,
+    granule: Mutex<Option<Granule>>,
 }
 
 impl MemoryCache {
@@ -38,6 +39,7 @@ impl MemoryCache {
             meter: Meter::new(options),
             max_bytes: AtomicU64::new(u64::MAX),
             n_opened: AtomicU64::new(0),
+            granule: Mutex::default(),
         }))
     }
 
@@ -48,6 +50,14 @@ impl MemoryCache {
     pub fn with_limit(self, max_bytes: u64) -> MemoryCache {
         self.0.max_bytes.store(max_bytes, Ordering::Relaxed);
         self.0.keep();
+        self
+    }
+
+    /// The same, with copies that would rather have whole granules, from now on. See
+    /// [`CacheFile::granule`].
+    #[must_use]
+    pub fn with_granule(self, granule: Granule) -> MemoryCache {
+        *self.0.granule() = Some(granule);
         self
     }
 
@@ -82,6 +92,10 @@ impl MemoryCache {
 impl Shared {
     fn copies(&self) -> MutexGuard<'_, BTreeMap<FileId, Arc<MemoryCopy>>> {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn granule(&self) -> MutexGuard<'_, Option<Granule>> {
+        self.granule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops copies and blocks until all are within the limit, or nothing but headers is left.
@@ -225,5 +239,9 @@ impl CacheFile for MemoryCopy {
             Ok(())
         })?
         .map_err(kept)
+    }
+
+    fn granule(&self) -> Option<Granule> {
+        self.more.cache.upgrade().and_then(|cache| *cache.granule())
     }
 }
