@@ -5,41 +5,72 @@
 //! decides what its record says. Whatever read it sees what is stored: where the cache's record, or a
 //! copy that waits or is on its way, says otherwise, that is forgotten.
 
+use std::ops::Range;
+
 use sealback_crypto::{Nonce, Opened, Sealed};
+use sealback_stream::CacheFile;
 
 use crate::{open_file::OpenFile, page_cache::Folios, pass::PassKind, sync::Arc};
 
+/// Blocks that are being fetched, which the cache may get. Knows which of them are changed from here
+/// meanwhile.
+pub(crate) struct Copying<'a> {
+    file: &'a OpenFile,
+    id: u64,
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        self.file.folios().end_fetch(self.id);
+    }
+}
+
 impl OpenFile {
-    /// Keeps of what came from the server what the cache lacks, unless something was written since
-    /// `writes` was read. Called where a target may be waited for.
-    pub(crate) fn offer_to_cache(&self, opened: Opened, writes: u64) {
-        let Some(cache) = self.cache() else { return };
+    /// To be called before blocks are fetched that a cache may get, if there is one.
+    pub(crate) fn begin_copying(&self, blocks: Range<u64>) -> Option<Copying<'_>> {
+        self.cache()?;
+        let id = self.folios().begin_copying(blocks);
+        Some(Copying { file: self, id })
+    }
+
+    /// Keeps of what came from the server what the cache lacks, but for what was changed from here since
+    /// it was begun to be fetched. Called where a target may be waited for.
+    pub(crate) fn offer_to_cache(&self, opened: Opened, copying: Option<&Copying<'_>>) {
+        let (Some(cache), Some(copying)) = (self.cache(), copying) else { return };
         let mut kept = false;
         for came in opened.into_sealed_runs() {
-            let present = cache.present(came.blocks());
-            let stale = came
-                .nonces()
-                .zip(&present)
-                .any(|((_, nonce), present)| present.is_some_and(|present| present != nonce));
-            let mut folios = self.folios();
-            if folios.writes() != writes {
-                return;
+            let unchanged = self.folios().unchanged_since(copying.id, &came.blocks());
+            for blocks in unchanged {
+                kept |= self.offer_run(&came.slice(blocks), &*cache, copying);
             }
-            if stale || folios.contradicts(&came) {
-                folios.drop_copies(&came.blocks());
-                drop(folios);
-                let forget = || self.forget_cached(&came.blocks());
-                if self.claims.revoke(forget).is_err() {
-                    return self.drop_cache();
-                }
-                continue;
-            }
-            kept |= keep_lacking(&mut folios, &came, &present);
         }
         if kept && let Some(file) = self.core.file(self.number()) {
             self.core.queue(&file);
             file.copy_if_due();
         }
+    }
+
+    /// Returns whether something of it was kept.
+    fn offer_run(&self, came: &Sealed, cache: &dyn CacheFile, copying: &Copying<'_>) -> bool {
+        let blocks = came.blocks();
+        let present = cache.present(blocks.clone());
+        let stale = came
+            .nonces()
+            .zip(&present)
+            .any(|((_, nonce), present)| present.is_some_and(|present| present != nonce));
+        let mut folios = self.folios();
+        if folios.unchanged_since(copying.id, &blocks) != [blocks.clone()] {
+            return false;
+        }
+        if !stale && !folios.contradicts(came) {
+            return keep_lacking(&mut folios, came, &present);
+        }
+        folios.drop_copies(&blocks);
+        drop(folios);
+        if self.claims.revoke(|| self.forget_cached(&blocks)).is_err() {
+            self.drop_cache();
+        }
+        false
     }
 
     /// Begins a pass that takes copies to the cache, if many wait.

@@ -108,7 +108,7 @@ pub(crate) struct Folios {
     /// Positions that the cache is not to get.
     uncached: RangeSet,
     dirty_bytes: u64,
-    /// Counts the writes: a copy of what was stored before one may be stale after it.
+    /// Counts the writes.
     writes: u64,
     /// Fetches under way.
     fetches: fetched::Fetches,
@@ -354,8 +354,7 @@ impl Folios {
                 self.stored.entry(block).or_insert(Expected::Absent);
             }
         }
-        self.writes += 1;
-        self.copies.drop_waiting(&self.geometry.blocks_covering(range.clone()));
+        self.changed(&self.geometry.blocks_covering(range.clone()));
         self.size = self.size.max(range.end);
     }
 

@@ -37,8 +37,8 @@ struct Unit<'a> {
     /// Where it goes, one slice after the other.
     plain: Vec<&'a mut [u8]>,
     outcome: Outcome,
-    /// What came from the server, when so many writes had been made by this client.
-    came: Option<(Opened, u64)>,
+    /// What came from the server.
+    came: Option<Opened>,
 }
 
 /// Slices that are filled one after the other.
@@ -65,8 +65,8 @@ impl<'a> Slices<'a> {
 enum Source {
     /// From the cache, whose record has these nonces.
     Cache { expected: Vec<Option<Nonce>> },
-    /// From the server, when so many writes had been made by this client.
-    Server { writes: u64 },
+    /// From the server.
+    Server,
 }
 
 enum Outcome {
@@ -157,7 +157,9 @@ impl OpenFile {
     }
 
     fn fetch_units(&self, units: &mut [Unit<'_>], size: u64) -> Result<(), Error> {
-        let (view, writes) = self.view(size);
+        let first = units.first().map_or(0, |unit| unit.blocks.start);
+        let copying = self.begin_copying(first..units.last().map_or(first, |unit| unit.blocks.end));
+        let view = self.view(size);
         let cache = self.cache();
         let mut from_cache = vec![false; units.len()];
         self.core.workers.scope(|scope| {
@@ -172,7 +174,7 @@ impl OpenFile {
                 };
                 let source = match expected {
                     Some(expected) => Source::Cache { expected },
-                    None => Source::Server { writes },
+                    None => Source::Server,
                 };
                 let view = &view;
                 match self.read_blocks(target, unit.blocks.clone()) {
@@ -196,7 +198,7 @@ impl OpenFile {
             }
         }
         let came = units.iter_mut().filter_map(|unit| unit.came.take());
-        came.for_each(|(opened, writes)| self.offer_to_cache(opened, writes));
+        came.for_each(|opened| self.offer_to_cache(opened, copying.as_ref()));
         Ok(())
     }
 
@@ -206,12 +208,9 @@ impl OpenFile {
         let (mut attempt, mut fresh_starts) = (1, 0);
         loop {
             let before = self.header();
-            let (_, writes) = self.view(size);
             match self.read_blocks(&*self.target, unit.blocks.clone()) {
                 Err(error) => unit.outcome = Outcome::Failed(error),
-                Ok(stored) => {
-                    self.open_unit(unit, &self.view(size).0, stored, Source::Server { writes })
-                }
+                Ok(stored) => self.open_unit(unit, &self.view(size), stored, Source::Server),
             }
             attempt += 1;
             match &unit.outcome {
@@ -244,9 +243,8 @@ impl OpenFile {
         }
     }
 
-    /// What decides how blocks read now: the header, and what this client has written since; with
-    /// the count of its writes.
-    fn view(&self, size: u64) -> (View, u64) {
+    /// What decides how blocks read now: the header, and what this client has written since.
+    fn view(&self, size: u64) -> View {
         let generation = self.header().generation();
         let folios = self.folios();
         let holes = folios.holes();
@@ -255,7 +253,7 @@ impl OpenFile {
         let allow = |allowed, (block, _): &(u64, u64)| hull(&allowed, &(*block..block + 1));
         let allowed = grown.iter().fold(holes.clone(), allow);
         let file = FileView { size, generation, holes: allowed };
-        (View { file, holes, grown }, folios.writes())
+        View { file, holes, grown }
     }
 
     pub(crate) fn read_blocks(
@@ -300,7 +298,7 @@ impl OpenFile {
                 return;
             }
             Source::Cache { .. } => {}
-            Source::Server { writes } => unit.came = Some((opened, writes)),
+            Source::Server => unit.came = Some(opened),
         }
         unit.outcome = Outcome::Opened(nonces);
     }

@@ -87,6 +87,13 @@ impl Copies {
         keeps
     }
 
+    /// Whether there is one of a block.
+    fn have(&self, block: u64) -> bool {
+        let blocks = block..block + 1;
+        let copies = [&self.waiting, &self.under_way];
+        copies.iter().any(|copies| overlapping(copies, &blocks).next().is_some())
+    }
+
     /// What the copies have of some blocks.
     pub(super) fn within(&self, blocks: &Range<u64>) -> Vec<(u64, Nonce)> {
         let copies = overlapping(&self.waiting, blocks).chain(overlapping(&self.under_way, blocks));
@@ -162,10 +169,11 @@ impl Folios {
         seen.any(|(block, nonce)| came.nonce(block) != nonce)
     }
 
-    /// Whether nothing of a block is dirty or being written.
+    /// Whether there is no copy of a block, and nothing of it is dirty or being written.
     pub(crate) fn may_copy(&self, block: u64) -> bool {
         let start = self.geometry.block_start(block);
-        !self.is_dirty_within(&(start..start + self.geometry.block_bytes()))
+        !self.copies.have(block)
+            && !self.is_dirty_within(&(start..start + self.geometry.block_bytes()))
     }
 
     /// Keeps sealed bytes that came from the server for the cache. Returns whether it does.
@@ -185,8 +193,7 @@ impl Folios {
 
     /// Forgets what was read from the server: it may be older than what is there.
     pub(crate) fn forget_copies(&mut self) {
-        self.writes += 1;
-        self.copies.drop_waiting(&(0..u64::MAX));
+        self.changed(&(0..u64::MAX));
     }
 
     /// The pass that took copies has ended.

@@ -282,7 +282,6 @@ impl Folios {
     pub(crate) fn cut(&mut self, size: u64) {
         let n_blocks = self.geometry.n_blocks(size);
         self.drop_positions(&(size..u64::MAX));
-        self.copies.drop_waiting(&(self.geometry.block_at(size)..u64::MAX));
         self.stored.split_off(&n_blocks);
         self.uncommitted.split_off(&n_blocks);
         // Of what is stored there nothing behind the end counts any more.
@@ -311,15 +310,15 @@ impl Folios {
         self.drop_positions(
             &(geometry.block_start(blocks.start)..geometry.block_start(blocks.end)),
         );
-        self.copies.drop_waiting(blocks);
         self.stored.retain(|block, _| !blocks.contains(block));
     }
 
     /// Forgets what folios hold of a range, dirty or not.
     fn drop_positions(&mut self, range: &Range<u64>) {
-        self.writes += 1;
+        let blocks = self.geometry.blocks_covering(range.clone());
+        self.changed(&blocks);
+        self.outdate_fetches(&blocks);
         self.unsynced.take(range);
-        self.outdate_fetches(&self.geometry.blocks_covering(range.clone()));
         let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
         let (mut emptied, mut cleaned) = (Vec::new(), Vec::new());
         for (index, folio) in self.folios.range_mut(touched) {

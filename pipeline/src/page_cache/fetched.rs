@@ -23,7 +23,32 @@ pub(super) struct Fetches {
 struct Fetch {
     id: u64,
     blocks: Range<u64>,
-    stale: bool,
+    purpose: Purpose,
+    /// Those of the blocks for which what is fetched may be too old.
+    stale: RangeSet,
+}
+
+/// What blocks are fetched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// As copies for the cache: what is changed from here meanwhile is too old for it.
+    Cache,
+    /// For folios, which take it where they have nothing newer.
+    Folios,
+}
+
+impl Fetches {
+    fn begin(&mut self, blocks: Range<u64>, purpose: Purpose) -> u64 {
+        self.n += 1;
+        self.under_way.push(Fetch { id: self.n, blocks, purpose, stale: RangeSet::default() });
+        self.n
+    }
+}
+
+impl Fetch {
+    fn outdate(&mut self, blocks: &Range<u64>) {
+        self.stale.insert(blocks.start.max(self.blocks.start)..blocks.end.min(self.blocks.end));
+    }
 }
 
 /// What is fetched for one folio.
@@ -56,31 +81,49 @@ impl Piece {
 }
 
 impl Folios {
-    /// Notes that blocks are being fetched.
+    /// Notes that blocks are being fetched for folios.
     pub(crate) fn begin_fetch(&mut self, blocks: Range<u64>) -> u64 {
-        let Fetches { under_way, n } = &mut self.fetches;
-        *n += 1;
-        under_way.push(Fetch { id: *n, blocks, stale: false });
-        *n
+        self.fetches.begin(blocks, Purpose::Folios)
     }
 
-    /// Whether what was fetched may be used: nothing of it was evicted meanwhile.
+    /// Notes that blocks may be fetched as copies for the cache, until [`end_fetch`](Folios::end_fetch).
+    pub(crate) fn begin_copying(&mut self, blocks: Range<u64>) -> u64 {
+        self.fetches.begin(blocks, Purpose::Cache)
+    }
+
+    /// Whether all that was fetched may be used: for folios, nothing of it was evicted meanwhile.
     pub(crate) fn end_fetch(&mut self, id: u64) -> bool {
         let under_way = &mut self.fetches.under_way;
         let found = under_way.iter().position(|fetch| fetch.id == id);
-        found.is_some_and(|index| !under_way.swap_remove(index).stale)
+        found.is_some_and(|index| under_way.swap_remove(index).stale.is_empty())
+    }
+
+    /// Those of `blocks` that were not changed from here since a fetch began.
+    pub(crate) fn unchanged_since(&self, id: u64, blocks: &Range<u64>) -> Vec<Range<u64>> {
+        let fetch = self.fetches.under_way.iter().find(|fetch| fetch.id == id);
+        fetch.map_or_else(Vec::new, |fetch| fetch.stale.missing(blocks))
     }
 
     pub(super) fn outdate_fetches(&mut self, blocks: &Range<u64>) {
-        for fetch in &mut self.fetches.under_way {
-            fetch.stale |= fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end;
-        }
+        self.fetches.under_way.iter_mut().for_each(|fetch| fetch.outdate(blocks));
     }
 
-    /// Whether somebody is fetching any of these blocks, and may be waited for.
+    /// These blocks are no longer what is stored: what was read from there is no copy of them.
+    pub(super) fn changed(&mut self, blocks: &Range<u64>) {
+        self.writes += 1;
+        self.copies.drop_waiting(blocks);
+        let under_way = self.fetches.under_way.iter_mut();
+        let for_cache = under_way.filter(|fetch| fetch.purpose == Purpose::Cache);
+        for_cache.for_each(|fetch| fetch.outdate(blocks));
+    }
+
+    /// Whether somebody is fetching any of these blocks for folios, and may be waited for.
     pub(crate) fn is_fetching(&self, blocks: &Range<u64>) -> bool {
         self.fetches.under_way.iter().any(|fetch| {
-            !fetch.stale && fetch.blocks.start < blocks.end && blocks.start < fetch.blocks.end
+            fetch.purpose == Purpose::Folios
+                && fetch.stale.is_empty()
+                && fetch.blocks.start < blocks.end
+                && blocks.start < fetch.blocks.end
         })
     }
 
@@ -141,5 +184,38 @@ impl Folios {
                 self.put(range.start, data, false, &mut memory);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealback_crypto::Geometry;
+
+    use super::*;
+    use crate::page_cache::{CleanFolios, Copies, CopyBudget};
+
+    const BLOCK: usize = 4096;
+
+    #[test]
+    fn of_what_is_fetched_for_the_cache_exactly_the_blocks_that_are_changed_meanwhile_are_too_old()
+    {
+        let geometry = Geometry::new(BLOCK as u64).expect("a block size");
+        let pool = FolioPool::new(8, BLOCK);
+        let (clean, copies) = (CleanFolios::new().of_file(0), Copies::new(CopyBudget::new(0)));
+        let size = 8 * BLOCK as u64;
+        let mut folios = Folios::new(geometry, BLOCK, size, 0..0, clean, copies);
+        let (copying, filling) = (folios.begin_copying(1..7), folios.begin_fetch(1..7));
+        let at = |block: u64| block * BLOCK as u64;
+        folios.put(at(3) + 5, &[1; 10], true, &mut pool.try_take());
+        folios.put(at(0), &[1; BLOCK], true, &mut pool.try_take());
+        assert_eq!(folios.unchanged_since(copying, &(1..7)), [1..3, 4..7]);
+        folios.forget_clean(&(6..8));
+        folios.cut(5 * BLOCK as u64 + 1);
+        assert_eq!(folios.unchanged_since(copying, &(1..7)), [1..3, 4..5]);
+        assert_eq!(folios.unchanged_since(copying, &(2..5)), [2..3, 4..5]);
+        folios.forget_copies();
+        assert_eq!(folios.unchanged_since(copying, &(1..7)), [0..0; 0]);
+        assert!(!folios.end_fetch(copying) && !folios.end_fetch(filling), "6 was forgotten");
+        assert_eq!(folios.unchanged_since(copying, &(1..7)), [0..0; 0], "it has ended");
     }
 }

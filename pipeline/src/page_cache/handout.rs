@@ -313,7 +313,7 @@ impl Folios {
         }
         self.merged(block, plain, pool);
         self.expect(block, stored);
-        self.writes += 1;
+        self.changed(&(block..block + 1));
     }
 
     /// A folio's oldest hand-out has ended. Returns whether the folio is clean now.

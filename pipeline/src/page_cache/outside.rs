@@ -34,8 +34,7 @@ impl Folios {
 
     /// Forgets what is here of blocks and not dirty.
     pub(crate) fn forget_clean(&mut self, blocks: &Range<u64>) {
-        self.writes += 1;
-        self.copies.drop_waiting(blocks);
+        self.changed(blocks);
         self.outdate_fetches(blocks);
         for block in blocks.clone() {
             self.stored.remove(&block);
