@@ -10,9 +10,12 @@
 use sealback_crypto::Sealed;
 use sealback_stream::CacheFile;
 
-use crate::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use crate::{
+    open_file::OpenFile,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// A file's claims.
@@ -25,9 +28,14 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    pub(crate) fn claim(self: &Arc<Self>, cache: Arc<dyn CacheFile>) -> Claim {
+    /// One for `file`, which learns of what has been confirmed.
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        cache: Arc<dyn CacheFile>,
+        file: Weak<OpenFile>,
+    ) -> Claim {
         let number = self.valid_from.load(Ordering::SeqCst);
-        Claim { claims: self.clone(), cache, number }
+        Claim { claims: self.clone(), cache, file, number }
     }
 
     /// Revokes all claims. What is being confirmed at this moment may be.
@@ -48,6 +56,7 @@ impl Claims {
 pub(crate) struct Claim {
     claims: Arc<Claims>,
     cache: Arc<dyn CacheFile>,
+    file: Weak<OpenFile>,
     number: u64,
 }
 
@@ -62,6 +71,14 @@ impl Claim {
 
     /// Sets the record of blocks that were written and acknowledged, as long as the claim holds.
     pub(crate) fn confirm(&self, sealed: &Sealed) {
+        self.set(sealed);
+        // Others may go the same way.
+        if let Some(file) = self.file.upgrade() {
+            file.folios().arrived(&sealed.blocks());
+        }
+    }
+
+    fn set(&self, sealed: &Sealed) {
         let _settling = self.claims.settling.lock().unwrap_or_else(PoisonError::into_inner);
         if self.holds() {
             // A record that could not be set means absent.

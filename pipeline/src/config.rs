@@ -34,8 +34,8 @@ pub struct Config {
     pub cache_window: usize,
     /// How often and how long a server is asked again.
     pub retry: RetryLimits,
-    /// How long a cache may answer nothing before a writeback goes on without it;
-    /// [`Duration::MAX`]: for ever.
+    /// How long a cache may answer nothing before a writeback goes on without it, and how long a server
+    /// may take to answer with what only the cache would get; [`Duration::MAX`]: for ever.
     pub cache_patience: Duration,
     /// When more than so many percent of the folios are dirty, they are written back in the
     /// background.

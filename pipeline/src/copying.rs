@@ -19,6 +19,13 @@ pub(crate) struct Copying<'a> {
     id: u64,
 }
 
+impl<'a> Copying<'a> {
+    /// One that was begun before, with the folios at hand.
+    pub(crate) fn of(file: &'a OpenFile, id: u64) -> Copying<'a> {
+        Copying { file, id }
+    }
+}
+
 impl Drop for Copying<'_> {
     fn drop(&mut self) {
         self.file.folios().end_fetch(self.id);

@@ -80,6 +80,9 @@ pub(crate) struct Core {
     kept: Mutex<HashMap<u64, Arc<OpenFile>>>,
     /// It has been shut down.
     closed: AtomicBool,
+    /// What only caches would get was waited for too long, and nobody has been answered since. A hint:
+    /// it publishes nothing.
+    pub(crate) neighbours_stuck: AtomicBool,
     stats: Mutex<RequestStats>,
     errors: Mutex<ErrorSeq>,
 }
@@ -141,6 +144,7 @@ impl Engine {
                 started: Instant::now(),
                 active: Mutex::default(),
                 files: Mutex::default(),
+                neighbours_stuck: AtomicBool::new(false),
                 stats: Mutex::default(),
                 errors: Mutex::default(),
                 config,

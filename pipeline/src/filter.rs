@@ -171,14 +171,15 @@ impl FolioSource for Sifted {
                 Some(block) => block,
                 None => within.end,
             };
-            match self.pass.next_within(within.start..to, max_blocks, waker) {
+            match self.pass.next_within(within.start..to, within.end, max_blocks, waker) {
                 Next::End => {}
                 other => return other,
             }
             let Some(block) = next else { return self.pass.end() };
             within.start = match writes.contains(&block) {
                 true => to,
-                false if self.decide(block) == Decision::Write => block,
+                // What goes along with it may lie before it.
+                false if self.decide(block) == Decision::Write => within.start,
                 false => self.sieve.unit_of(block).end.min(within.end),
             };
             self.passed_to.store(within.start, Ordering::Relaxed);

@@ -69,6 +69,7 @@ mod fill;
 mod filter;
 mod flusher;
 mod folio;
+mod granule;
 mod groups;
 mod growth;
 #[doc = include_str!("guide.md")]

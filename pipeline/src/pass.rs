@@ -11,6 +11,7 @@ use sealback_crypto::Sealed;
 use crate::{
     Error,
     config::READ_UNIT_BYTES,
+    granule::{Granules, Reach},
     open_file::OpenFile,
     page_cache::{NextRun, Takes},
     source::{FolioSource, Next, Writeback},
@@ -67,6 +68,8 @@ pub(crate) struct Pass {
     /// Blocks that one in the background may still take.
     left: AtomicU64,
     fetches: Arc<Mutex<Fetches>>,
+    /// Of what it takes, if the cache has any.
+    granules: Option<Granules>,
 }
 
 /// Blocks that are being fetched for a pass.
@@ -81,6 +84,11 @@ struct Fetches {
 impl Pass {
     pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
         let left = AtomicU64::new((MAX_BACKGROUND_BYTES / file.geometry().block_bytes()).max(1));
+        let granules = match kind {
+            // A cut waits for nothing, and what only the cache lacks is there.
+            PassKind::Block(_) | PassKind::Copies => None,
+            PassKind::Background | PassKind::Range { .. } | PassKind::Sync => Granules::of(&file),
+        };
         let folios = file.folios();
         let (group, is_older) = (folios.oldest_group(), folios.oldest_group() < folios.group());
         let takes = match kind {
@@ -91,13 +99,14 @@ impl Pass {
             PassKind::Range { .. } | PassKind::Sync => Takes { since: folios.writes(), group },
         };
         drop(folios);
-        Pass { file, kind, grows, takes, is_older, left, fetches: Arc::default() }
+        Pass { file, kind, grows, takes, is_older, left, fetches: Arc::default(), granules }
     }
 
-    /// One that takes what it is asked for, whenever it was dirtied.
+    /// One that takes what it is asked for, whenever it was dirtied. What goes along with that is not
+    /// known before all of it has been written.
     pub(crate) fn following(file: Arc<OpenFile>, grows: bool) -> Pass {
         let pass = Pass::new(file, PassKind::Sync, grows);
-        Pass { takes: Takes { since: u64::MAX, ..pass.takes }, ..pass }
+        Pass { takes: Takes { since: u64::MAX, ..pass.takes }, granules: None, ..pass }
     }
 
     /// One that takes blocks of the oldest write group, and no others.
@@ -125,22 +134,32 @@ impl Pass {
             PassKind::Background | PassKind::Range { .. } if self.is_older => from..end,
             PassKind::Background => from..folios.n_full_blocks().min(end),
             PassKind::Block(block) => from.max(block)..block + 1,
-            PassKind::Range { start, end: last } => from.max(start)..last.min(end),
+            PassKind::Range { start, end: last } => {
+                let range = start..last;
+                let around = self.granules.as_ref().map(|granules| granules.around(&range));
+                let Range { start, end: last } = around.unwrap_or(range);
+                from.max(start)..last.min(end)
+            }
             PassKind::Copies | PassKind::Sync => from..end,
         };
         within.start..within.end.max(within.start)
     }
 
-    /// What comes next of the blocks `within`. At the end it does not tell of errors.
+    /// What comes next of the blocks `within`; what goes along with it to the cache may lie behind, up
+    /// to the block `end`. At the end it does not tell of errors.
     pub(crate) fn next_within(
         &self,
         mut within: Range<u64>,
+        end: u64,
         max_blocks: u64,
         waker: &Waker,
     ) -> Next {
         let mut fetches = self.fetches();
         loop {
-            let next = self.file.folios().next_run(within.clone(), max_blocks, self.takes);
+            let all = Reach { to: within.end, waits: false };
+            let look = |granules: &Granules| granules.look(&within, end, self.takes, waker);
+            let Reach { to, waits } = self.granules.as_ref().map_or(all, look);
+            let next = self.file.folios().next_run(within.start..to, max_blocks, self.takes);
             match next {
                 NextRun::Run(run) => {
                     self.left.fetch_sub(run.blocks.end - run.blocks.start, Ordering::Relaxed);
@@ -157,6 +176,11 @@ impl Pass {
                     self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
                     return Next::Later;
                 }
+                NextRun::End if waits => {
+                    self.fetch_ahead(&mut fetches, within, waker);
+                    return Next::Later;
+                }
+                NextRun::End if to < within.end => within.start = to,
                 NextRun::End => return Next::End,
             }
         }
@@ -225,7 +249,8 @@ impl FolioSource for Pass {
             let copy = self.file.folios().next_copy(within, max_blocks);
             return copy.map_or(Next::End, Next::Run);
         }
-        match self.next_within(self.within(from), max_blocks, waker) {
+        let within = self.within(from);
+        match self.next_within(within.clone(), within.end, max_blocks, waker) {
             Next::End => self.end(),
             next => next,
         }

@@ -254,7 +254,8 @@ impl OpenFile {
         let header = self.header();
         let seal_gen = seal_gen(&header);
         let (cache, stuck) = (self.cache(), self.core.io.is_stuck(CACHE));
-        let claim = cache.clone().map(|cache| self.claims.claim(cache));
+        let claim = |cache| self.claims.claim(cache, Arc::downgrade(self));
+        let claim = cache.clone().map(claim);
         let (file, merging) = (self.clone(), self.clone());
         let parts = Parts {
             source,

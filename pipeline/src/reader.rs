@@ -16,6 +16,7 @@ use crate::{
     Error,
     config::READ_UNIT_BYTES,
     control::is_transient,
+    copying::Copying,
     io::contain,
     open_file::OpenFile,
     ranges::{hull, index_of},
@@ -199,6 +200,35 @@ impl OpenFile {
         }
         let came = units.iter_mut().filter_map(|unit| unit.came.take());
         came.for_each(|opened| self.offer_to_cache(opened, copying.as_ref()));
+        Ok(())
+    }
+
+    /// Reads blocks once, from the server and for the cache alone. What does not open is left out.
+    pub(crate) fn fetch_copies(
+        &self,
+        blocks: Range<u64>,
+        copying: &Copying<'_>,
+    ) -> Result<(), TargetError> {
+        let geometry = self.geometry();
+        let size = {
+            let folios = self.folios();
+            folios.size().min(folios.sent_to())
+        };
+        let start = geometry.block_start(blocks.start);
+        let len = geometry.block_start(blocks.end).min(size).saturating_sub(start);
+        if len == 0 {
+            return Ok(());
+        }
+        let blocks = blocks.start..blocks.start + geometry.n_blocks(len);
+        let view = self.view(size);
+        let stored = self.read_blocks(&*self.target, blocks.clone())?;
+        let mut plain = Zeroizing::new(vec![0; index_of(len)]);
+        let (plain, outcome) = (vec![&mut plain[..]], Outcome::Pending);
+        let mut unit = Unit { blocks, plain, outcome, came: None };
+        self.open_unit(&mut unit, &view, stored, Source::Server);
+        if let Some(opened) = unit.came.take() {
+            self.offer_to_cache(opened, Some(copying));
+        }
         Ok(())
     }
 

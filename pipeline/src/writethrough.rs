@@ -165,7 +165,7 @@ impl FolioSource for Follower {
         let (end, step) = self.filling.look(waker);
         let within = self.pass.within(from.max(self.first_block));
         let end = within.end.min(end).max(within.start);
-        match self.pass.next_within(within.start..end, max_blocks, waker) {
+        match self.pass.next_within(within.start..end, end, max_blocks, waker) {
             Next::Run(run) => {
                 self.filling.state().waits = None;
                 Next::Run(run)

@@ -66,7 +66,7 @@ impl Pass {
             content_key: header.content_key().clone(),
             seal_gen: header.view().seal_gen().unwrap(),
             targets: vec![Some(file), cache.clone().map(|cache| cache as Arc<dyn Target>)],
-            cache: cache.map(|cache| Arc::<Claims>::default().claim(cache)),
+            cache: cache.map(|cache| Arc::<Claims>::default().claim(cache, Weak::new())),
             observer: None,
             merge: Arc::new(|_| unreachable!("nobody else writes")),
             growth: None,

@@ -15,6 +15,7 @@ use sealback_stream::Expected;
 
 use super::Folios;
 use crate::{
+    ranges::RangeSet,
     source::{Destinations, DirtyRun, RunContent},
     sync::{
         Arc,
@@ -47,6 +48,15 @@ impl CopyBudget {
     fn take(&self, bytes: u64) -> bool {
         let with = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= self.max_bytes);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Whether as much more would find room now.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.max_bytes
     }
 
     fn give_back(&self, bytes: u64) {
@@ -131,6 +141,14 @@ impl Copies {
         taken
     }
 
+    /// One that a pass took is in the cache, or is not going to be.
+    fn arrived(&mut self, blocks: &Range<u64>) {
+        if let Some(copy) = self.under_way.remove(&blocks.start) {
+            debug_assert_eq!(copy.blocks(), *blocks, "a pass has them as it took them");
+            self.budget.give_back(copy.bytes().len() as u64);
+        }
+    }
+
     /// The pass has ended: what it took is in the cache, or is not going to be.
     fn pass_ended(&mut self) {
         let under_way = std::mem::take(&mut self.under_way);
@@ -176,6 +194,22 @@ impl Folios {
             && !self.is_dirty_within(&(start..start + self.geometry.block_bytes()))
     }
 
+    /// Those of a granule's blocks that the cache may get as the server has them: clean, committed, and
+    /// not on their way. None if the cache is not to get all of the granule.
+    pub(crate) fn neighbours_within(&self, blocks: &Range<u64>) -> Vec<Range<u64>> {
+        let geometry = self.geometry;
+        let stored = self.n_blocks_without_growth().min(geometry.n_blocks(self.sent_to));
+        let blocks = blocks.start..blocks.end.min(stored).max(blocks.start);
+        let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
+        if self.uncached.intersects(&positions) {
+            return Vec::new();
+        }
+        let mut neighbours = RangeSet::default();
+        let clean = blocks.filter(|block| self.may_copy(*block));
+        clean.for_each(|block| neighbours.insert(block..block + 1));
+        neighbours.iter().cloned().collect()
+    }
+
     /// Keeps sealed bytes that came from the server for the cache. Returns whether it does.
     pub(crate) fn keep_copy(&mut self, copy: Sealed) -> bool {
         self.copies.keep(copy)
@@ -194,6 +228,11 @@ impl Folios {
     /// Forgets what was read from the server: it may be older than what is there.
     pub(crate) fn forget_copies(&mut self) {
         self.changed(&(0..u64::MAX));
+    }
+
+    /// A pass has had the cache's record set for blocks of its: the copy has arrived, if they are one.
+    pub(crate) fn arrived(&mut self, blocks: &Range<u64>) {
+        self.copies.arrived(blocks);
     }
 
     /// The pass that took copies has ended.

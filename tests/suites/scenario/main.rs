@@ -13,6 +13,7 @@ mod direct;
 mod faults;
 mod files;
 mod filtered;
+mod granule;
 mod groups;
 mod in_place;
 mod kill;
