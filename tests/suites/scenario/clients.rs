@@ -11,7 +11,7 @@ use std::ops::Range;
 use fastrand::Rng;
 use sealback::{Config, Decision, Engine, Error, File, Operation};
 use sealback_stream::{
-    Cache, MemoryCache, MemoryOptions, MemoryServer,
+    Cache, Granule, MemoryCache, MemoryOptions, MemoryServer,
     faulty::{Faults, FaultyCache, FaultyServer, Rates},
 };
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
@@ -249,15 +249,20 @@ fn step(clients: &mut [Client; 2], rng: &mut Rng, model: &mut Vec<u8>, log: &mut
 
 #[test]
 fn two_clients_that_write_in_every_way_at_failing_servers_see_the_same_in_the_end() {
-    for_each_seed(|_parity| None);
+    for_each_seed(|_seed| None);
 }
 
 #[test]
 fn two_clients_with_caches_that_write_in_every_way_see_the_same_in_the_end() {
-    for_each_seed(|_parity| Some(MemoryCache::new(MemoryOptions::default())));
+    // One cache of two would rather have larger pieces.
+    let granule = Granule::new(64 << 10).unwrap();
+    for_each_seed(|seed| {
+        let cache = MemoryCache::new(MemoryOptions::default());
+        Some(if seed % 4 < 2 { cache } else { cache.with_granule(granule) })
+    });
 }
 
-fn for_each_seed(cache: impl Fn(usize) -> Option<MemoryCache>) {
+fn for_each_seed(cache: impl Fn(u64) -> Option<MemoryCache>) {
     let drawn = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let (first, rounds) = match (drawn("SEALBACK_SEED"), drawn("SEALBACK_CASES")) {
         (Some(seed), rounds) => (seed, rounds.unwrap_or(1)),
@@ -270,7 +275,7 @@ fn for_each_seed(cache: impl Fn(usize) -> Option<MemoryCache>) {
         let server = memory();
         let engine = crate::support::engine();
         create(&engine, &server, None, [BLOCK, 4 * BLOCK][rng.usize(..2)]).close().unwrap();
-        let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(parity), seed));
+        let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(seed), seed));
         let mut model = Vec::new();
         for _ in 0..100 {
             step(&mut clients, &mut rng, &mut model, &mut log);

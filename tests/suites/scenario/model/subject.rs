@@ -5,7 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sealback::{CacheReport, Config, Engine, Error, File, RetryLimits};
 use sealback_crypto::{Engine as Cipher, FileId};
-use sealback_stream::{Cache, MemoryCache, MemoryOptions, MemoryServer, Server, faulty::Faults};
+use sealback_stream::{
+    Cache, Granule, MemoryCache, MemoryOptions, MemoryServer, Server, faulty::Faults,
+};
 use sealback_tests::{
     auditor::Auditor,
     interpose::InterposedServer,
@@ -130,7 +132,13 @@ impl<S: Server> Subject<S> {
         let config =
             Config { folio_bytes: 1 << folio_shift, cipher: Cipher::AesGcm, retry, ..config() };
         let engine = Engine::new(config).unwrap();
-        let cache = cached.then(|| MemoryCache::new(MemoryOptions::default()));
+        // Half of the caches would rather have larger pieces.
+        let new_cache = || match block_shift % 2 {
+            0 => MemoryCache::new(MemoryOptions::default()),
+            _ => MemoryCache::new(MemoryOptions::default())
+                .with_granule(Granule::new(64 << 10).unwrap()),
+        };
+        let cache = cached.then(new_cache);
         let lent = cache.as_ref().map(|cache| cache as &dyn Cache);
         let file = create(&engine, &server, lent, 1 << block_shift);
         Subject { engine, server, cache, file: Some(file), model: Vec::new(), n_changes: 0 }
