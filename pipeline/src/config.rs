@@ -35,7 +35,8 @@ pub struct Config {
     /// How often and how long a server is asked again.
     pub retry: RetryLimits,
     /// How long a cache may answer nothing before a writeback goes on without it, and how long a server
-    /// may take to answer with what only the cache would get; [`Duration::MAX`]: for ever.
+    /// may take to answer with what only the cache would get, five seconds at most; [`Duration::MAX`]: for
+    /// ever, for the cache.
     pub cache_patience: Duration,
     /// When more than so many percent of the folios are dirty, they are written back in the
     /// background.

@@ -300,7 +300,9 @@ impl File {
     }
 
     /// As [`sync`](File::sync), for the positions `range` (exclusive end) and whatever shares blocks
-    /// with them. Where the file has grown, all that is new before the range's end goes with it.
+    /// with them; what shares granules with them, if the cache has any
+    /// ([`CacheFile::granule`](sealback_stream::CacheFile::granule)). Where the file has grown, all that is new
+    /// before the range's end goes with it.
     ///
     /// # Errors
     /// As for [`sync`](File::sync).

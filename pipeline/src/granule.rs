@@ -13,7 +13,7 @@
 //!
 //! [`CacheFile::granule`]: sealback_stream::CacheFile::granule
 
-use std::{collections::BTreeSet, ops::Range, task::Waker};
+use std::{collections::BTreeSet, ops::Range, task::Waker, time::Duration};
 
 use sealback_stream::TargetError;
 
@@ -31,6 +31,8 @@ use crate::{
 
 /// Granules whose neighbours are fetched ahead of a pass at once, at most.
 const MAX_FETCHES: u64 = 8;
+/// How long one is waited for, at most, whatever the cache is worth: others wait for the pass.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The granules of a pass.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Granules {
         let state = State {
             looked_to: 0,
             fetching: BTreeSet::new(),
-            patience: Patience::new(core.config.cache_patience),
+            patience: Patience::new(core.config.cache_patience.min(MAX_WAIT)),
             given_up: false,
         };
         let room = core.copies.max_bytes() / 2 / (n_blocks * file.geometry().stride_bytes());
