@@ -1,117 +1,25 @@
 //! Cache granules: what goes to the cache in part takes its clean neighbours along, to the cache alone,
 //! as the bytes that the server has.
 
-use std::{
-    fmt,
-    ops::Range,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use sealback::{CacheReport, Config, Decision, Engine, File, trace::TraceEvent};
 use sealback_stream::{
-    Cache, Completion, Failure, Granule, LocalCache, LocalOptions, MemoryCache, MemoryOptions,
-    MemoryServer, Read, ReadCompletion, Target, TargetError, TargetErrorKind, Write,
+    Cache, Failure, Granule, LocalCache, LocalOptions, MemoryCache, MemoryOptions, MemoryServer,
+    TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyCache, Operation, Rule, When},
 };
-use sealback_tests::{
-    interpose::{Hook, InterposedServer},
-    recorder::Recorder,
-};
+use sealback_tests::{interpose::InterposedServer, recorder::Recorder};
 
 use crate::support::{config, create, ends, engine, open, read_all, sample};
+
+mod reads;
+
+use reads::{Counted, Reads};
 
 const BLOCK: usize = 4096;
 /// Blocks of a granule.
 const GRANULE: u64 = 16;
-
-/// Counts reads and writes of blocks, in order; holds back the answers of reads, or fails them, as it
-/// is told.
-#[derive(Default)]
-struct Reads(Mutex<State>, Condvar);
-
-#[derive(Default)]
-struct State {
-    read: Vec<Range<u64>>,
-    written: Vec<Range<u64>>,
-    fails: bool,
-    holds: bool,
-    held: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-impl Reads {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_read(&self) -> Vec<Range<u64>> {
-        std::mem::take(&mut self.state().read)
-    }
-
-    fn take_written(&self) -> Vec<Range<u64>> {
-        std::mem::take(&mut self.state().written)
-    }
-
-    /// What is read from now on is answered when it is let go.
-    fn hold(&self) {
-        self.state().holds = true;
-    }
-
-    /// Waits until an answer is held.
-    fn wait_held(self: &Arc<Self>) {
-        let this = self.clone();
-        ends(move || drop(this.1.wait_while(this.state(), |state| state.held.is_empty())))
-            .expect("something is read");
-    }
-
-    fn let_go(&self) {
-        self.state().holds = false;
-        let held = std::mem::take(&mut self.state().held);
-        held.into_iter().for_each(|answer| answer());
-    }
-}
-
-impl fmt::Debug for Reads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reads")
-    }
-}
-
-/// Shared with what holds answers, which comes back to it.
-#[derive(Clone, Debug, Default)]
-struct Counted(Arc<Reads>);
-
-impl Hook for Counted {
-    fn read(&self, target: &Arc<dyn Target>, read: Read, done: ReadCompletion) {
-        let (holds, fails) = {
-            let mut state = self.0.state();
-            state.read.push(read.blocks.clone());
-            (state.holds, state.fails)
-        };
-        if fails {
-            return done.failed(TargetError::new(TargetErrorKind::Io, "injected"));
-        }
-        if !holds {
-            return target.read(read, done);
-        }
-        let reads = self.0.clone();
-        // It is read now, and answered later.
-        let later = ReadCompletion::new(move |outcome| {
-            reads.state().held.push(Box::new(move || match outcome {
-                Ok((buffer, bytes)) => done.read(buffer, bytes),
-                Err(error) => done.failed(error),
-            }));
-            reads.1.notify_all();
-        });
-        target.read(read, later);
-    }
-
-    fn write(&self, target: &Arc<dyn Target>, write: Write, done: Completion) {
-        let runs = write.runs();
-        self.0.state().written.extend(runs.iter().cloned());
-        target.write(write, done);
-    }
-}
 
 type Server = InterposedServer<MemoryServer, Counted>;
 
@@ -351,21 +259,31 @@ fn an_answer_that_comes_late_to_a_file_that_was_closed_does_no_harm() {
     assert_read(&server, &cache, &data);
 }
 
-#[test]
-fn a_neighbour_that_another_client_writes_meanwhile_is_not_stale_in_the_cache_when_that_is_known() {
+/// Another client writes block 40 while it is asked for as a neighbour of block 37, and answered as it
+/// was; `meanwhile` gets our file and theirs. Returns our file, which was written back.
+fn beside_another(
+    cache: &MemoryCache,
+    meanwhile: impl FnOnce(&File, &File, &[u8]),
+) -> (Server, File, Vec<u8>) {
     let (server, reads, mut data) = stored(100);
-    let cache = cache();
-    let (ours, theirs) = (engine(), engine());
-    let file = open(&ours, &server, Some(&cache));
-    let their_file = open(&theirs, &server, None);
+    let file = open(&engine(), &server, Some(cache));
+    let theirs = open(&engine(), &server, None);
     write_block(&file, 37, &mut data);
     reads.hold();
     let writeback = file.writeback();
     reads.wait_held();
-    write_block(&their_file, 40, &mut data);
-    their_file.sync().unwrap();
+    reads.state().holds = false;
+    write_block(&theirs, 40, &mut data);
+    meanwhile(&file, &theirs, &data);
     reads.let_go();
     writeback.wait().unwrap();
+    (server, file, data)
+}
+
+#[test]
+fn a_neighbour_that_another_client_writes_meanwhile_is_not_stale_in_the_cache_when_that_is_known() {
+    let cache = cache();
+    let (server, file, data) = beside_another(&cache, |_, theirs, _| theirs.sync().unwrap());
     file.sync().unwrap();
     cached(&file);
     assert!(read_all(&file) == data);
@@ -374,27 +292,18 @@ fn a_neighbour_that_another_client_writes_meanwhile_is_not_stale_in_the_cache_wh
 
 #[test]
 fn a_neighbour_of_which_two_reads_differ_is_not_in_the_cache() {
-    let (server, reads, mut data) = stored(100);
-    let cache = cache();
-    let (ours, theirs) = (engine(), engine());
-    let file = open(&ours, &server, Some(&cache));
-    let their_file = open(&theirs, &server, None);
-    write_block(&file, 37, &mut data);
-    reads.hold();
-    let writeback = file.writeback();
-    reads.wait_held();
+    let is_seen = |file: &File, data: &[u8]| {
+        let mut block = vec![0; BLOCK];
+        file.read_direct(40 * BLOCK as u64, &mut block).unwrap();
+        assert!(block == data[40 * BLOCK..41 * BLOCK], "what was seen once stays seen");
+    };
     // They do not say so, and it is seen before the answer about the neighbours comes.
-    write_block(&their_file, 40, &mut data);
-    their_file.writeback().wait().unwrap();
-    reads.state().holds = false;
-    let mut block = vec![0; BLOCK];
-    file.read_direct(40 * BLOCK as u64, &mut block).unwrap();
-    assert!(block == data[40 * BLOCK..41 * BLOCK]);
-    reads.let_go();
-    writeback.wait().unwrap();
+    let (_server, file, data) = beside_another(&cache(), |file, theirs, data| {
+        theirs.writeback().wait().unwrap();
+        is_seen(file, data);
+    });
     assert!(!cached(&file).contains(&40));
-    file.read_direct(40 * BLOCK as u64, &mut block).unwrap();
-    assert!(block == data[40 * BLOCK..41 * BLOCK], "what was seen once stays seen");
+    is_seen(&file, &data);
 }
 
 #[test]
