@@ -59,12 +59,9 @@ impl OpenFile {
     fn commit_growth(&self, size: u64, holes: &Range<u64>, sent_again: u64) -> Result<(), Error> {
         // A pass that grows the file has the size's lock when it commits: it comes first.
         let grows = size > self.header().size() && !self.is_draft();
-        let _locked = if grows { self.lock_size()? } else { None };
-        if grows {
-            self.catch_up()?;
-            if self.folios().sent_again() != sent_again {
-                return Ok(());
-            }
+        let _locked = if grows { self.lock_growth()? } else { None };
+        if grows && self.folios().sent_again() != sent_again {
+            return Ok(());
         }
         let _one_at_a_time = self.commits();
         self.commit_size(size, holes)

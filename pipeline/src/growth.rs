@@ -90,15 +90,18 @@ impl OpenFile {
     }
 
     fn enter_growth(&self) -> Result<Option<SizeLock>, Error> {
-        let mut lock = None;
-        if !self.is_draft() {
-            lock = self.lock_size()?;
-            self.catch_up()?;
-        }
+        let lock = if self.is_draft() { None } else { self.lock_growth()? };
         if self.grows() {
             self.trim_last_block()?;
             self.close_gaps()?;
         }
+        Ok(lock)
+    }
+
+    /// Takes the size lock, and goes on from what there is now.
+    pub(crate) fn lock_growth(&self) -> Result<Option<SizeLock>, Error> {
+        let lock = self.lock_size()?;
+        self.catch_up()?;
         Ok(lock)
     }
 
@@ -142,7 +145,7 @@ impl OpenFile {
     /// Goes on from the header that is there now. What this client has behind the committed size must
     /// still be there, even if the header is the same: who had the lock meanwhile may not have come to
     /// commit what it wrote.
-    pub(crate) fn catch_up(&self) -> Result<(), Error> {
+    fn catch_up(&self) -> Result<(), Error> {
         let known = self.header();
         let now = self.look_for_cut(&known)?;
         self.go_on_beside_ours(|| {
