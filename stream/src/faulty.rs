@@ -41,6 +41,8 @@ mod target;
 mod tests;
 
 pub use disk::Crash;
+#[cfg(test)]
+pub(crate) use disk_server::Alone;
 pub use disk_server::DiskServer;
 use later::Later;
 pub use target::{FaultyCache, FaultyServer};

@@ -189,7 +189,7 @@ impl Drop for DiskFile {
 }
 
 /// Nothing is around a file here, and its journal has its name from the start.
-struct Alone;
+pub(crate) struct Alone;
 
 impl Surroundings for Alone {
     fn find(&self, _owner: &Owner<'_>, _inode: u64) -> Option<File> {

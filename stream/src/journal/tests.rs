@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    fs::File,
     io::{self, IoSlice},
     ops::Range,
     sync::Arc,
@@ -11,11 +10,11 @@ use std::{
 use fastrand::Rng;
 use sealback_crypto::{Buffer, Engine, Geometry, Header, HeaderChange, NewHeader, RootKey, Sealed};
 
-use super::{Files, Journal, Owner, Surroundings, head::Head};
+use super::{Files, Journal, Owner, head::Head};
 use crate::{
     Completion, CompletionSink, Durability, Failure, Name, Read, ReadCompletion, Segment, Server,
     Target, Ticket, Write,
-    faulty::{Crash, DiskServer},
+    faulty::{Alone, Crash, DiskServer},
     flat::{Flat, Through},
 };
 
@@ -362,28 +361,6 @@ impl Flat for Unsynced {
     fn sync(&mut self) -> io::Result<()> {
         Err(io::Error::other("injected"))
     }
-}
-
-struct Alone;
-
-impl Surroundings for Alone {
-    fn find(&self, _owner: &Owner<'_>, _inode: u64) -> Option<File> {
-        None
-    }
-
-    fn sync_everything(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_journal_name(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn free_reserve(&self) -> bool {
-        false
-    }
-
-    fn renew_reserve(&self) {}
 }
 
 const OWNER: Owner<'static> = Owner { stem: "stem", inode: 1, run: [1; 16] };
