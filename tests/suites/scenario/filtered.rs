@@ -19,16 +19,12 @@ use sealback_tests::{
     reader::read_sealed,
 };
 
-use crate::support::{ROOT, config, create, memory, name, read_all, sample};
+use crate::support::{ROOT, config, create, engine_with, memory, name, read_all, sample};
 
 const BLOCK: usize = 4096;
 
 fn stored(server: &MemoryServer) -> Vec<u8> {
     read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext
-}
-
-fn engine_with(folio_bytes: usize) -> Engine {
-    Engine::new(Config { folio_bytes, ..config() }).unwrap()
 }
 
 fn index(position: u64) -> usize {

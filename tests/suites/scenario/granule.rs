@@ -11,7 +11,7 @@ use sealback_stream::{
 };
 use sealback_tests::{interpose::InterposedServer, recorder::Recorder};
 
-use crate::support::{config, create, ends, engine, open, read_all, sample};
+use crate::support::{config, create, ends, engine, engine_with, open, read_all, sample};
 
 mod reads;
 
@@ -175,7 +175,7 @@ fn a_copy_that_waits_in_memory_goes_along_as_it_came() {
 fn a_neighbour_that_is_written_here_meanwhile_is_not_in_the_cache_as_it_was() {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = Engine::new(Config { folio_bytes: BLOCK, ..config() }).unwrap();
+    let engine = engine_with(BLOCK);
     let file = open(&engine, &server, Some(&cache));
     write_block(&file, 37, &mut data);
     reads.hold();
@@ -360,7 +360,7 @@ fn a_server_that_never_answers_about_neighbours_holds_a_sync_up_once_and_not_for
 fn dirty_neighbours_that_a_filter_skips_stay_where_they_are_and_clean_ones_go() {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = Engine::new(Config { folio_bytes: BLOCK, ..config() }).unwrap();
+    let engine = engine_with(BLOCK);
     let file = open(&engine, &server, Some(&cache));
     for block in [34, 37, 40, 50] {
         write_block(&file, block, &mut data);
@@ -390,7 +390,7 @@ fn dirty_neighbours_that_a_filter_skips_stay_where_they_are_and_clean_ones_go() 
 fn a_neighbour_of_a_newer_write_group_waits_for_its_own() {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = Engine::new(Config { folio_bytes: BLOCK, ..config() }).unwrap();
+    let engine = engine_with(BLOCK);
     let file = open(&engine, &server, Some(&cache));
     write_block(&file, 37, &mut data);
     file.close_group();

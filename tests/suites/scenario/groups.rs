@@ -6,7 +6,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use sealback::{Config, CreateOptions, Engine, Error, File, Place};
+use sealback::{CreateOptions, Engine, Error, File, Place};
 use sealback_stream::{
     Failure, MemoryCache, MemoryOptions, MemoryServer, Runs, Server, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyServer, Operation, Rates, Rule, When},
@@ -19,17 +19,13 @@ use sealback_tests::{
 
 use crate::{
     lifecycle::block_on,
-    support::{Log, ROOT, config, create, ends, memory, name, open, read_all, root, sample},
+    support::{Log, ROOT, create, ends, engine_with, memory, name, open, read_all, root, sample},
 };
 
 const BLOCK: usize = 4096;
 
 fn stored(server: &MemoryServer) -> Vec<u8> {
     read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext
-}
-
-fn engine_with(folio_bytes: usize) -> Engine {
-    Engine::new(Config { folio_bytes, ..config() }).unwrap()
 }
 
 /// A file of so many blocks, all of them on the server, in folios of one block.

@@ -40,6 +40,11 @@ pub(crate) fn engine() -> Engine {
     Engine::new(config()).unwrap()
 }
 
+/// The same with folios of that size.
+pub(crate) fn engine_with(folio_bytes: usize) -> Engine {
+    Engine::new(Config { folio_bytes, ..config() }).unwrap()
+}
+
 pub(crate) fn create(
     engine: &Engine,
     server: &dyn Server,
