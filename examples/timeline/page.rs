@@ -38,10 +38,16 @@ struct Drawing {
 }
 
 /// A rectangle, and what it tells when it is pointed at.
-struct Bar<'a> {
-    class: &'a str,
+struct Bar {
+    class: &'static str,
     along: Range<u64>,
-    tells: &'a str,
+    tells: String,
+}
+
+impl Bar {
+    fn new(class: &'static str, along: Range<u64>, tells: String) -> Bar {
+        Bar { class, along, tells }
+    }
 }
 
 impl Drawing {
@@ -53,7 +59,7 @@ impl Drawing {
         LEFT + at as f64 / self.along as f64 * WIDTH
     }
 
-    fn bar(&mut self, bar: &Bar<'_>, y: Range<f64>) {
+    fn bar(&mut self, bar: &Bar, y: Range<f64>) {
         let Bar { class, along, tells } = bar;
         let (start, end) = (self.x(along.start), self.x(along.end));
         let (width, height) = ((end - start - 0.3).max(0.7), y.end - y.start);
@@ -72,7 +78,7 @@ impl Drawing {
     }
 
     /// A lane of bars, in as many rows as it takes that none lies over another. Each comes in parts.
-    fn lane(&mut self, name: &str, bars: &[Vec<Bar<'_>>]) {
+    fn lane(&mut self, name: &str, bars: impl Iterator<Item = Vec<Bar>>) {
         self.name(name);
         let mut free_from: Vec<u64> = Vec::new();
         for parts in bars {
@@ -95,35 +101,25 @@ impl Drawing {
 
 fn along_time(story: &Story, size: u64) -> String {
     let mut drawing = Drawing::new(story.ends);
-    let pauses: Vec<_> =
-        story.pauses.iter().map(|times| format!("paused for {}", micros(times))).collect();
-    let bars = story.pauses.iter().zip(&pauses);
-    let pause =
-        |(times, tells): (&Times, _)| vec![Bar { class: "pause", along: times.clone(), tells }];
-    drawing.lane(
-        "paused",
-        &bars.map(|(times, tells)| pause((times, tells.as_str()))).collect::<Vec<_>>(),
-    );
-    let spans: Vec<_> = story.spans.iter().filter(|span| !span.is_copy).collect();
-    let tells: Vec<_> = spans
-        .iter()
-        .map(|span| {
-            format!("span {}: blocks {:?}, sealed in {}", span.id, span.blocks, micros(&span.times))
-        })
-        .collect();
-    let bars = spans
-        .iter()
-        .zip(&tells)
-        .map(|(span, tells)| vec![Bar { class: "seal", along: span.times.clone(), tells }]);
-    drawing.lane("crypto pool", &bars.collect::<Vec<_>>());
+    let pauses = story.pauses.iter().map(|times| {
+        vec![Bar::new("pause", times.clone(), format!("paused for {}", micros(times)))]
+    });
+    drawing.lane("paused", pauses);
+    let sealed = story.spans.iter().filter(|span| !span.is_copy).map(|span| {
+        let took = micros(&span.times);
+        let tells = format!("span {}: blocks {:?}, sealed in {took}", span.id, span.blocks);
+        vec![Bar::new("seal", span.times.clone(), tells)]
+    });
+    drawing.lane("crypto pool", sealed);
     for (name, subrequests) in NAMES.into_iter().zip(&story.streams) {
-        let tells: Vec<_> = subrequests.iter().map(tell).collect();
-        let bars = subrequests.iter().zip(&tells).map(|(subrequest, tells)| {
+        let bars = subrequests.iter().map(|subrequest| {
             let Subrequest { queued, sent, .. } = subrequest;
-            let waiting = Bar { class: "queued", along: queued.clone(), tells };
-            vec![waiting, Bar { class: class(subrequest), along: sent.clone(), tells }]
+            vec![
+                Bar::new("queued", queued.clone(), tell(subrequest)),
+                Bar::new(class(subrequest), sent.clone(), tell(subrequest)),
+            ]
         });
-        drawing.lane(name, &bars.collect::<Vec<_>>());
+        drawing.lane(name, bars);
     }
     folios_under_writeback(&mut drawing, story, size);
     scale(&mut drawing, |at| format!("{:.1} ms", at as f64 / 1000.0));
@@ -140,8 +136,7 @@ fn folios_under_writeback(drawing: &mut Drawing, story: &Story, size: u64) {
         let end = if folio.is_clean { "clean" } else { "dirty again" };
         let tells = format!("folio {}: {end} after {}", folio.number, micros(&folio.times));
         let y = drawing.y + folio.number as f64 * height;
-        let bar = Bar { class, along: folio.times.clone(), tells: &tells };
-        drawing.bar(&bar, y..y + height * 0.85);
+        drawing.bar(&Bar::new(class, folio.times.clone(), tells), y..y + height * 0.85);
     }
     drawing.y += FILE_HEIGHT + GAP;
 }
@@ -153,30 +148,27 @@ fn along_file(story: &Story, size: u64) -> String {
     let mut folios: Vec<_> = story.folios.iter().map(|folio| folio.number).collect();
     folios.sort_unstable();
     folios.dedup();
-    let tells: Vec<_> = folios.iter().map(|folio| format!("folio {folio}")).collect();
-    let bars = folios.iter().zip(&tells).map(|(folio, tells)| {
+    let bars = folios.into_iter().map(|folio| {
         let along = folio * FOLIO_BYTES..((folio + 1) * FOLIO_BYTES).min(size);
-        vec![Bar { class: "clean", along, tells }]
+        vec![Bar::new("clean", along, format!("folio {folio}"))]
     });
-    drawing.lane("folios", &bars.collect::<Vec<_>>());
+    drawing.lane("folios", bars);
     let mut spans: Vec<_> = story.spans.iter().collect();
     spans.sort_by_key(|span| span.blocks.start);
-    let tells: Vec<_> =
-        spans.iter().map(|span| format!("span {}: blocks {:?}", span.id, span.blocks)).collect();
-    let bars = spans.iter().zip(&tells).map(|(span, tells)| {
+    let bars = spans.into_iter().map(|span| {
         let class = if span.is_copy { "copy" } else { "seal" };
-        vec![Bar { class, along: positions(&span.blocks), tells }]
+        let tells = format!("span {}: blocks {:?}", span.id, span.blocks);
+        vec![Bar::new(class, positions(&span.blocks), tells)]
     });
-    drawing.lane("spans", &bars.collect::<Vec<_>>());
+    drawing.lane("spans", bars);
     for (name, subrequests) in NAMES.into_iter().zip(&story.streams) {
         let mut sorted: Vec<_> = subrequests.iter().collect();
         sorted.sort_by_key(|subrequest| subrequest.runs.first().map(|run| run.start));
-        let tells: Vec<_> = sorted.iter().map(|subrequest| tell(subrequest)).collect();
-        let bars = sorted.iter().zip(&tells).map(|(subrequest, tells)| {
-            let bar = |run| Bar { class: class(subrequest), along: positions(run), tells };
+        let bars = sorted.into_iter().map(|subrequest| {
+            let bar = |run| Bar::new(class(subrequest), positions(run), tell(subrequest));
             subrequest.runs.iter().map(bar).collect()
         });
-        drawing.lane(name, &bars.collect::<Vec<_>>());
+        drawing.lane(name, bars);
     }
     scale(&mut drawing, |at| Size(at).to_string());
     drawing.finish()
