@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
-use sealback_crypto::{Buffer, ContentKey, SealError};
+use sealback_crypto::{Buffer, ContentKey, Geometry, SealError};
 use sealback_stream::{
     Completion, CompletionSink, Failure, Prepared, Target, TargetError, TargetErrorKind, Ticket,
 };
 
 use crate::{
     Error, RequestStats,
+    buffers::SealedBuffers,
     claims::Claim,
     engine::{CACHE, Core, UPLOAD},
     growth::Growth,
@@ -73,8 +74,9 @@ pub(crate) struct Driver {
     /// Always the same, so that who keeps it can tell that he has it already: otherwise each wake
     /// would leave more of them behind than it took.
     waker: Waker,
-    /// The issuer waits for a buffer.
-    starved: AtomicBool,
+    geometry: Geometry,
+    /// Whether it is in the queue for a buffer.
+    pub(crate) queued_for_buffer: AtomicBool,
     /// Stored bytes that the server has acknowledged.
     acknowledged: AtomicU64,
     ending: Mutex<Option<Ending>>,
@@ -98,6 +100,7 @@ struct State {
 impl Driver {
     pub(crate) fn new(core: Arc<Core>, request: Request, parts: Parts) -> Arc<Driver> {
         let random = fastrand::Rng::new();
+        let geometry = parts.content_key.geometry();
         let (actions, parts) = (Vec::new(), Some(parts));
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
@@ -106,7 +109,8 @@ impl Driver {
             state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
             events: SegQueue::new(),
             pending: AtomicUsize::new(0),
-            starved: AtomicBool::new(false),
+            geometry,
+            queued_for_buffer: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
             ending: Mutex::new(None),
             ended: Condvar::new(),
@@ -127,13 +131,18 @@ impl Driver {
     fn drive(self: &Arc<Self>) {
         let mut handled = 1;
         loop {
-            let mut state = self.state();
+            let (mut state, mut woken) = (self.state(), false);
             for _ in 0..handled {
                 let event = self.events.pop().expect("an event is queued before it is counted");
+                woken |= matches!(event, Event::Wake);
                 self.handle(&mut state, event);
             }
             let ending = self.act(&mut state);
             drop(state);
+            if woken {
+                // It may have been told of a buffer that it has no use for.
+                self.buffers().tell_next_of_free();
+            }
             if let Some((parts, ending)) = ending {
                 self.end(parts, ending);
             }
@@ -175,7 +184,7 @@ impl Driver {
             match action {
                 Action::Cached { sealed } => {
                     if let Some(claim) = parts.cache.clone() {
-                        self.core.io.send(CACHE, Job::Confirm { claim, sealed });
+                        self.core.io.run_or_send(CACHE, Job::Confirm { claim, sealed });
                     }
                 }
                 Action::Done(done) => result = Some(done),
@@ -184,7 +193,8 @@ impl Driver {
                     let target = target.expect("only a stream with a target issues");
                     let done = Completion::new(self.clone(), ticket);
                     let cache = parts.cache.as_ref().map(|claim| claim.cache().clone());
-                    self.core.io.send(ticket.stream, Job::Write { target, cache, write, done });
+                    let job = Job::Write { target, cache, write, done };
+                    self.core.io.run_or_send(ticket.stream, job);
                 }
                 Action::Merge(merge) => {
                     let (driver, run) = (self.clone(), parts.merge.clone());
@@ -266,7 +276,8 @@ impl Driver {
         let driver = self.clone();
         let core = self.core.clone();
         let Parts { targets, growth, on_done, source, merge, .. } = parts;
-        let (confirming, growing) = (targets[CACHE].is_some(), growth.is_some());
+        let confirming = targets[CACHE].as_ref().is_some_and(|cache| !cache.is_immediate());
+        let growing = growth.is_some();
         // When those who wait go on, nothing here holds on to the file: who closes it and opens it
         // again finds it on the server.
         drop((source, merge));
@@ -330,14 +341,15 @@ impl Driver {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// A buffer has come home: if the issuer waits for one, it is told, on another thread, since
-    /// this one may be in the middle of another request.
-    pub(crate) fn buffer_came_home(self: &Arc<Self>) {
-        // Pairs with the store in take_buffer, which looks at the pool again after it.
-        if self.starved.swap(false, Ordering::SeqCst) {
-            let driver = self.clone();
-            self.core.workers.spawn(move || driver.post(Event::Wake));
-        }
+    /// The buffers that its spans are sealed into.
+    fn buffers(&self) -> &SealedBuffers {
+        self.core.buffers_for(self.geometry)
+    }
+
+    /// Goes on, on another thread: this one may be in the middle of another request.
+    pub(crate) fn wake_elsewhere(self: Arc<Self>) {
+        let core = self.core.clone();
+        core.workers.spawn(move || self.post(Event::Wake));
     }
 }
 
@@ -387,18 +399,7 @@ impl Host for DriverHost<'_> {
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
-        let buffers = self.driver.core.buffers_for(self.parts.content_key.geometry());
-        let buffer = buffers.try_take();
-        if buffer.is_some() {
-            return buffer;
-        }
-        // A buffer that came home before the flag was set woke nobody: look once more.
-        self.driver.starved.store(true, Ordering::SeqCst);
-        let buffer = buffers.try_take();
-        if buffer.is_some() {
-            self.driver.starved.store(false, Ordering::SeqCst);
-        }
-        buffer
+        self.driver.buffers().take_or_wait(self.driver)
     }
 
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared {

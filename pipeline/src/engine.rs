@@ -17,6 +17,7 @@ use sealback_stream::{Name, Role, Target, TargetError, TargetErrorKind};
 
 use crate::{
     Config, CreateOptions, Error, File, Place, RequestStats, Unclosed,
+    buffers::SealedBuffers,
     calls::Calls,
     config::{READ_UNIT_BYTES, Shares},
     driver::{Driver, Parts},
@@ -59,8 +60,8 @@ pub struct Engine {
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) workers: Workers,
-    buffers: BufferPool,
-    large_buffers: BufferPool,
+    buffers: SealedBuffers,
+    large_buffers: SealedBuffers,
     pub(crate) read_buffers: BufferPool,
     pub(crate) folios: FolioPool,
     /// Clean folios of all files, least recently used first.
@@ -115,40 +116,28 @@ impl Engine {
             .map_err(|error| thread(error.to_string()))?;
         // Room for a unit of the smallest blocks, whose prefixes are the most.
         let unit_bytes = READ_UNIT_BYTES + READ_UNIT_BYTES / 4096 * sealback_crypto::PREFIX_BYTES;
-        let core = Arc::new_cyclic(|weak: &Weak<Core>| {
-            let pool = |(n_buffers, buffer_bytes)| {
-                let pool = BufferPool::new(n_buffers, buffer_bytes);
-                let weak = weak.clone();
-                pool.set_waker(Box::new(move || {
-                    if let Some(core) = weak.upgrade() {
-                        core.active().iter().for_each(Driver::buffer_came_home);
-                    }
-                }));
-                pool
-            };
-            Core {
-                workers,
-                buffers: pool(buffers),
-                large_buffers: pool(large_buffers),
-                read_buffers: BufferPool::new(n_read_buffers, unit_bytes),
-                folios: FolioPool::new(n_folios, config.folio_bytes),
-                clean: CleanFolios::new(),
-                copies: CopyBudget::new((n_read_buffers * unit_bytes) as u64),
-                n_files: AtomicU64::new(0),
-                flusher: Flusher::default(),
-                fillings: Fillings::default(),
-                calls: Calls::new(),
-                kept: Mutex::default(),
-                closed: AtomicBool::new(false),
-                io,
-                started: Instant::now(),
-                active: Mutex::default(),
-                files: Mutex::default(),
-                neighbours_stuck: AtomicBool::new(false),
-                stats: Mutex::default(),
-                errors: Mutex::default(),
-                config,
-            }
+        let core = Arc::new(Core {
+            workers,
+            buffers: SealedBuffers::new(buffers),
+            large_buffers: SealedBuffers::new(large_buffers),
+            read_buffers: BufferPool::new(n_read_buffers, unit_bytes),
+            folios: FolioPool::new(n_folios, config.folio_bytes),
+            clean: CleanFolios::new(),
+            copies: CopyBudget::new((n_read_buffers * unit_bytes) as u64),
+            n_files: AtomicU64::new(0),
+            flusher: Flusher::default(),
+            fillings: Fillings::default(),
+            calls: Calls::new(),
+            kept: Mutex::default(),
+            closed: AtomicBool::new(false),
+            io,
+            started: Instant::now(),
+            active: Mutex::default(),
+            files: Mutex::default(),
+            neighbours_stuck: AtomicBool::new(false),
+            stats: Mutex::default(),
+            errors: Mutex::default(),
+            config,
         });
         Ok(Engine { presence: Presence::new(core) })
     }
@@ -258,11 +247,12 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let requests = self.core().stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let core = self.core();
+        let pools = || [&core.buffers, &core.large_buffers].into_iter().map(SealedBuffers::pool);
         EngineStats {
             requests,
-            buffers_free: core.buffers.n_free() + core.large_buffers.n_free(),
-            buffers: core.buffers.n_buffers() + core.large_buffers.n_buffers(),
-            buffers_high_water: core.buffers.high_water() + core.large_buffers.high_water(),
+            buffers_free: pools().map(BufferPool::n_free).sum(),
+            buffers: pools().map(BufferPool::n_buffers).sum(),
+            buffers_high_water: pools().map(BufferPool::high_water).sum(),
             copied_bytes: core.copies.bytes(),
             folios_out: core.folios.n_out(),
             active_requests: core.active().len(),
@@ -311,8 +301,8 @@ impl Core {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pool whose buffers hold a span of such blocks.
-    pub(crate) fn buffers_for(&self, geometry: Geometry) -> &BufferPool {
+    /// The buffers that hold a span of such blocks.
+    pub(crate) fn buffers_for(&self, geometry: Geometry) -> &SealedBuffers {
         let fits = geometry.block_bytes() <= self.config.span_bytes as u64;
         if fits { &self.buffers } else { &self.large_buffers }
     }

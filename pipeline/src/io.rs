@@ -32,6 +32,17 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    /// Whether it never blocks.
+    fn is_immediate(&self) -> bool {
+        match self {
+            Job::Confirm { claim, .. } => claim.cache().is_immediate(),
+            Job::Run(_) => false,
+            Job::Write { target, cache, .. } => {
+                target.is_immediate() && cache.as_ref().is_none_or(|cache| cache.is_immediate())
+            }
+        }
+    }
+
     fn run(self) {
         match self {
             Job::Confirm { claim, sealed } => claim.confirm(&sealed),
@@ -110,6 +121,15 @@ impl IoThreads {
         let (timer, receiver) = crossbeam_channel::unbounded();
         threads.push(spawn("sealback-timer", move || keep_time(&receiver))?);
         Ok(IoThreads { queues, stuck, timer: Some(timer), threads })
+    }
+
+    /// Runs a job that never blocks; sends any other to a stream's thread.
+    pub(crate) fn run_or_send(&self, stream: usize, job: Job) {
+        if job.is_immediate() {
+            contain(|| job.run());
+        } else {
+            self.send(stream, job);
+        }
     }
 
     /// Sends a job to a stream's thread.

@@ -52,6 +52,7 @@
 //! drives it with threads; a simulator, or a client with a loop of its own, can drive the same code.
 #![deny(unsafe_code)]
 
+mod buffers;
 mod calls;
 mod claims;
 mod commit;

@@ -121,6 +121,10 @@ impl Target for NullFile {
         Prepared::Granted(Grant::unlimited().with_max_bytes(self.max_write_bytes))
     }
 
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
     fn write(&self, write: Write, done: Completion) {
         let bytes = write.bytes();
         // The sealed buffers go home before anyone hears of the end.

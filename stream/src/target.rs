@@ -17,7 +17,8 @@ use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetErr
 ///
 /// 1. **Threads.** Every method may be called from any thread, several at once. `prepare` must
 ///    not block. `write` and `read` may block the caller, which is one of the engine's I/O
-///    threads, never a thread that seals; or they start the operation and return.
+///    threads, never a thread that seals; or they start the operation and return. A target that
+///    [is immediate](Target::is_immediate) has `write` called on any thread, and never blocks it.
 /// 2. **Exactly once.** Each `write` and `read` uses its completion up, from any thread, inside the
 ///    call or later. A read's buffer comes back with the answer.
 /// 3. **Whole.** A write terminates with the bytes that went through *from its start*, segment after
@@ -45,6 +46,14 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// Says how much a subrequest that starts at `block` may carry. Does not block: if there is no
     /// credit it answers [`Prepared::Later`] and wakes `waker` once when there is.
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared;
+
+    /// Whether [`write`](Target::write) never blocks: it starts the operation and returns, or needs no
+    /// longer than a copy in memory takes. The engine then calls it where the request is driven, and
+    /// does without an I/O thread; of a cache, what it [forgets](CacheFile::forget) and
+    /// [confirms](CacheFile::confirm), too. `false` unless overridden.
+    fn is_immediate(&self) -> bool {
+        false
+    }
 
     /// Writes sealed blocks, then says how it went.
     fn write(&self, write: Write, done: Completion);

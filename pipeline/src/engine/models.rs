@@ -52,6 +52,8 @@ pub(crate) enum Answers {
     FirstDropped,
     /// Within the call.
     Inside,
+    /// The same, and says so beforehand.
+    Immediately,
 }
 
 /// A file in memory, on a server that answers so.
@@ -98,11 +100,15 @@ impl Target for File {
         self.stored.prepare(block, waker)
     }
 
+    fn is_immediate(&self) -> bool {
+        self.answers == Answers::Immediately
+    }
+
     fn write(&self, write: Write, done: Completion) {
         let drops = self.answers == Answers::FirstDropped;
         if drops && !self.was_asked.swap(true, Ordering::Relaxed) {
             thread::spawn(move || drop(done));
-        } else if self.answers == Answers::Inside {
+        } else if matches!(self.answers, Answers::Inside | Answers::Immediately) {
             self.stored.write(write, done);
         } else {
             let stored = self.stored.clone();
