@@ -154,7 +154,7 @@ pub(super) fn get(setup: &Setup) -> Result<Sides, Failure> {
         Round::time(size, || {
             let file = world.engine.open(&place, &Name::new("file")?)?;
             let mut to = File::create(&to)?;
-            let mut bytes = vec![0; 4 << 20];
+            let mut bytes = vec![0; 1 << 20];
             let mut at = 0;
             while at < size {
                 let len = file.read_at(at, &mut bytes)?;

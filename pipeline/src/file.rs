@@ -4,7 +4,6 @@ use std::{fmt, io, ops::Range};
 
 use sealback_crypto::{FileId, MAX_FILE_BYTES, RootKey};
 use sealback_stream::BlockConflict;
-use zeroize::Zeroizing;
 
 use crate::{
     Error, WritebackHandle,
@@ -12,7 +11,6 @@ use crate::{
     operation::Operation,
     pass::PassKind,
     passes::Started,
-    ranges::index_of,
     readahead::Readahead,
     resolve::Resolution,
     shutdown::Presence,
@@ -135,51 +133,21 @@ impl File {
     }
 
     /// Reads from `source` straight into folios, from `position` on, until it ends; for whole
-    /// new folios this saves a copy. Returns how many bytes it wrote, and whether reading ended
-    /// well.
+    /// new folios this saves a copy. What has been written back is the first to leave the memory, since
+    /// who streams does not come back: the next bytes go where it was, which the processor's cache
+    /// still has. Returns how many bytes it wrote, and whether reading ended well.
     ///
     /// # Errors
-    /// As for [`write_at`](File::write_at). An error of `source` is returned beside the count.
+    /// As for [`write_at`](File::write_at); of a new file also the error that keeps writeback from
+    /// following, when more than some MiB wait for it. An error of `source` is returned beside the
+    /// count.
     pub fn write_from(
         &self,
         position: u64,
         source: &mut dyn io::Read,
-        mut each: impl FnMut(u64),
+        each: impl FnMut(u64),
     ) -> Result<(u64, io::Result<()>), Error> {
-        self.file.core.check_open()?;
-        if position > MAX_FILE_BYTES {
-            return Err(Error::TooLarge);
-        }
-        let mut at = position;
-        loop {
-            self.file.throttle()?;
-            let (_, positions) = self.file.folios().folio_at(at);
-            let mut memory = self.file.folio_memory()?;
-            let room = index_of(positions.end - at);
-            let read = read_full(source, &mut memory.as_mut_slice()[..room]);
-            let (len, ended) = match read {
-                Ok(len) => (len, (len < room).then_some(Ok(()))),
-                Err((len, error)) => (len, Some(Err(error))),
-            };
-            let end = at + len as u64;
-            if end > MAX_FILE_BYTES {
-                return Err(Error::TooLarge);
-            }
-            let mut memory = Some(memory);
-            let mut replace = || self.file.replace_folio(at, &mut memory, len);
-            self.file.following_cuts(&mut replace)?;
-            if let Some(unused) = memory {
-                let data = Zeroizing::new(unused.as_ref()[..len].to_vec());
-                // Who waits for memory holds none that others wait for.
-                drop(unused);
-                self.write_at(at, &data)?;
-            }
-            at = end;
-            each(at - position);
-            if let Some(ended) = ended {
-                return Ok((at - position, ended));
-            }
-        }
+        self.file.write_from(position, source, each)
     }
 
     /// Makes the file `size` bytes long. Longer: by zeros, with holes for whole blocks, which are on
@@ -387,18 +355,4 @@ impl std::error::Error for Unclosed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
-}
-
-/// Reads until `to` is full or the source ends; an error comes with what was read before.
-fn read_full(source: &mut dyn io::Read, to: &mut [u8]) -> Result<usize, (usize, io::Error)> {
-    let mut len = 0;
-    while len < to.len() {
-        match source.read(&mut to[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err((len, error)),
-        }
-    }
-    Ok(len)
 }

@@ -99,6 +99,7 @@ mod shutdown;
 pub mod source;
 mod spans;
 mod stats;
+mod streamed;
 mod sync;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -25,6 +25,7 @@ mod own_cache;
 mod pages;
 mod races;
 mod stalled;
+mod streamed;
 mod stress;
 mod support;
 mod syscalls;
