@@ -27,7 +27,7 @@ impl PageCache {
         let clean = CleanFolios::new();
         let copies = Copies::new(CopyBudget::new(0));
         let folios = Folios::new(geometry, folio_bytes, 0, 0..0, clean.of_file(0), copies);
-        PageCache { folios, clean, pool: FolioPool::new(0, folio_bytes), group: 0 }
+        PageCache { folios, clean, pool: FolioPool::new(usize::MAX, folio_bytes), group: 0 }
     }
 
     /// The size in bytes.
@@ -55,10 +55,11 @@ impl PageCache {
         let end = position + data.len() as u64;
         let mut at = position;
         while at < end {
-            let (_, positions) = self.folios.folio_at(at);
+            let (folio, positions) = self.folios.folio_at(at);
             let part_end = positions.end.min(end);
             let offset = |at: u64| crate::ranges::index_of(at - position);
-            let mut memory = Some(self.pool.take_over_budget());
+            let needs = !self.folios.has(folio) || self.folios.is_shared(folio);
+            let mut memory = needs.then(|| self.pool.take_over_budget());
             self.folios.put(at, &data[offset(at)..offset(part_end)], dirty, &mut memory);
             at = part_end;
         }

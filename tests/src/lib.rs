@@ -6,6 +6,7 @@
 //! - [`crash`]: a server that goes away at a chosen moment.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
 //! - [`interpose`]: what they have in common.
+//! - [`kernels`]: what the benches time, and whose instructions are counted.
 //! - [`lifetime`]: a file's life under a seeded schedule.
 //! - [`recorder`]: what a request told of itself.
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
@@ -16,6 +17,7 @@ pub mod counter;
 pub mod crash;
 pub mod gate;
 pub mod interpose;
+pub mod kernels;
 pub mod lifetime;
 mod oracle;
 pub mod reader;
