@@ -3,14 +3,17 @@
 //! Whoever streams into a new file is not likely to read it soon. Left to themselves, its folios would be
 //! written back when a share of the memory is dirty, which the cache has long lost by then, and stay
 //! until others need the room. Here they are written back after a few MiB, and their memory goes to those
-//! that follow: a stream does not drive out what other files have there.
+//! that follow, as it is: what overwrites it wipes it. So a stream does not drive out what other files
+//! have in the memory.
 
-use std::{io, ops::Range};
+use std::io;
 
 use sealback_crypto::MAX_FILE_BYTES;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Error, open_file::OpenFile, pass::PassKind, ranges::index_of, sync::Arc};
+use crate::{
+    Error, folio::FolioBytes, open_file::OpenFile, pass::PassKind, ranges::index_of, sync::Arc,
+};
 
 /// Plaintext after which a stream has what it wrote written back.
 const STEP_BYTES: u64 = 4 << 20;
@@ -29,38 +32,62 @@ impl OpenFile {
         if position > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        let mut written = position..position;
+        let mut at = position;
         // Folios before this position have left the memory again.
         let mut kept_from = position;
         loop {
-            let (len, ended) = self.write_folio_from(written.end, source)?;
-            let steps = written.end / STEP_BYTES;
-            written.end += len as u64;
-            each(written.end - position);
+            self.throttle()?;
+            let memory = match self.oldest_memory(&mut kept_from, at) {
+                Some(memory) => memory,
+                None => self.folio_memory()?,
+            };
+            let (len, ended) = self.write_folio_from(at, source, memory)?;
+            let steps = at / STEP_BYTES;
+            at += len as u64;
+            each(at - position);
             if let Some(ended) = ended {
-                return Ok((written.end - position, ended));
+                return Ok((at - position, ended));
             }
-            if written.end / STEP_BYTES > steps {
-                self.stream_on(&mut kept_from, &written)?;
+            if at / STEP_BYTES > steps {
+                self.keep_near()?;
             }
         }
     }
 
-    /// Fills the rest of a folio. Returns how many bytes it wrote, and how reading ended, if it has.
+    /// The memory of the first folio that the stream wrote and that still has some, if that is on the
+    /// server by now: with what it holds.
+    fn oldest_memory(&self, kept_from: &mut u64, end: u64) -> Option<FolioBytes> {
+        let mut folios = self.folios();
+        while *kept_from < end {
+            let (folio, positions) = folios.folio_at(*kept_from);
+            let memory = folios.take_memory(folio);
+            if memory.is_none() && folios.has(folio) {
+                return None;
+            }
+            *kept_from = positions.end;
+            if memory.is_some() {
+                return memory;
+            }
+        }
+        None
+    }
+
+    /// Fills the rest of a folio, in `memory`, whatever that holds. Returns how many bytes it wrote, and
+    /// how reading ended, if it has.
     fn write_folio_from(
         self: &Arc<Self>,
         at: u64,
         source: &mut dyn io::Read,
+        mut memory: FolioBytes,
     ) -> Result<(usize, Option<io::Result<()>>), Error> {
-        self.throttle()?;
         let (_, positions) = self.folios().folio_at(at);
-        let mut memory = self.folio_memory()?;
         let room = index_of(positions.end - at);
         let read = read_full(source, &mut memory.as_mut_slice()[..room]);
         let (len, ended) = match read {
             Ok(len) => (len, (len < room).then_some(Ok(()))),
             Err((len, error)) => (len, Some(Err(error))),
         };
+        memory.as_mut_slice()[len..].zeroize();
         if at + len as u64 > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
@@ -75,27 +102,18 @@ impl OpenFile {
         Ok((len, ended))
     }
 
-    /// Has what is there by now written back, and gives up the memory of what has been.
-    fn stream_on(self: &Arc<Self>, kept_from: &mut u64, written: &Range<u64>) -> Result<(), Error> {
+    /// Has what is there by now written back, and waits for what is too far behind.
+    fn keep_near(self: &Arc<Self>) -> Result<(), Error> {
         // Only of a draft a pass takes no lock and commits nothing.
-        if self.is_draft() {
-            self.kick(PassKind::Background);
-            let is_near = || (self.folios().dirty_bytes() <= LEAD_BYTES).then_some(());
-            self.wait_for_writeback(is_near, || ())?;
+        if !self.is_draft() {
+            return Ok(());
         }
-        let mut folios = self.folios();
-        while *kept_from < written.end {
-            let (folio, positions) = folios.folio_at(*kept_from);
-            if folios.has(folio) && !folios.evict(folio) {
-                break;
-            }
-            *kept_from = positions.end;
-        }
-        Ok(())
+        self.kick(PassKind::Background);
+        let is_near = || (self.folios().dirty_bytes() <= LEAD_BYTES).then_some(());
+        self.wait_for_writeback(is_near, || ())
     }
 }
 
-/// Reads until `to` is full or the source ends; an error comes with what was read before.
 fn read_full(source: &mut dyn io::Read, to: &mut [u8]) -> Result<usize, (usize, io::Error)> {
     let mut len = 0;
     while len < to.len() {

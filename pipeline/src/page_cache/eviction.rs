@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Folios;
+use crate::{folio::FolioBytes, sync::Arc};
 
 impl Folios {
     /// Gives up the memory of a folio, with that of all others of its blocks, if they are clean.
@@ -24,6 +25,13 @@ impl Folios {
             self.stored.remove(&block);
         }
         true
+    }
+
+    /// Evicts a folio and returns its memory, which is not wiped: to who overwrites it.
+    pub(crate) fn take_memory(&mut self, index: u64) -> Option<FolioBytes> {
+        let bytes = self.folios.get(&index)?.bytes.clone();
+        // Somebody may still be looking at it.
+        self.evict(index).then(|| Arc::into_inner(bytes)).flatten()
     }
 
     /// Gives up all that is clean, and what is being fetched.
