@@ -79,6 +79,9 @@ pub(crate) struct PutArgs {
     /// Prints one JSON object instead of a summary
     #[arg(long)]
     pub(crate) json: bool,
+    /// Prints behind the summary what was waited for, tried again, and how long things took
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) stats: bool,
 }
 
 #[derive(Args, Debug)]

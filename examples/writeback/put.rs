@@ -1,6 +1,7 @@
 //! Puts a file on the server: beside whatever has its name, and in its place when all is there.
 
 use std::{
+    io::Write,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -37,7 +38,10 @@ pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     };
     let written = Written { name: &name, bytes, took: started.elapsed() };
     let summary = Summary::new(&stores, &engine, &file, &written);
-    summary::tell(args.json, &summary, |out| summary.print(out))
+    summary::tell(args.json, &summary, |out| {
+        summary.print(out)?;
+        if args.stats { writeln!(out, "{}", engine.stats()) } else { Ok(()) }
+    })
 }
 
 /// Writes all of the source, syncs and publishes. Returns its size.

@@ -1,12 +1,13 @@
 //! What a command tells of what it wrote: a few lines, or one JSON object.
 
 use std::{
+    collections::BTreeMap,
     io::{self, StdoutLock, Write},
     time::Duration,
 };
 
 use sealback::{
-    Engine, File, StreamStats,
+    Engine, EngineStats, File, Histogram, StreamStats,
     crypto::Geometry,
     stream::{Cache, LocalCache, Name, Server},
 };
@@ -51,6 +52,8 @@ pub(crate) struct Summary {
     engine: String,
     block_bytes: u64,
     streams: Streams,
+    waits: Waits,
+    latencies: Latencies,
     cache_file: Option<String>,
 }
 
@@ -66,7 +69,41 @@ struct StreamSummary {
     bytes: u64,
     stalls: u64,
     stall_seconds: f64,
+    refused_grants: u64,
     retries: u64,
+    /// Those that there were, by cause.
+    retries_by_cause: BTreeMap<String, u64>,
+    /// From a subrequest's issue to the answer.
+    latency: Latency,
+}
+
+/// What the whole engine waited for.
+#[derive(Debug, Serialize)]
+struct Waits {
+    pauses: u64,
+    pause_seconds: f64,
+    for_a_buffer: u64,
+    for_a_buffer_seconds: f64,
+    for_memory: u64,
+    for_memory_seconds: f64,
+    buffers_high_water: usize,
+    folios_high_water: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Latencies {
+    requests: Latency,
+    syncs: Latency,
+    barriers: Latency,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    count: u64,
+    mean_seconds: f64,
+    median_seconds: f64,
+    p99_seconds: f64,
+    max_seconds: f64,
 }
 
 impl Summary {
@@ -79,8 +116,9 @@ impl Summary {
     ) -> Summary {
         let Written { name, bytes, took } = *written;
         let seconds = took.as_secs_f64();
-        let streams = engine.stats().requests.streams;
-        let stream = |index| StreamSummary::from(streams.get(index).copied().unwrap_or_default());
+        let stats = engine.stats();
+        let streams = &stats.requests.streams;
+        let stream = |index| streams.get(index).map_or_else(Default::default, StreamSummary::from);
         let cache = stores.cache.as_ref();
         Summary {
             name: name.to_string(),
@@ -92,6 +130,8 @@ impl Summary {
             engine: engine.config().cipher.to_string(),
             block_bytes: file.block_bytes(),
             streams: Streams { upload: stream(0), cache: cache.map(|_| stream(1)) },
+            waits: Waits::from(&stats),
+            latencies: Latencies::from(&stats),
             cache_file: cache.and_then(|cache| copy_path(stores, cache, file, name)),
         }
     }
@@ -112,21 +152,69 @@ impl Summary {
 
 impl StreamSummary {
     fn print(&self, out: &mut impl Write, stream: &str) -> io::Result<()> {
-        let StreamSummary { subrequests, bytes, stalls, stall_seconds, retries } = self;
+        let StreamSummary { subrequests, bytes, stalls, stall_seconds, retries, .. } = self;
         let size = Size(*bytes);
         write!(out, "  {stream:<8}{subrequests} subrequests, {size}, ")?;
         writeln!(out, "{stalls} stalled ({stall_seconds:.3} s), {retries} sent again")
     }
 }
 
-impl From<StreamStats> for StreamSummary {
-    fn from(stats: StreamStats) -> StreamSummary {
+/// Of one that nothing was prepared for.
+impl Default for StreamSummary {
+    fn default() -> StreamSummary {
+        StreamSummary::from(&StreamStats::default())
+    }
+}
+
+impl From<&StreamStats> for StreamSummary {
+    fn from(stats: &StreamStats) -> StreamSummary {
+        let retried = stats.retries.by_cause().into_iter().filter(|(_, n)| *n > 0);
         StreamSummary {
             subrequests: stats.subrequests,
             bytes: stats.bytes,
             stalls: stats.stalls,
             stall_seconds: stats.stall_time.as_secs_f64(),
-            retries: stats.retries,
+            refused_grants: stats.refused_grants,
+            retries: stats.retries.total(),
+            retries_by_cause: retried.map(|(cause, n)| (cause.to_string(), n)).collect(),
+            latency: Latency::from(&stats.latency),
+        }
+    }
+}
+
+impl From<&EngineStats> for Waits {
+    fn from(stats: &EngineStats) -> Waits {
+        Waits {
+            pauses: stats.requests.pauses,
+            pause_seconds: stats.requests.pause_time.as_secs_f64(),
+            for_a_buffer: stats.requests.buffer_waits,
+            for_a_buffer_seconds: stats.requests.buffer_wait_time.as_secs_f64(),
+            for_memory: stats.memory_waits,
+            for_memory_seconds: stats.memory_wait_time.as_secs_f64(),
+            buffers_high_water: stats.buffers_high_water,
+            folios_high_water: stats.folios_high_water,
+        }
+    }
+}
+
+impl From<&EngineStats> for Latencies {
+    fn from(stats: &EngineStats) -> Latencies {
+        Latencies {
+            requests: Latency::from(&stats.request_latency),
+            syncs: Latency::from(&stats.sync_latency),
+            barriers: Latency::from(&stats.barrier_latency),
+        }
+    }
+}
+
+impl From<&Histogram> for Latency {
+    fn from(histogram: &Histogram) -> Latency {
+        Latency {
+            count: histogram.count(),
+            mean_seconds: histogram.mean().as_secs_f64(),
+            median_seconds: histogram.quantile(0.5).as_secs_f64(),
+            p99_seconds: histogram.quantile(0.99).as_secs_f64(),
+            max_seconds: histogram.max().as_secs_f64(),
         }
     }
 }

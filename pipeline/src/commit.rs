@@ -25,6 +25,18 @@ const MAX_COMMITS: u32 = 16;
 const FIRST_GENERATION: u64 = 1;
 
 impl OpenFile {
+    /// As [`sync`](OpenFile::sync), from the beginning, and timed.
+    pub(crate) fn sync_now(self: &Arc<Self>, kind: PassKind) -> Result<(), Error> {
+        let began = self.core.now();
+        let synced = self.following_cuts(|| {
+            let sizes = self.hold_sizes_for_change()?;
+            self.sync(&sizes, kind, None)
+        });
+        let took = self.core.now().saturating_sub(began);
+        self.core.totals().sync_latency.record(took);
+        synced
+    }
+
     /// Writes back what is dirty, all or a part, then commits a header that speaks for it.
     pub(crate) fn sync(
         self: &Arc<Self>,
@@ -195,7 +207,10 @@ impl OpenFile {
     /// once, it may have forgotten when it is asked once more. So all that no header speaks for is dirty
     /// again, as far as it is here, and every handle is told.
     pub(crate) fn barrier(&self) -> Result<(), Error> {
+        let began = self.core.now();
         let waited = self.target.barrier().map_err(Error::server);
+        let took = self.core.now().saturating_sub(began);
+        self.core.totals().barrier_latency.record(took);
         waited.inspect_err(|error| {
             self.folios().redirty_unsynced();
             self.passes.tell(error);

@@ -9,7 +9,7 @@ use sealback_stream::{
 };
 
 use crate::{
-    Error,
+    Cause, Error,
     engine::Core,
     sync::{Arc, Condvar, Instant, Mutex, PoisonError, thread},
 };
@@ -54,9 +54,9 @@ impl Core {
                 Err(Refusal::Again(error))
                     if attempts < limits.max_attempts && started.elapsed() < limits.deadline =>
                 {
+                    self.totals().control_retries.count(Cause::of_transient(&error));
                     thread::sleep(limits.delay(attempts, fastrand::u64(..)));
                     attempts += 1;
-                    drop(error);
                     continue;
                 }
                 Err(Refusal::Again(error) | Refusal::Final(error)) => error,

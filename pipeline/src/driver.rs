@@ -67,6 +67,8 @@ pub(crate) struct Ending {
 pub(crate) struct Driver {
     me: Weak<Driver>,
     core: Arc<Core>,
+    /// When it was set up, on the engine's clock.
+    began: Duration,
     state: Mutex<State>,
     events: SegQueue<Event>,
     /// Events queued and not carried through.
@@ -105,6 +107,7 @@ impl Driver {
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
             waker: Waker::from(Arc::new(EventWaker(me.clone()))),
+            began: core.now(),
             core,
             state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
             events: SegQueue::new(),
@@ -286,6 +289,8 @@ impl Driver {
                 growth.leave(&file, &mut ending);
             }
             on_done(&ending);
+            let took = driver.core.now().saturating_sub(driver.began);
+            driver.core.totals().request_latency.record(took);
             *driver.ending() = Some(ending.clone());
             driver.ended.notify_all();
             let watchers = std::mem::take(&mut *driver.watchers());

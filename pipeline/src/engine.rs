@@ -16,7 +16,7 @@ use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions};
 use sealback_stream::{Name, Role, Target, TargetError, TargetErrorKind};
 
 use crate::{
-    Config, CreateOptions, Error, File, Place, RequestStats, Unclosed,
+    Config, CreateOptions, EngineStats, Error, File, Place, RequestStats, Unclosed,
     buffers::SealedBuffers,
     calls::Calls,
     config::{READ_UNIT_BYTES, Shares},
@@ -29,6 +29,7 @@ use crate::{
     passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
     shutdown::Presence,
+    stats::Totals,
     sync::{
         Arc, Instant, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -84,7 +85,7 @@ pub(crate) struct Core {
     /// What only caches would get was waited for too long, and nobody has been answered since. A hint:
     /// it publishes nothing.
     pub(crate) neighbours_stuck: AtomicBool,
-    stats: Mutex<RequestStats>,
+    totals: Mutex<Totals>,
     errors: Mutex<ErrorSeq>,
 }
 
@@ -135,7 +136,7 @@ impl Engine {
             active: Mutex::default(),
             files: Mutex::default(),
             neighbours_stuck: AtomicBool::new(false),
-            stats: Mutex::default(),
+            totals: Mutex::default(),
             errors: Mutex::default(),
             config,
         });
@@ -245,17 +246,24 @@ impl Engine {
 
     /// What has been done so far, by all requests that have ended.
     pub fn stats(&self) -> EngineStats {
-        let requests = self.core().stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let core = self.core();
+        let totals = core.totals().clone();
         let pools = || [&core.buffers, &core.large_buffers].into_iter().map(SealedBuffers::pool);
         EngineStats {
-            requests,
+            requests: totals.requests,
+            request_latency: totals.request_latency,
+            sync_latency: totals.sync_latency,
+            barrier_latency: totals.barrier_latency,
+            control_retries: totals.control_retries,
+            memory_waits: totals.memory_waits,
+            memory_wait_time: totals.memory_wait_time,
             buffers_free: pools().map(BufferPool::n_free).sum(),
             buffers: pools().map(BufferPool::n_buffers).sum(),
             buffers_high_water: pools().map(BufferPool::high_water).sum(),
             copied_bytes: core.copies.bytes(),
             folios_out: core.folios.n_out(),
-            active_requests: core.active().len(),
+            folios_high_water: core.folios.high_water(),
+            active_requests: core.n_active(),
         }
     }
 
@@ -271,30 +279,15 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What an engine has done, and what it holds now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineStats {
-    /// Sums over the requests that have ended.
-    pub requests: RequestStats,
-    /// Sealed buffers that are home.
-    pub buffers_free: usize,
-    /// Sealed buffers in all.
-    pub buffers: usize,
-    /// Sealed buffers that were out at once, at most.
-    pub buffers_high_water: usize,
-    /// Stored bytes that reads fetched and that wait for a cache, or are on their way there.
-    pub copied_bytes: u64,
-    /// Folios that have memory now.
-    pub folios_out: usize,
-    /// Requests under way.
-    pub active_requests: usize,
-}
-
 impl Core {
     /// Time since the engine's start.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// What is counted as it goes. Held for nothing else.
+    pub(crate) fn totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn active(&self) -> MutexGuard<'_, Vec<Arc<Driver>>> {
@@ -335,7 +328,7 @@ impl Core {
     /// A request has ended.
     pub(crate) fn ended(&self, driver: &Arc<Driver>, stats: &RequestStats) {
         self.active().retain(|active| !Arc::ptr_eq(active, driver));
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).add(stats);
+        self.totals().requests.add(stats);
     }
 
     /// The file of a number, if it is open.

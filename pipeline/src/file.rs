@@ -286,11 +286,7 @@ impl File {
     }
 
     fn sync_part(&self, kind: PassKind) -> Result<(), Error> {
-        let result = self.file.following_cuts(|| {
-            let sizes = self.file.hold_sizes_for_change()?;
-            self.file.sync(&sizes, kind, None)
-        });
-        match (result, self.told()) {
+        match (self.file.sync_now(kind), self.told()) {
             (Ok(()), Some(error)) => Err(error),
             (result, _) => result,
         }

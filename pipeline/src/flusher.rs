@@ -150,6 +150,7 @@ impl OpenFile {
         anyway: impl Fn() -> T,
     ) -> Result<T, Error> {
         let seen = self.core.errors().number;
+        let mut waiting = MemoryWait { core: &self.core, since: None };
         loop {
             let changes = self.core.folios.changes();
             if let Some(got) = has() {
@@ -165,10 +166,34 @@ impl OpenFile {
                 // waiting for ever.
                 return Err(errors.last.unwrap_or(Error::Cancelled));
             }
+            waiting.begin();
             self.core.end_idle_writethroughs();
             // Last blocks that are not full can fill the memory, too.
             self.core.flush(Duration::MAX, PassKind::Sync);
             self.core.folios.wait(changes, Duration::from_millis(100));
+        }
+    }
+}
+
+/// Counts a wait for memory, if it comes to one.
+struct MemoryWait<'a> {
+    core: &'a Core,
+    since: Option<Duration>,
+}
+
+impl MemoryWait<'_> {
+    fn begin(&mut self) {
+        self.since.get_or_insert_with(|| self.core.now());
+    }
+}
+
+impl Drop for MemoryWait<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.since {
+            let waited = self.core.now().saturating_sub(since);
+            let mut totals = self.core.totals();
+            totals.memory_waits += 1;
+            totals.memory_wait_time += waited;
         }
     }
 }

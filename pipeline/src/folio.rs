@@ -58,6 +58,8 @@ struct Home {
 struct State {
     free: Vec<Vec<u8>>,
     n_out: usize,
+    /// The most that were ever out at once.
+    high_water: usize,
     /// Counts everything that could let a waiter go on.
     changes: u64,
     /// Who waits for a change; with nobody waiting none is woken, which would be a system call.
@@ -108,6 +110,7 @@ impl FolioPool {
             return None;
         }
         state.n_out += 1;
+        state.high_water = state.high_water.max(state.n_out);
         let recycled = state.free.pop();
         drop(state);
         let bytes = recycled.unwrap_or_else(|| vec![0; self.0.folio_bytes]);
@@ -136,6 +139,11 @@ impl FolioPool {
     /// How many folios are out.
     pub(crate) fn n_out(&self) -> usize {
         self.0.state().n_out
+    }
+
+    /// The most folios that were ever out at once.
+    pub(crate) fn high_water(&self) -> usize {
+        self.0.state().high_water
     }
 
     /// How many folios may be out.

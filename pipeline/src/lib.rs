@@ -54,6 +54,7 @@
 
 mod buffers;
 mod calls;
+mod cause;
 mod claims;
 mod commit;
 mod config;
@@ -109,9 +110,10 @@ mod workers;
 mod writeback;
 mod writethrough;
 
+pub use cause::Cause;
 pub use config::Config;
 pub use direct::{DirectWrite, Written};
-pub use engine::{Engine, EngineStats};
+pub use engine::Engine;
 pub use error::Error;
 pub use file::{File, Unclosed};
 pub use file_info::FileInfo;
@@ -123,7 +125,7 @@ pub use resolve::Resolution;
 pub use retryer::RetryLimits;
 pub use sealback_crypto as crypto;
 pub use sealback_stream as stream;
-pub use stats::{RequestStats, StreamStats};
+pub use stats::{EngineStats, Histogram, RequestStats, Retries, StreamStats};
 pub use verify::{BlockReport, CacheReport};
 pub use writeback::WritebackHandle;
 pub use writethrough::Writethrough;

@@ -23,11 +23,11 @@ use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Geometry, SealError, Sealed};
 use sealback_stream::{
-    BlockConflict, Collected, Failure, Role, Stream, TargetError, TargetErrorKind, Ticket,
+    BlockConflict, Collected, Failure, Prepared, Role, Stream, TargetError, TargetErrorKind, Ticket,
 };
 
 use crate::{
-    Error,
+    Cause, Error,
     issuer::{Downstream, Issuer, IssuerState},
     patience::{Patience, Wait},
     releaser::Releaser,
@@ -35,7 +35,7 @@ use crate::{
     rmw::{Merged, Merger},
     source::{Destinations, Writeback},
     spans::{Passed, Spans},
-    stats::{RequestStats, StallClock},
+    stats::{RequestStats, StallClock, StreamStats, WaitClock},
     trace::TraceEvent,
 };
 
@@ -69,6 +69,8 @@ pub struct Request {
     patience: Vec<Patience>,
     actions: Vec<Action>,
     stalls: Vec<StallClock>,
+    pause: WaitClock,
+    starved: WaitClock,
     stats: RequestStats,
 }
 
@@ -97,6 +99,8 @@ impl Request {
             patience: vec![Patience::new(limits.cache_patience); setup.len()],
             actions: Vec::new(),
             stalls: vec![StallClock::default(); setup.len()],
+            pause: WaitClock::default(),
+            starved: WaitClock::default(),
             stats: RequestStats::new(setup.len()),
         }
     }
@@ -118,6 +122,7 @@ impl Request {
             Event::Wake => {}
         }
         self.advance(now, host);
+        self.time_waits(now);
     }
 
     /// Takes in an answer that came after the end, of a stream that was switched off: what the
@@ -189,6 +194,10 @@ impl Request {
             host.trace(TraceEvent::Terminated { stream: index, id, outcome });
         }
         self.patience[index].heard(now);
+        if let Some(issued_at) = self.streams[index].issued_at(id) {
+            self.stats.streams[index].latency.record(now.saturating_sub(issued_at));
+        }
+        let cause = Cause::of(&outcome);
         let collected = self.streams[index].terminated(id, outcome);
         self.stats.streams[index].bytes += collected.bytes();
         let role = self.streams[index].role();
@@ -203,7 +212,7 @@ impl Request {
             }
             (Collected::Unfinished { blocks, attempts, failure, .. }, Role::Must) => {
                 let (paused, range) = (self.retryer.is_paused(), blocks.hull());
-                self.stats.streams[index].retries += 1;
+                self.stats.streams[index].retries.count(cause);
                 if let Failure::Conflict(conflicts) = &failure {
                     self.stats.conflicts += conflicts.len() as u64;
                     let is_lost = |conflict: &&BlockConflict| {
@@ -219,7 +228,7 @@ impl Request {
                 }
                 match self.retryer.failed(now, LastFailure { blocks: range, attempts, failure }) {
                     Some(last) => self.give_up(last),
-                    None if !paused && host.tracing() => host.trace(TraceEvent::Paused),
+                    None if !paused => self.paused(now, host),
                     None => {}
                 }
             }
@@ -246,6 +255,7 @@ impl Request {
             host.trace(TraceEvent::Off { stream: index });
         }
         self.streams[index].switch_off();
+        self.stats.streams[index].switched_off += 1;
         self.actions.push(Action::StreamOff { stream: index, failure });
     }
 
@@ -319,7 +329,7 @@ impl Request {
             RetryStep::Proceed => {}
             RetryStep::Wait => return,
             RetryStep::WaitUntil(time) => return self.actions.push(Action::WakeAt(time)),
-            RetryStep::Reissue => self.reissue(host),
+            RetryStep::Reissue => self.reissue(now, host),
         }
         self.fill(host);
         self.build(now, host);
@@ -364,7 +374,17 @@ impl Request {
         }
     }
 
-    fn reissue(&mut self, host: &mut impl Host) {
+    fn paused(&mut self, now: Duration, host: &mut impl Host) {
+        if matches!(self.phase, Phase::Running) {
+            self.pause.begin(now, &mut self.stats.pauses);
+        }
+        if host.tracing() {
+            host.trace(TraceEvent::Paused);
+        }
+    }
+
+    fn reissue(&mut self, now: Duration, host: &mut impl Host) {
+        self.pause.end(now, &mut self.stats.pause_time);
         let spans = &self.spans;
         let merged = self.merger.take_done();
         let retile = |(index, stream): (usize, &mut Stream)| {
@@ -394,10 +414,14 @@ impl Request {
             let finish = state == IssuerState::Finished || (held_up && stream.is_idle());
             let mut prepared = Vec::new();
             let tracing = host.tracing();
-            let stats = &mut self.stats.streams[index];
-            let prepare = |block| host.prepare(index, block);
+            let StreamStats { subrequests, refused_grants, .. } = &mut self.stats.streams[index];
+            let prepare = |block| {
+                let prepared = host.prepare(index, block);
+                *refused_grants += u64::from(matches!(prepared, Prepared::Later));
+                prepared
+            };
             stream.build(now, finish, prepare, |subrequest| {
-                stats.subrequests += 1;
+                *subrequests += 1;
                 if tracing {
                     let (id, blocks) = (subrequest.id, subrequest.blocks.clone());
                     prepared.push(TraceEvent::Prepared { stream: index, id, blocks });
@@ -409,7 +433,7 @@ impl Request {
 
     fn issue(&mut self, now: Duration, host: &mut impl Host) {
         for (index, stream) in self.streams.iter_mut().enumerate() {
-            while let Some(issued) = stream.issue(|blocks| self.spans.sealed_bytes(blocks)) {
+            while let Some(issued) = stream.issue(now, |blocks| self.spans.sealed_bytes(blocks)) {
                 self.stalls[index].issued(issued.id, now, &mut self.stats.streams[index]);
                 let mut write = self.spans.write(&issued.blocks);
                 // What is expected is the first server's to hold; a copy may lack it.
@@ -480,6 +504,19 @@ impl Request {
             host.trace(TraceEvent::Released { folio, clean });
         }
         self.actions.push(Action::Release { folio, outcome });
+    }
+
+    /// What it waits for is timed event by event.
+    fn time_waits(&mut self, now: Duration) {
+        let running = matches!(self.phase, Phase::Running);
+        if !running {
+            self.pause.end(now, &mut self.stats.pause_time);
+        }
+        if running && self.issuer.state() == IssuerState::Starved {
+            self.starved.begin(now, &mut self.stats.buffer_waits);
+        } else {
+            self.starved.end(now, &mut self.stats.buffer_wait_time);
+        }
     }
 
     fn in_flight(&self) -> usize {

@@ -7,10 +7,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{
-    Error, File, Unclosed,
+    File, Unclosed,
     calls::MAX_CALLS,
     engine::Core,
     open_file::OpenFile,
+    pass::PassKind,
     sync::{Arc, Mutex, PoisonError, thread},
 };
 
@@ -53,7 +54,7 @@ impl Drop for Presence {
 }
 
 fn write_back_the_rest(kept: Vec<Arc<OpenFile>>) {
-    let sync = |file: Arc<OpenFile>| file.sync_now().err().map(|error| (file, error));
+    let sync = |file: Arc<OpenFile>| file.sync_now(PassKind::Sync).err().map(|error| (file, error));
     for (file, error) in side_by_side(kept, sync) {
         let (id, lost) = (file.header().file_id(), file.folios().dirty_bytes());
         eprintln!("sealback: {lost} bytes of the file {id} could not be written back: {error}");
@@ -108,7 +109,7 @@ impl OpenFile {
         let file = self.clone();
         // If it fails, the last one to go tries again.
         self.core.calls.run(move || {
-            let _ = file.sync_now();
+            let _ = file.sync_now(PassKind::Sync);
             let mut kept = file.core.kept();
             // Somebody may have opened it since, written to it, and dropped it.
             let written = !file.folios().is_unwritten();
@@ -116,13 +117,5 @@ impl OpenFile {
             drop(kept);
             drop(let_go);
         });
-    }
-
-    /// Writes back what is dirty and commits it.
-    pub(crate) fn sync_now(self: &Arc<Self>) -> Result<(), Error> {
-        self.following_cuts(|| {
-            let sizes = self.hold_sizes_for_change()?;
-            self.sync(&sizes, crate::pass::PassKind::Sync, None)
-        })
     }
 }

@@ -89,6 +89,7 @@ struct Outstanding {
     boundary: Option<u64>,
     attempts: u32,
     bytes: u64,
+    issued_at: Duration,
     progress: Progress,
 }
 
@@ -116,6 +117,8 @@ pub struct Stream {
     wanted: Tiler,
     again: Tiler,
     grant: Option<Grant>,
+    /// The target had none when it was asked last.
+    refused: bool,
     stalled: StalledQueue,
     outstanding: VecDeque<Outstanding>,
     in_flight: usize,
@@ -136,6 +139,7 @@ impl Stream {
             wanted: Tiler::new(),
             again: Tiler::new(),
             grant: None,
+            refused: false,
             stalled: StalledQueue::new(),
             outstanding: VecDeque::new(),
             in_flight: 0,
@@ -165,17 +169,14 @@ impl Stream {
         mut prepare: impl FnMut(u64) -> Prepared,
         mut prepared: impl FnMut(&Subrequest),
     ) {
+        self.refused = false;
         loop {
             let again = !self.again.is_empty();
             let tiler = if again { &mut self.again } else { &mut self.wanted };
             let Some(start) = tiler.start() else { break };
-            let grant = match self.grant.take() {
-                Some(grant) => grant,
-                None => match prepare(start) {
-                    Prepared::Granted(grant) => grant,
-                    Prepared::Later => break,
-                },
-            };
+            let granted = self.grant.take().map_or_else(|| prepare(start), Prepared::Granted);
+            self.refused = matches!(granted, Prepared::Later);
+            let Prepared::Granted(grant) = granted else { break };
             let limits = CutLimits::of(&grant, self.geometry);
             let Some(Cut { blocks, boundary, attempts }) = tiler.cut(&limits, finish || again)
             else {
@@ -202,7 +203,11 @@ impl Stream {
 
     /// Takes the head of the stalled queue to be issued, if the window has room and all its
     /// blocks are sealed: `sealed_bytes` answers how many stored bytes they make, if they are.
-    pub fn issue(&mut self, sealed_bytes: impl FnOnce(&Runs) -> Option<u64>) -> Option<Issued> {
+    pub fn issue(
+        &mut self,
+        now: Duration,
+        sealed_bytes: impl FnOnce(&Runs) -> Option<u64>,
+    ) -> Option<Issued> {
         if !self.has_room() {
             return None;
         }
@@ -214,12 +219,19 @@ impl Stream {
             boundary,
             attempts,
             bytes,
+            issued_at: now,
             progress: Progress::InFlight { credit },
         };
         let at = self.outstanding.partition_point(|other| other.blocks.start() < blocks.start());
         self.outstanding.insert(at, entry);
         self.in_flight += 1;
         Some(Issued { id, blocks, attempts })
+    }
+
+    /// When a subrequest was issued that is with the target; none of a stream that is off.
+    pub fn issued_at(&self, id: u64) -> Option<Duration> {
+        let entry = self.outstanding.iter().find(|entry| entry.id == id);
+        entry.map(|entry| entry.issued_at)
     }
 
     /// Notes how a subrequest terminated; its credit goes back.

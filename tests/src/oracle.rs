@@ -188,6 +188,7 @@ impl Oracle {
     }
 
     pub(crate) fn on_step(&mut self, now: Duration, request: &Request) {
+        self.tally.on_step(now);
         let goes_now = std::mem::take(&mut self.goes_now);
         assert!(!goes_now || self.pause.is_none(), "somebody waits, and it waits its time");
         let mut least = None;
@@ -244,6 +245,7 @@ impl Oracle {
             let nonce = write.nonce(block).expect("the write carries the block");
             assert_eq!(*self.sent.entry(block).or_insert(nonce), nonce, "block {block} is another");
         }
+        self.tally.issued(now, ticket);
         self.check_expectations(stream, write);
         self.check_order(stream, &blocks, attempts);
     }
@@ -307,7 +309,7 @@ impl Oracle {
         let left = blocks.without_first(told);
         self.cache_fails |= stream == CACHE && !whole;
         let range = left.as_ref().map(Runs::hull);
-        self.tally.answered(now, stream, outcome, range, attempts, lost);
+        self.tally.answered(now, ticket, outcome, range, attempts, lost);
         let Some(left) = left else { return };
         view.most_attempts = view.most_attempts.max(attempts);
         view.owed.extend(left.blocks().map(|block| (block, attempts)));
@@ -341,6 +343,7 @@ impl Oracle {
     /// What failed goes out again.
     pub(crate) fn on_reissue(&mut self, now: Duration, subrequests: usize) {
         let pause = self.pause.take().expect("only what failed is sent again");
+        self.tally.goes_on(now);
         assert!(pause.told, "it paused, and did not tell");
         assert!(!self.is_merging(), "reissued before it is merged: {:?}", self.merges);
         assert_eq!(subrequests, pause.failed.len(), "{pause:?}");

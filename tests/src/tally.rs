@@ -1,9 +1,9 @@
 //! What a request should have counted, and how it should end: counted from outside, as it happens.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use sealback::{Error, RequestStats, RetryLimits, StreamStats};
-use sealback_stream::{BlockConflict, Failure, TargetError, TargetErrorKind};
+use sealback::{Cause, Error, RequestStats, RetryLimits, StreamStats};
+use sealback_stream::{BlockConflict, Failure, TargetError, TargetErrorKind, Ticket};
 
 use crate::simulator::{BLOCK, CACHE, STRIDE};
 
@@ -14,6 +14,14 @@ pub(crate) struct Tally {
     stats: RequestStats,
     /// A server has failed, and nothing has gone on there since.
     failing_since: Option<Duration>,
+    /// When subrequests went out, by stream and number.
+    issued: BTreeMap<(usize, u64), Duration>,
+    /// It pauses.
+    paused_since: Option<Duration>,
+    /// It was refused a buffer when it asked last.
+    is_starved: bool,
+    /// Since the step in which it was, and has been since.
+    starved_since: Option<Duration>,
     /// The first reason why the request must end with an error.
     ending: Option<Error>,
 }
@@ -22,7 +30,16 @@ impl Tally {
     pub(crate) fn new(retry: RetryLimits, n_streams: usize) -> Tally {
         let streams = vec![StreamStats::default(); n_streams];
         let stats = RequestStats { streams, ..RequestStats::default() };
-        Tally { retry, stats, failing_since: None, ending: None }
+        Tally {
+            retry,
+            stats,
+            failing_since: None,
+            issued: BTreeMap::new(),
+            paused_since: None,
+            is_starved: false,
+            starved_since: None,
+            ending: None,
+        }
     }
 
     /// The request must end with this, unless something else came first.
@@ -47,6 +64,43 @@ impl Tally {
         self.stats.streams[stream].subrequests += 1;
     }
 
+    pub(crate) fn refused(&mut self, stream: usize) {
+        self.stats.streams[stream].refused_grants += 1;
+    }
+
+    pub(crate) fn issued(&mut self, now: Duration, ticket: Ticket) {
+        self.issued.insert((ticket.stream, ticket.id), now);
+    }
+
+    pub(crate) fn switched_off(&mut self, stream: usize) {
+        self.stats.streams[stream].switched_off += 1;
+    }
+
+    /// A buffer was asked for.
+    pub(crate) fn asked_for_buffer(&mut self, got: bool) {
+        self.is_starved = !got;
+    }
+
+    /// What failed goes out again, or the request ends.
+    pub(crate) fn goes_on(&mut self, now: Duration) {
+        self.stats.pause_time +=
+            self.paused_since.take().map_or(Duration::ZERO, |since| now - since);
+    }
+
+    /// A step has been taken.
+    pub(crate) fn on_step(&mut self, now: Duration) {
+        let since = self.starved_since.take();
+        if self.is_starved && !self.is_ending() {
+            self.starved_since = Some(since.unwrap_or(now));
+            self.stats.buffer_waits += u64::from(since.is_none());
+        } else {
+            self.stats.buffer_wait_time += since.map_or(Duration::ZERO, |since| now - since);
+        }
+        if self.is_ending() {
+            self.goes_on(now);
+        }
+    }
+
     pub(crate) fn stalled(&mut self, stream: usize, time: Duration) {
         self.stats.streams[stream].stalls += 1;
         self.stats.streams[stream].stall_time += time;
@@ -66,12 +120,15 @@ impl Tally {
     pub(crate) fn answered(
         &mut self,
         now: Duration,
-        stream: usize,
+        ticket: Ticket,
         outcome: &Result<u64, Failure>,
         left: Option<Range<u64>>,
         attempts: u32,
         lost: Option<Vec<BlockConflict>>,
     ) {
+        let stream = ticket.stream;
+        let issued = self.issued.remove(&(stream, ticket.id)).expect("it went out");
+        self.stats.streams[stream].latency.record(now - issued);
         let through = outcome.as_ref().map_or(0, |bytes| *bytes);
         let stats = &mut self.stats.streams[stream];
         let Some(left) = left else {
@@ -89,7 +146,7 @@ impl Tally {
             Err(Failure::Conflict(blocks)) => self.stats.conflicts += blocks.len() as u64,
             Ok(_) | Err(_) => {}
         }
-        self.stats.streams[stream].retries += 1;
+        self.stats.streams[stream].retries.count(cause(outcome));
         if let Some(blocks) = lost {
             return self.ends_with(Error::Conflict { blocks });
         }
@@ -103,6 +160,10 @@ impl Tally {
                 _ => TargetError::new(TargetErrorKind::Io, "a short write"),
             };
             self.ends_with(gives_up(source));
+        }
+        if !self.is_ending() && self.paused_since.is_none() {
+            self.paused_since = Some(now);
+            self.stats.pauses += 1;
         }
     }
 
@@ -132,5 +193,18 @@ impl Tally {
     /// If the request has counted otherwise.
     pub(crate) fn check_stats(&self, stats: &RequestStats) {
         assert_eq!(*stats, self.stats);
+    }
+}
+
+/// What an answer that did not say that all went through is called.
+fn cause(outcome: &Result<u64, Failure>) -> Cause {
+    match outcome {
+        Ok(_) => Cause::Short,
+        Err(Failure::Conflict(_)) => Cause::Conflict,
+        Err(Failure::Renegotiate(_)) => Cause::Renegotiated,
+        Err(Failure::Retry(error)) if error.kind() == TargetErrorKind::Dropped => Cause::Dropped,
+        Err(Failure::Retry(error)) if error.kind() == TargetErrorKind::TimedOut => Cause::TimedOut,
+        Err(Failure::Retry(_)) => Cause::Transient,
+        Err(_) => Cause::Fatal,
     }
 }

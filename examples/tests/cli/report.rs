@@ -26,6 +26,9 @@ fn the_json_of_a_put_has_every_field() {
     assert!(upload["subrequests"].as_u64().unwrap() >= 3);
     assert!(upload["stalls"].is_u64() && upload["stall_seconds"].is_f64());
     assert_eq!(upload["retries"], 0);
+    assert_eq!(upload["latency"]["count"], upload["subrequests"]);
+    assert!(json["waits"]["buffers_high_water"].as_u64().unwrap() > 0);
+    assert_eq!(json["latencies"]["syncs"]["count"], 1);
 
     let with = ["--cache", "cache", "--json"];
     let json = world.put("source", "file", &with).succeeds().json();
@@ -44,6 +47,16 @@ fn the_summary_of_a_put_names_both_streams() {
     }
     let said = world.put("source", "file", &[]).succeeds().stdout();
     assert!(!said.contains("cache"), "{said}");
+}
+
+#[test]
+fn the_stats_of_a_put_say_what_was_waited_for_and_how_long_things_took() {
+    let world = World::new();
+    world.write("source", &bytes(1, MIB));
+    let said = world.put("source", "file", &["--stats"]).succeeds().stdout();
+    for word in ["upload: ", "answered: ", "pauses", "requests: ", "syncs: 1 ", "buffers out"] {
+        assert!(said.contains(word), "{word:?} is missing in {said}");
+    }
 }
 
 #[test]

@@ -106,7 +106,8 @@ fn print_streams(streams: &[StreamStats], out: &mut impl Write) -> Result<(), Tr
         "stream", "subrequests", "sealed", "mean", "stalls", "stalled", "retries"
     )?;
     for (stream, stats) in ["upload", "cache"].into_iter().zip(streams) {
-        let StreamStats { subrequests, bytes, stalls, stall_time, retries } = *stats;
+        let StreamStats { subrequests, bytes, stalls, stall_time, .. } = *stats;
+        let retries = stats.retries.total();
         let mean = Size(bytes.checked_div(subrequests).unwrap_or(0));
         let (sealed, stalled) = (Size(bytes), stall_time.as_secs_f64() * 1e3);
         write!(out, "{stream:<10}{subrequests:>13}{sealed:>12}{mean:>12}{stalls:>10}")?;

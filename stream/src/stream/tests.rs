@@ -9,6 +9,7 @@ use super::*;
 use crate::CreditSource;
 
 const BLOCK: u64 = 4096 + 48;
+const NOW: Duration = Duration::ZERO;
 
 fn stream(window: usize) -> Stream {
     Stream::new(Role::Must, Geometry::new(4096).unwrap(), window)
@@ -39,10 +40,10 @@ fn retry() -> Failure {
 fn a_gap_is_passed_over_and_an_idle_stream_adopts_the_issuers_position() {
     let mut stream = stream(4);
     stream.want(10..12);
-    stream.build(Duration::ZERO, true, grant(8), |_| ());
+    stream.build(NOW, true, grant(8), |_| ());
     stream.collect(12);
     assert_eq!(stream.collected_to(), 10);
-    let id = stream.issue(all_sealed).unwrap().id;
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     assert!(matches!(stream.terminated(id, Ok(2 * BLOCK)), Collected::Passed { .. }));
     assert!(stream.collect(12));
     assert_eq!(stream.collected_to(), 12);
@@ -55,8 +56,8 @@ fn a_gap_is_passed_over_and_an_idle_stream_adopts_the_issuers_position() {
 fn terminations_out_of_order_are_collected_in_order() {
     let mut stream = stream(4);
     stream.want(0..6);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let ids: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).map(|i| i.id).collect();
+    stream.build(NOW, true, grant(2), |_| ());
+    let ids: Vec<_> = std::iter::from_fn(|| stream.issue(NOW, all_sealed)).map(|i| i.id).collect();
     stream.terminated(ids[2], Ok(2 * BLOCK));
     stream.terminated(ids[1], Ok(2 * BLOCK));
     stream.collect(6);
@@ -70,8 +71,8 @@ fn terminations_out_of_order_are_collected_in_order() {
 fn a_short_write_counts_whole_blocks_and_the_torn_block_is_sent_again() {
     let mut stream = stream(4);
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(8), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(8), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     let Collected::Unfinished { blocks, attempts, .. } = stream.terminated(id, Ok(2 * BLOCK + 100))
     else {
         panic!("a short write is unfinished")
@@ -80,21 +81,21 @@ fn a_short_write_counts_whole_blocks_and_the_torn_block_is_sent_again() {
     stream.collect(4);
     assert_eq!(stream.collected_to(), 2);
     assert_eq!(stream.retile(|_| u64::MAX, &[]), 1);
-    stream.build(Duration::ZERO, false, grant(1), |_| ());
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..3);
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+    stream.build(NOW, false, grant(1), |_| ());
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 2..3);
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 3..4);
 }
 
 #[test]
 fn bytes_count_once_and_only_as_many_as_were_sent_whatever_the_target_claims() {
     let mut stream = stream(4);
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(8), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(8), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     assert_eq!(stream.terminated(id, Ok(2 * BLOCK - 1)).bytes(), BLOCK);
     stream.retile(|_| u64::MAX, &[]);
-    stream.build(Duration::ZERO, true, grant(8), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(8), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     assert_eq!(stream.terminated(id, Ok(u64::MAX)).bytes(), 3 * BLOCK);
 }
 
@@ -102,16 +103,16 @@ fn bytes_count_once_and_only_as_many_as_were_sent_whatever_the_target_claims() {
 fn retries_are_split_and_merged_by_the_new_grant_and_go_first() {
     let mut stream = stream(2);
     stream.want(0..6);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let first = stream.issue(all_sealed).unwrap().id;
-    let second = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(2), |_| ());
+    let first = stream.issue(NOW, all_sealed).unwrap().id;
+    let second = stream.issue(NOW, all_sealed).unwrap().id;
     stream.terminated(second, Err(retry()));
     stream.terminated(first, Err(retry()));
     assert_eq!(stream.retile(|_| u64::MAX, &[]), 2);
-    stream.build(Duration::ZERO, false, grant(3), |_| ());
-    let again = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, false, grant(3), |_| ());
+    let again = stream.issue(NOW, all_sealed).unwrap();
     assert!(again.blocks == (0..3) && again.attempts == 1);
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 3..4);
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 3..4);
 }
 
 #[test]
@@ -127,8 +128,8 @@ fn a_stream_that_is_switched_off_gives_credit_back_when_the_target_has_answered(
     let mut stream = stream(4);
     stream.want(0..2);
     let grant = || Grant::unlimited().with_credit(Credit::new(stock.clone(), 1));
-    stream.build(Duration::ZERO, true, |_| Prepared::Granted(grant()), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, |_| Prepared::Granted(grant()), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     stream.switch_off();
     assert!(stream.is_finished());
     assert_eq!(stock.0.load(Ordering::SeqCst), 0, "the target has not answered yet");
@@ -140,15 +141,15 @@ fn a_stream_that_is_switched_off_gives_credit_back_when_the_target_has_answered(
 fn nothing_fresh_overtakes_a_retry_that_waits_for_credit() {
     let mut stream = stream(4);
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(2), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     stream.terminated(id, Err(retry()));
     stream.retile(|_| u64::MAX, &[]);
-    stream.build(Duration::ZERO, false, |_| Prepared::Later, |_| ());
-    assert_eq!(stream.issue(all_sealed), None);
-    stream.build(Duration::ZERO, false, grant(2), |_| ());
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 0..2);
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+    stream.build(NOW, false, |_| Prepared::Later, |_| ());
+    assert_eq!(stream.issue(NOW, all_sealed), None);
+    stream.build(NOW, false, grant(2), |_| ());
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 0..2);
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 2..4);
 }
 
 /// Prepared subrequests and those under way of a stream that wants blocks 0 to 8, two in each; the
@@ -156,8 +157,8 @@ fn nothing_fresh_overtakes_a_retry_that_waits_for_credit() {
 fn first_of_four(outcome: Result<u64, Failure>) -> Stream {
     let mut stream = stream(1);
     stream.want(0..8);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(2), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     stream.terminated(id, outcome);
     stream
 }
@@ -167,9 +168,9 @@ fn blocks_with_other_bytes_go_again_if_they_went_through_and_are_not_still_to_go
     let mut stream = first_of_four(Ok(2 * BLOCK));
     // Block 2 is the first of those that were never issued: it goes with its new bytes anyway.
     assert_eq!(stream.retile(|_| u64::MAX, &[1, 2]), 0);
-    stream.build(Duration::ZERO, true, grant(9), |_| ());
+    stream.build(NOW, true, grant(9), |_| ());
     let mut went = Vec::new();
-    while let Some(issued) = stream.issue(all_sealed) {
+    while let Some(issued) = stream.issue(NOW, all_sealed) {
         stream.terminated(issued.id, Ok(u64::MAX));
         went.push(issued.blocks);
     }
@@ -182,16 +183,16 @@ fn nothing_is_joined_over_a_boundary_when_it_goes_again() {
     stream.want(0..4);
     let bounded =
         |block: u64| Prepared::Granted(Grant::unlimited().with_boundary((block / 2 + 1) * 2));
-    stream.build(Duration::ZERO, true, bounded, |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, bounded, |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     stream.terminated(id, Err(retry()));
     // The pieces of memory are shorter than what failed: the last of them ends at the boundary.
     assert_eq!(stream.retile(|block| block + 1, &[]), 1);
-    stream.build(Duration::ZERO, true, grant(9), |_| ());
-    let issued = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, true, grant(9), |_| ());
+    let issued = stream.issue(NOW, all_sealed).unwrap();
     assert_eq!(issued.blocks, 0..2);
     stream.terminated(issued.id, Ok(u64::MAX));
-    assert_eq!(stream.issue(all_sealed).unwrap().blocks, 2..4);
+    assert_eq!(stream.issue(NOW, all_sealed).unwrap().blocks, 2..4);
 }
 
 #[test]
@@ -200,8 +201,8 @@ fn of_a_write_with_gaps_exactly_the_rest_of_its_list_is_sent_again() {
     for blocks in [0..2, 5..7, 9..12] {
         stream.want(blocks);
     }
-    stream.build(Duration::ZERO, true, with_gaps(9), |_| ());
-    let issued = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, true, with_gaps(9), |_| ());
+    let issued = stream.issue(NOW, all_sealed).unwrap();
     assert_eq!(list(&issued.blocks), [0..2, 5..7, 9..12]);
     // Three blocks and a part of a fourth: the list is counted through, not the gaps.
     let short = stream.terminated(issued.id, Ok(3 * BLOCK + 7));
@@ -211,8 +212,8 @@ fn of_a_write_with_gaps_exactly_the_rest_of_its_list_is_sent_again() {
     assert_eq!(stream.collected_to(), 6);
     assert_eq!(stream.retile(|_| u64::MAX, &[]), 1);
     // Without gaps now: one subrequest for each run.
-    stream.build(Duration::ZERO, false, grant(9), |_| ());
-    let [first, second] = [(); 2].map(|()| stream.issue(all_sealed).unwrap());
+    stream.build(NOW, false, grant(9), |_| ());
+    let [first, second] = [(); 2].map(|()| stream.issue(NOW, all_sealed).unwrap());
     assert!(first.blocks == (6..7) && second.blocks == (9..12));
     stream.terminated(first.id, Ok(BLOCK));
     stream.collect(12);
@@ -223,22 +224,22 @@ fn of_a_write_with_gaps_exactly_the_rest_of_its_list_is_sent_again() {
 fn what_failed_apart_is_sent_again_in_one_list_over_what_went_through_between() {
     let mut stream = stream(4);
     stream.want(0..9);
-    stream.build(Duration::ZERO, true, grant(3), |_| ());
-    let [first, second, third] = [(); 3].map(|()| stream.issue(all_sealed).unwrap().id);
+    stream.build(NOW, true, grant(3), |_| ());
+    let [first, second, third] = [(); 3].map(|()| stream.issue(NOW, all_sealed).unwrap().id);
     stream.terminated(second, Ok(3 * BLOCK));
     stream.terminated(first, Err(retry()));
     stream.terminated(third, Ok(2 * BLOCK));
     assert_eq!(stream.retile(|_| u64::MAX, &[4]), 2);
-    stream.build(Duration::ZERO, false, with_gaps(9), |_| ());
-    let again = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, false, with_gaps(9), |_| ());
+    let again = stream.issue(NOW, all_sealed).unwrap();
     assert_eq!(list(&again.blocks), [0..3, 4..5, 8..9]);
     assert!(!stream.collect(9));
     stream.terminated(again.id, Ok(3 * BLOCK));
     stream.collect(9);
     assert_eq!((stream.collected_to(), stream.done_to()), (4, 4));
     stream.retile(|_| u64::MAX, &[]);
-    stream.build(Duration::ZERO, false, with_gaps(9), |_| ());
-    let again = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, false, with_gaps(9), |_| ());
+    let again = stream.issue(NOW, all_sealed).unwrap();
     stream.terminated(again.id, Ok(2 * BLOCK));
     stream.collect(9);
     assert!(stream.is_finished() && stream.collected_to() == 9);
@@ -248,15 +249,15 @@ fn what_failed_apart_is_sent_again_in_one_list_over_what_went_through_between() 
 fn what_went_through_behind_what_waits_to_go_again_is_not_collected() {
     let mut stream = stream(2);
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let [first, second] = [(); 2].map(|()| stream.issue(all_sealed).unwrap().id);
+    stream.build(NOW, true, grant(2), |_| ());
+    let [first, second] = [(); 2].map(|()| stream.issue(NOW, all_sealed).unwrap().id);
     stream.terminated(second, Ok(2 * BLOCK));
     stream.terminated(first, Err(retry()));
     stream.retile(|_| u64::MAX, &[]);
     assert!(!stream.collect(4), "nothing has moved");
     assert_eq!(stream.collected_to(), 0);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let again = stream.issue(all_sealed).unwrap();
+    stream.build(NOW, true, grant(2), |_| ());
+    let again = stream.issue(NOW, all_sealed).unwrap();
     assert_eq!(again.blocks, 0..2);
     stream.terminated(again.id, Ok(2 * BLOCK));
     assert!(stream.collect(4), "all has");
@@ -269,10 +270,10 @@ fn the_head_is_held_up_by_its_ciphertext_alone_while_the_window_has_room() {
     let mut stream = stream(1);
     assert!(stream.head_with_room().is_none(), "nothing is prepared");
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    stream.build(NOW, true, grant(2), |_| ());
     assert_eq!(stream.stalled(), 2);
     assert_eq!(stream.head_with_room().unwrap().blocks, 0..2);
-    let id = stream.issue(all_sealed).unwrap().id;
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     assert!(stream.head_with_room().is_none(), "the window is full");
     stream.terminated(id, Ok(2 * BLOCK));
     assert_eq!(stream.stalled(), 1);
@@ -283,12 +284,12 @@ fn the_head_is_held_up_by_its_ciphertext_alone_while_the_window_has_room() {
 fn what_waits_behind_a_retry_is_not_held_up_by_its_ciphertext() {
     let mut stream = stream(1);
     stream.want(0..4);
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
-    let id = stream.issue(all_sealed).unwrap().id;
+    stream.build(NOW, true, grant(2), |_| ());
+    let id = stream.issue(NOW, all_sealed).unwrap().id;
     stream.terminated(id, Err(retry()));
     stream.retile(|_| u64::MAX, &[]);
     assert!(stream.head_with_room().is_none(), "the retry has no grant yet");
-    stream.build(Duration::ZERO, true, grant(2), |_| ());
+    stream.build(NOW, true, grant(2), |_| ());
     assert_eq!(stream.head_with_room().unwrap().blocks, 0..2);
 }
 
@@ -312,10 +313,10 @@ proptest! {
             prop_assert!(rounds.next().is_some(), "it comes to no end");
             let (_, granted, gaps) = faults.next().unwrap();
             match gaps {
-                true => stream.build(Duration::ZERO, true, with_gaps(granted), |_| ()),
-                false => stream.build(Duration::ZERO, true, grant(granted), |_| ()),
+                true => stream.build(NOW, true, with_gaps(granted), |_| ()),
+                false => stream.build(NOW, true, grant(granted), |_| ()),
             }
-            let issued: Vec<_> = std::iter::from_fn(|| stream.issue(all_sealed)).collect();
+            let issued: Vec<_> = std::iter::from_fn(|| stream.issue(NOW, all_sealed)).collect();
             for Issued { id, blocks, .. } in issued.into_iter().rev() {
                 let (fault, part, _) = faults.next().unwrap();
                 let n_blocks = blocks.n_blocks();

@@ -64,6 +64,7 @@ impl Host for World {
     fn take_buffer(&mut self) -> Option<Buffer> {
         self.bound.asked();
         let buffer = self.pool.try_take();
+        self.oracle.tally.asked_for_buffer(buffer.is_some());
         if buffer.is_none() {
             self.starved = true;
             self.met.starved += 1;
@@ -76,6 +77,7 @@ impl Host for World {
         if self.credits.0.load(Ordering::SeqCst) <= 0 {
             self.wants_credit = true;
             self.met.no_credit += 1;
+            self.oracle.tally.refused(stream);
             return Prepared::Later;
         }
         self.credits.0.fetch_sub(1, Ordering::SeqCst);
@@ -113,7 +115,10 @@ impl Host for World {
             TraceEvent::Prepared { stream, id, blocks } => {
                 self.oracle.on_prepared(stream, id, &blocks);
             }
-            TraceEvent::Off { stream } => self.oracle.on_stream_off(self.now, stream),
+            TraceEvent::Off { stream } => {
+                self.oracle.tally.switched_off(stream);
+                self.oracle.on_stream_off(self.now, stream);
+            }
             TraceEvent::Paused => self.oracle.on_paused(),
             TraceEvent::Reissued { subrequests } => {
                 self.met.reissues += 1;

@@ -116,7 +116,7 @@ fn transient_errors_and_short_writes_are_retried_until_all_is_there() {
     server.hook.wait_for(1);
     server.hook.open();
     let stats = writeback.wait().unwrap();
-    assert_eq!(stats.streams[0].retries, 1);
+    assert_eq!(stats.streams[0].retries.total(), 1);
     file.sync().unwrap();
     drop(file);
     assert_eq!(read_all(&open(&engine, &server, None)), data);

@@ -7,6 +7,7 @@ mod clients;
 mod conflicts;
 mod conformance;
 mod copy_to_cache;
+mod counting;
 mod crash;
 mod cuts;
 mod direct;

@@ -42,7 +42,10 @@ fn a_write_is_tried_exactly_as_often_as_allowed_and_the_last_error_is_told() {
                 })
                 .collect();
             assert_eq!(attempts, (0..max_attempts).collect::<Vec<_>>());
-            assert_eq!(bench.request.stats().streams[UPLOAD].retries, u64::from(max_attempts));
+            assert_eq!(
+                bench.request.stats().streams[UPLOAD].retries.total(),
+                u64::from(max_attempts)
+            );
             assert_eq!(bench.released, [(0, true), (1, false)]);
             let Err(Error::Server { range, attempts, source }) = bench.ended() else {
                 panic!("the server never took it")
