@@ -17,6 +17,7 @@ use crate::{
     resize::SizeGuard,
     sync::{Arc, MutexGuard, PoisonError},
     trace::Observer,
+    waits::WaitFor,
 };
 
 /// A commit that loses against another client's is tried again so often.
@@ -27,6 +28,7 @@ const FIRST_GENERATION: u64 = 1;
 impl OpenFile {
     /// As [`sync`](OpenFile::sync), from the beginning, and timed.
     pub(crate) fn sync_now(self: &Arc<Self>, kind: PassKind) -> Result<(), Error> {
+        let _waiting = self.waits(WaitFor::Sync);
         let began = self.core.now();
         let synced = self.following_cuts(|| {
             let sizes = self.hold_sizes_for_change()?;
@@ -121,6 +123,7 @@ impl OpenFile {
         &self,
         next: impl Fn(&Header) -> Result<HeaderCommit, HeaderError>,
     ) -> Result<(), Error> {
+        let _waiting = self.waits(WaitFor::Commit);
         for _attempt in 0..MAX_COMMITS {
             let header = self.header();
             let commit = next(&header)?;
@@ -200,6 +203,7 @@ impl OpenFile {
     }
 
     pub(crate) fn lock_size(&self) -> Result<Option<SizeLock>, Error> {
+        let _waiting = self.waits(WaitFor::SizeLock);
         self.core.persist(None, || Ok(self.target.lock_size()?))
     }
 
@@ -207,6 +211,7 @@ impl OpenFile {
     /// once, it may have forgotten when it is asked once more. So all that no header speaks for is dirty
     /// again, as far as it is here, and every handle is told.
     pub(crate) fn barrier(&self) -> Result<(), Error> {
+        let _waiting = self.waits(WaitFor::Barrier);
         let began = self.core.now();
         let waited = self.target.barrier().map_err(Error::server);
         let took = self.core.now().saturating_sub(began);

@@ -15,10 +15,11 @@ use std::{
 use sealback_crypto::MAX_FILE_BYTES;
 
 use crate::{
-    Error, File,
+    Error, File, WriteKind,
     driver::Driver,
     open_file::OpenFile,
     operation::Operation,
+    origin::Subject,
     pass::PassKind,
     ranges::index_of,
     request::Event,
@@ -193,7 +194,8 @@ impl OpenFile {
         let (known, header) = (self.folios().size(), self.header());
         let buffered = Arc::new(self.buffered(range.clone(), bytes, known)?);
         cancel.check()?;
-        let driver = self.begin_outside(buffered.clone(), (known, range.end), None)?;
+        let subject = Subject { kind: WriteKind::Direct, range: range.clone() };
+        let driver = self.begin_outside(buffered.clone(), (known, range.end), subject)?;
         cancel.begun(&driver);
         let ending = driver.wait();
         if ending.result.is_ok() {

@@ -24,7 +24,8 @@ use crate::{
     growth::Growth,
     io::{Job, contain},
     open_file::OpenFile,
-    request::{Action, Event, Host, Request},
+    origin::Origin,
+    request::{Action, Event, Host, Request, RequestState, RequestView},
     rmw::{Merge, Merged},
     source::{FolioSource, Next, PlainSlice},
     sync::{
@@ -32,6 +33,7 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     trace::{Observer, TraceEvent},
+    waits::{WaitFor, Waiting},
 };
 
 /// Merges a block that met somebody else's change.
@@ -39,6 +41,7 @@ pub(crate) type RunMerge = Arc<dyn Fn(&Merge) -> Result<Merged, Error> + Send + 
 
 /// What one request works with.
 pub(crate) struct Parts {
+    pub(crate) origin: Origin,
     pub(crate) source: Arc<dyn FolioSource>,
     pub(crate) content_key: ContentKey,
     pub(crate) seal_gen: u32,
@@ -67,6 +70,7 @@ pub(crate) struct Ending {
 pub(crate) struct Driver {
     me: Weak<Driver>,
     core: Arc<Core>,
+    origin: Origin,
     /// When it was set up, on the engine's clock.
     began: Duration,
     state: Mutex<State>,
@@ -90,7 +94,7 @@ pub(crate) struct Driver {
 /// Is told of a request's end.
 pub(crate) type Watcher = Box<dyn FnOnce(Ending) + Send>;
 
-struct State {
+pub(crate) struct State {
     request: Request,
     actions: Vec<Action>,
     /// Let go when the request has ended, so that nothing holds on to the file.
@@ -99,14 +103,27 @@ struct State {
     random: fastrand::Rng,
 }
 
+impl State {
+    /// Where the request stands.
+    pub(crate) fn view(&self) -> RequestView {
+        let mut view = self.request.view();
+        let grows = self.parts.as_ref().is_some_and(|parts| parts.growth.is_some());
+        if grows && matches!(view.state, RequestState::NotBegun) {
+            view.state = RequestState::SizeLock;
+        }
+        view
+    }
+}
+
 impl Driver {
     pub(crate) fn new(core: Arc<Core>, request: Request, parts: Parts) -> Arc<Driver> {
         let random = fastrand::Rng::new();
-        let geometry = parts.content_key.geometry();
+        let (geometry, origin) = (parts.content_key.geometry(), parts.origin.clone());
         let (actions, parts) = (Vec::new(), Some(parts));
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),
             waker: Waker::from(Arc::new(EventWaker(me.clone()))),
+            origin,
             began: core.now(),
             core,
             state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
@@ -275,6 +292,8 @@ impl Driver {
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
     /// set, that is for the thread to do, behind them.
     fn end(self: &Arc<Self>, parts: Parts, mut ending: Ending) {
+        // Before it is no longer under way: it is never in neither list.
+        let finishing = self.core.finishing(self.origin.request, self.origin.file);
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
         let core = self.core.clone();
@@ -292,6 +311,7 @@ impl Driver {
             let took = driver.core.now().saturating_sub(driver.began);
             driver.core.totals().request_latency.record(took);
             *driver.ending() = Some(ending.clone());
+            drop(finishing);
             driver.ended.notify_all();
             let watchers = std::mem::take(&mut *driver.watchers());
             for watcher in watchers {
@@ -315,9 +335,31 @@ impl Driver {
 
     /// Waits for the end.
     pub(crate) fn wait(&self) -> Ending {
+        let what = WaitFor::Request(self.origin.request);
+        let _waiting = self.core.waiting(what, Some(self.origin.file));
         let waited = self.ended.wait_while(self.ending(), |ending| ending.is_none());
         let ending = waited.unwrap_or_else(PoisonError::into_inner);
         ending.clone().expect("waited for it")
+    }
+
+    /// Somebody waits for his turn, as long as what is returned is there.
+    pub(crate) fn has_its_turn(&self) -> Waiting {
+        self.core.waiting(WaitFor::Turn(self.origin.request), Some(self.origin.file))
+    }
+
+    /// What it is of.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// When it was set up, on the engine's clock.
+    pub(crate) fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// Its state, to be looked at by who does not block.
+    pub(crate) fn state_mutex(&self) -> &Mutex<State> {
+        &self.state
     }
 
     fn watchers(&self) -> MutexGuard<'_, Vec<Watcher>> {

@@ -34,6 +34,7 @@ use crate::{
         Arc, Instant, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    waits::Waits,
     workers::Workers,
     writethrough::Fillings,
 };
@@ -72,6 +73,9 @@ pub(crate) struct Core {
     pub(crate) io: IoThreads,
     started: Instant,
     active: Mutex<Vec<Arc<Driver>>>,
+    /// Requests that were set up so far.
+    n_requests: AtomicU64,
+    pub(crate) waits: Arc<Waits>,
     files: Mutex<Files>,
     /// Files that were opened so far.
     n_files: AtomicU64,
@@ -91,10 +95,10 @@ pub(crate) struct Core {
 
 /// Files that are open.
 #[derive(Default)]
-struct Files {
+pub(crate) struct Files {
     /// By id, and by which stored file it is, since files can be copied.
     by_key: HashMap<(FileId, u128), Weak<OpenFile>>,
-    by_number: HashMap<u64, Weak<OpenFile>>,
+    pub(crate) by_number: HashMap<u64, Weak<OpenFile>>,
 }
 
 impl Engine {
@@ -134,6 +138,8 @@ impl Engine {
             io,
             started: Instant::now(),
             active: Mutex::default(),
+            n_requests: AtomicU64::new(0),
+            waits: Arc::default(),
             files: Mutex::default(),
             neighbours_stuck: AtomicBool::new(false),
             totals: Mutex::default(),
@@ -194,7 +200,7 @@ impl Engine {
             place.server.create(name, file_id, &new.bytes)
         };
         let target = target.map_err(Error::server)?;
-        let file = self.open_file(place, target, new.header)?;
+        let file = self.open_file(place, name, (target, new.header))?;
         file.set_draft(options.replace);
         Ok(File::new(file, self.presence.clone()))
     }
@@ -215,14 +221,14 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
-        Ok(File::new(self.open_file(place, target, header)?, self.presence.clone()))
+        Ok(File::new(self.open_file(place, name, (target, header))?, self.presence.clone()))
     }
 
     fn open_file(
         &self,
         place: &Place<'_>,
-        target: Arc<dyn Target>,
-        header: Header,
+        name: &Name,
+        (target, header): (Arc<dyn Target>, Header),
     ) -> Result<Arc<OpenFile>, Error> {
         let key = (header.file_id(), target.identity());
         let mut files = self.core().files();
@@ -232,7 +238,7 @@ impl Engine {
             file.met(header)?;
             file
         } else {
-            let file = OpenFile::new(self.core().clone(), target, header);
+            let file = OpenFile::new(self.core().clone(), name.as_str(), target, header);
             files.by_key.insert(key, Arc::downgrade(&file));
             files.by_number.insert(file.number(), Arc::downgrade(&file));
             drop(files);
@@ -248,7 +254,7 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let core = self.core();
         let totals = core.totals().clone();
-        let pools = || [&core.buffers, &core.large_buffers].into_iter().map(SealedBuffers::pool);
+        let (buffers_free, buffers) = core.count_buffers();
         EngineStats {
             requests: totals.requests,
             request_latency: totals.request_latency,
@@ -257,9 +263,9 @@ impl Engine {
             control_retries: totals.control_retries,
             memory_waits: totals.memory_waits,
             memory_wait_time: totals.memory_wait_time,
-            buffers_free: pools().map(BufferPool::n_free).sum(),
-            buffers: pools().map(BufferPool::n_buffers).sum(),
-            buffers_high_water: pools().map(BufferPool::high_water).sum(),
+            buffers_free,
+            buffers,
+            buffers_high_water: core.pools().map(BufferPool::high_water).sum(),
             copied_bytes: core.copies.bytes(),
             folios_out: core.folios.n_out(),
             folios_high_water: core.folios.high_water(),
@@ -288,6 +294,25 @@ impl Core {
     /// What is counted as it goes. Held for nothing else.
     pub(crate) fn totals(&self) -> MutexGuard<'_, Totals> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests under way, to be looked at by who does not block.
+    pub(crate) fn active_mutex(&self) -> &Mutex<Vec<Arc<Driver>>> {
+        &self.active
+    }
+
+    /// The files that are open, in the same way.
+    pub(crate) fn files_mutex(&self) -> &Mutex<Files> {
+        &self.files
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &BufferPool> {
+        [&self.buffers, &self.large_buffers].into_iter().map(SealedBuffers::pool)
+    }
+
+    /// How many sealed buffers are home, and how many there are.
+    pub(crate) fn count_buffers(&self) -> (usize, usize) {
+        (self.pools().map(BufferPool::n_free).sum(), self.pools().map(BufferPool::n_buffers).sum())
     }
 
     fn active(&self) -> MutexGuard<'_, Vec<Arc<Driver>>> {
@@ -355,6 +380,11 @@ impl Core {
     /// Fails if it has been shut down.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// A number that no request of this engine has had.
+    pub(crate) fn next_request_number(&self) -> u64 {
+        self.n_requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A number that no file of this engine has had.

@@ -297,7 +297,7 @@ impl File {
         let errors = self.file.errors();
         let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
-        errors.last.filter(|_| unreported)
+        errors.last.filter(|_| unreported).map(|error| *error)
     }
 
     /// Puts a file that was created to replace another in its place. To be called after

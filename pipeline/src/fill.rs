@@ -15,6 +15,7 @@ use crate::{
     ranges::index_of,
     reader::UNITS_AT_ONCE,
     sync::{Arc, PoisonError},
+    waits::WaitFor,
 };
 
 /// Whether what was fetched is in the folios.
@@ -53,6 +54,7 @@ impl OpenFile {
             if !folios.is_fetching(&self.geometry().blocks_covering(missing.clone())) {
                 return Some(missing);
             }
+            let _waiting = self.waits(WaitFor::Fetched);
             folios = self.fetched.wait(folios).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -10,9 +10,10 @@ use std::{collections::BTreeSet, fmt, ops::Range, task::Waker};
 use sealback_crypto::Sealed;
 
 use crate::{
-    Error, File, RequestStats,
+    Error, File, RequestStats, WriteKind,
     growth::Growth,
     open_file::OpenFile,
+    origin::Subject,
     pass::{Pass, PassKind},
     passes::Plan,
     ranges::RangeSet,
@@ -273,7 +274,9 @@ impl OpenFile {
             passed_to: AtomicU64::new(0),
         });
         let growth = grows.then(Growth::default);
-        let plan = Plan { source, growth, is_complete: false, filling: None, is_everybodys: true };
+        let subject = Subject::all_of(self, WriteKind::Filtered);
+        let (is_complete, filling, is_everybodys) = (false, None, true);
+        let plan = Plan { subject, source, growth, is_complete, filling, is_everybodys };
         let ending = self.begin_pass(idle, plan, None).wait();
         ending.result.map(|()| ending.stats)
     }

@@ -12,6 +12,7 @@ use crate::{
     open_file::OpenFile,
     pass::PassKind,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    waits::{WaitFor, Waiting},
 };
 
 /// Passes at once over which no other begins in the background.
@@ -150,7 +151,7 @@ impl OpenFile {
         anyway: impl Fn() -> T,
     ) -> Result<T, Error> {
         let seen = self.core.errors().number;
-        let mut waiting = MemoryWait { core: &self.core, since: None };
+        let mut waiting = MemoryWait { core: &self.core, file: self.number(), since: None };
         loop {
             let changes = self.core.folios.changes();
             if let Some(got) = has() {
@@ -164,7 +165,7 @@ impl OpenFile {
             if errors.number > seen && self.core.is_idle() {
                 // Writeback cannot make room, of whatever file: the writer is told instead of
                 // waiting for ever.
-                return Err(errors.last.unwrap_or(Error::Cancelled));
+                return Err(errors.last.map_or(Error::Cancelled, |error| *error));
             }
             waiting.begin();
             self.core.end_idle_writethroughs();
@@ -178,18 +179,20 @@ impl OpenFile {
 /// Counts a wait for memory, if it comes to one.
 struct MemoryWait<'a> {
     core: &'a Core,
-    since: Option<Duration>,
+    file: u64,
+    since: Option<(Duration, Waiting)>,
 }
 
 impl MemoryWait<'_> {
     fn begin(&mut self) {
-        self.since.get_or_insert_with(|| self.core.now());
+        let waiting = || self.core.waiting(WaitFor::Memory, Some(self.file));
+        self.since.get_or_insert_with(|| (self.core.now(), waiting()));
     }
 }
 
 impl Drop for MemoryWait<'_> {
     fn drop(&mut self) {
-        if let Some(since) = self.since {
+        if let Some((since, _waiting)) = self.since.take() {
             let waited = self.core.now().saturating_sub(since);
             let mut totals = self.core.totals();
             totals.memory_waits += 1;

@@ -12,6 +12,7 @@ use crate::{
     io::contain,
     open_file::OpenFile,
     operation::{Ender, Operation, operation},
+    origin::Subject,
     page_cache::Older,
     pass::{Pass, PassKind},
     passes::{HeldBack, MAX_PASSES, Plan, State},
@@ -163,9 +164,11 @@ impl OpenFile {
         let plan = match older {
             None => return Ok(()),
             Some(Older::Blocks(blocks)) => {
+                let kind = PassKind::Range { start: blocks.start, end: blocks.end };
                 let pass = Pass::of_oldest(self.clone(), blocks, self.grows());
                 let growth = self.grows().then(Growth::default);
                 Plan {
+                    subject: Subject::of_pass(self, kind),
                     source: Arc::new(pass),
                     growth,
                     is_complete: false,

@@ -3,7 +3,7 @@
 //! One thread for each kind of work, so that a cache that hangs holds up no upload. Jobs of one
 //! thread run in the order in which they were sent.
 
-use std::{io, time::Duration};
+use std::{io, iter, time::Duration};
 
 use sealback_crypto::Sealed;
 use sealback_stream::{CacheFile, Completion, Failure, Target, Write};
@@ -135,6 +135,15 @@ impl IoThreads {
     /// Sends a job to a stream's thread.
     pub(crate) fn send(&self, stream: usize, job: Job) {
         self.queues[stream].send(job).expect("the threads live as long as their queues");
+    }
+
+    /// How many jobs wait for each kind of thread. Those that are being run do not.
+    pub(crate) fn queued(&self) -> Vec<(&'static str, usize)> {
+        let streams =
+            ["sealback-io-0", "sealback-io-1"].into_iter().chain(iter::repeat("sealback-io"));
+        let names = streams.take(self.stuck.len());
+        let names = names.chain(["sealback-ahead", "sealback-control", "sealback-lock"]);
+        names.zip(self.queues.iter().map(Sender::len)).collect()
     }
 
     /// Notes that a stream's target answers nothing.

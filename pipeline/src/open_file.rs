@@ -23,12 +23,15 @@ use crate::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    waits::{WaitFor, Waiting},
 };
 
 /// What all handles of a file share.
 pub(crate) struct OpenFile {
     pub(crate) core: Arc<Core>,
     pub(crate) target: Arc<dyn Target>,
+    /// What it is called on the server; of several names, the one that it was opened by first.
+    name: Box<str>,
     geometry: Geometry,
     cache: Mutex<Option<Arc<dyn CacheFile>>>,
     header: Mutex<Header>,
@@ -52,7 +55,12 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn new(core: Arc<Core>, target: Arc<dyn Target>, header: Header) -> Arc<OpenFile> {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        name: &str,
+        target: Arc<dyn Target>,
+        header: Header,
+    ) -> Arc<OpenFile> {
         let view = header.view();
         let folio_bytes = core.folios.folio_bytes();
         let number = core.next_file_number();
@@ -63,6 +71,7 @@ impl OpenFile {
         Arc::new(OpenFile {
             core,
             target,
+            name: name.into(),
             geometry: header.geometry(),
             cache: Mutex::new(None),
             header: Mutex::new(header),
@@ -87,6 +96,16 @@ impl OpenFile {
     /// Its number among the files of the engine.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// What it is called on the server.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This thread waits for something of the file, as long as what is returned is there.
+    pub(crate) fn waits(&self, what: WaitFor) -> Waiting {
+        self.core.waiting(what, Some(self.number))
     }
 
     /// How the file is cut into blocks.

@@ -9,15 +9,15 @@ use sealback_crypto::{Geometry, MAX_FILE_BYTES, Nonce, Sealed};
 use sealback_stream::Expected;
 
 use crate::{
-    Error, File, WritebackHandle,
+    Error, File, WriteKind, WritebackHandle,
     driver::Driver,
     growth::Growth,
     open_file::OpenFile,
+    origin::Subject,
     passes::Plan,
     ranges::index_of,
     source::{Destinations, DirtyRun, FolioSource, Next, RunContent, Writeback},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    trace::Observer,
 };
 
 /// A source that is not the file's page cache.
@@ -179,14 +179,15 @@ impl OpenFile {
         self: &Arc<Self>,
         source: Arc<dyn FolioSource>,
         (known, least): (u64, u64),
-        observer: Option<Arc<dyn Observer>>,
+        subject: Subject,
     ) -> Result<Arc<Driver>, Error> {
         let idle = self.wait_for_older_groups()?;
         let grows = self.grows() || least > self.folios().size();
         let growth = grows.then(|| Growth::to(least));
         let source = Arc::new(Outside::new(self.clone(), source, grows, known.max(least)));
-        let plan = Plan { source, growth, is_complete: false, filling: None, is_everybodys: false };
-        Ok(self.begin_pass(idle, plan, observer))
+        let (is_complete, filling, is_everybodys) = (false, None, false);
+        let plan = Plan { subject, source, growth, is_complete, filling, is_everybodys };
+        Ok(self.begin_pass(idle, plan, None))
     }
 }
 
@@ -220,7 +221,8 @@ impl File {
         self.file.core.check_open()?;
         let _sizes = self.file.hold_sizes_for_change()?;
         let known = self.file.folios().size();
-        Ok(WritebackHandle { driver: self.file.begin_outside(source, (known, size), None)? })
+        let subject = Subject { kind: WriteKind::Source, range: 0..known.max(size) };
+        Ok(WritebackHandle { driver: self.file.begin_outside(source, (known, size), subject)? })
     }
 
     /// Reads whole blocks for a page cache other than the engine's, from the cache's copy or the server,

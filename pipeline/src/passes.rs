@@ -14,6 +14,7 @@ use crate::{
     engine::{CACHE, UPLOAD},
     growth::Growth,
     open_file::OpenFile,
+    origin::{Origin, Subject},
     pass::{Pass, PassKind},
     reader::MAX_READS,
     request::Event,
@@ -67,18 +68,20 @@ struct Running {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ErrorSeq {
     pub(crate) number: u64,
-    pub(crate) last: Option<Error>,
+    /// Boxed: most files have none.
+    pub(crate) last: Option<Box<Error>>,
 }
 
 impl ErrorSeq {
     fn push(&mut self, error: &Error) {
         self.number += 1;
-        self.last = Some(error.clone());
+        self.last = Some(Box::new(error.clone()));
     }
 }
 
 /// What a pass takes.
 pub(crate) struct Plan {
+    pub(crate) subject: Subject,
     pub(crate) source: Arc<dyn FolioSource>,
     /// Where it may write behind the committed size.
     pub(crate) growth: Option<Growth>,
@@ -126,6 +129,7 @@ impl Passes {
     /// Waits while `waits` says so of the state, and of the number of passes that had begun at the call.
     fn wait_while(&self, mut waits: impl FnMut(&State, u64) -> bool) -> MutexGuard<'_, State> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut waiting = None;
         let (running, n_begun) = {
             let state = self.state();
             (state.running.clone(), state.n_begun)
@@ -133,9 +137,11 @@ impl Passes {
         if let Some(Running { driver, filling }) = running {
             filling.iter().for_each(|filling| filling.give_way());
             driver.post(Event::Hurry);
+            waiting = Some(driver.has_its_turn());
         }
         let waited = self.ended.wait_while(self.state(), |state| waits(state, n_begun));
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        drop(waiting);
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,7 +243,8 @@ impl OpenFile {
         let growth = grows.then(Growth::default);
         // One of an older write group leaves what is newer.
         let is_complete = kind == PassKind::Sync && self.n_older_groups() == 0;
-        Plan { source, growth, is_complete, filling: None, is_everybodys: true }
+        let subject = Subject::of_pass(self, kind);
+        Plan { subject, source, growth, is_complete, filling: None, is_everybodys: true }
     }
 
     /// Begins a pass, with none running.
@@ -247,7 +254,7 @@ impl OpenFile {
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
-        let Plan { source, growth, is_complete, filling, is_everybodys } = plan;
+        let Plan { subject, source, growth, is_complete, filling, is_everybodys } = plan;
         state.n_begun += 1;
         let completes = is_complete.then_some(state.n_begun);
         let grows = growth.is_some();
@@ -257,7 +264,9 @@ impl OpenFile {
         let claim = |cache| self.claims.claim(cache, Arc::downgrade(self));
         let claim = cache.clone().map(claim);
         let (file, merging) = (self.clone(), self.clone());
+        let request = self.core.next_request_number();
         let parts = Parts {
+            origin: Origin { request, file: self.number(), subject },
             source,
             content_key: header.content_key().clone(),
             seal_gen,

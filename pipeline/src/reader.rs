@@ -21,6 +21,7 @@ use crate::{
     open_file::OpenFile,
     ranges::{hull, index_of},
     sync::{crossbeam_channel, thread},
+    waits::WaitFor,
 };
 
 /// How often a target is asked, and a damaged block read, while nobody commits.
@@ -295,7 +296,9 @@ impl OpenFile {
         let bytes = index_of((blocks.end - blocks.start) * geometry.stride_bytes());
         let pooled = self.core.read_buffers.try_take().filter(|buffer| buffer.len() >= bytes);
         let buffer = pooled.unwrap_or_else(|| Buffer::unpooled(bytes));
+        let waiting = self.waits(WaitFor::Read);
         let (buffer, len) = read_now(target, geometry, blocks, buffer)?;
+        drop(waiting);
         // The target may have claimed anything, and given back another buffer.
         let len = len.min(bytes).min(buffer.len());
         Ok(Stored { buffer, len })

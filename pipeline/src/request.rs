@@ -40,8 +40,10 @@ use crate::{
 };
 
 mod interface;
+mod view;
 
 pub use interface::{Action, Event, Host, RequestLimits, StreamSetup};
+pub use view::{RequestState, RequestView, StreamWait};
 
 /// The stream whose target is compared with.
 const FIRST_SERVER: usize = 0;

@@ -24,6 +24,7 @@ use crate::{
     passes::HeldBack,
     ranges::index_of,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    waits::WaitFor,
 };
 
 /// A punch that meets other writers is tried again so often.
@@ -53,6 +54,10 @@ impl OpenFile {
     /// Keeps the size from going down. To be taken at the entry of a call, once: not while the
     /// same thread has it.
     pub(crate) fn hold_sizes(&self) -> SizeGuard<'_> {
+        if let Ok(stable) = self.sizes.stable.try_read() {
+            return SizeGuard { _stable: stable };
+        }
+        let _waiting = self.waits(WaitFor::Sizes);
         SizeGuard { _stable: self.sizes.stable.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
@@ -74,6 +79,7 @@ impl OpenFile {
 
     /// Waits until nobody else reads or writes blocks, and keeps it so.
     pub(crate) fn alone(&self) -> Alone<'_> {
+        let _waiting = self.waits(WaitFor::Alone);
         let sizes = self.sizes.stable.write().unwrap_or_else(PoisonError::into_inner);
         Alone { passes: self.passes.hold_back(), _sizes: sizes }
     }
@@ -179,6 +185,7 @@ impl OpenFile {
     fn cut_stored(&self, header: &Header) -> Result<bool, Error> {
         let geometry = header.geometry();
         let (n_blocks, expect) = (geometry.n_blocks(header.size()), header.expectation());
+        let _waiting = self.waits(WaitFor::Cut);
         let cut = || Ok(self.target.cut(geometry, n_blocks, &expect)?);
         match self.core.persist(None, cut) {
             Err(error) if error.target_kind() == Some(TargetErrorKind::Conflict) => {
@@ -315,6 +322,7 @@ impl OpenFile {
         blocks: &Range<u64>,
         expectations: &[Expectation],
     ) -> Result<(), Error> {
+        let _waiting = self.waits(WaitFor::Holes);
         self.forget_cached(blocks)?;
         let geometry = self.geometry();
         let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);

@@ -80,6 +80,15 @@ pub(crate) enum RetryStep {
     Reissue,
 }
 
+/// What issuing is paused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paused {
+    /// Until nothing is in flight.
+    Draining,
+    /// Until a time.
+    Until(Duration),
+}
+
 #[derive(Debug)]
 pub(crate) struct Retryer {
     limits: RetryLimits,
@@ -120,6 +129,15 @@ impl Retryer {
         let State::BackingOff { until } = &mut self.state else { return false };
         *until = now.min(*until);
         true
+    }
+
+    /// What it waits for, if issuing is paused.
+    pub(crate) fn paused(&self) -> Option<Paused> {
+        match self.state {
+            State::Idle => None,
+            State::Draining => Some(Paused::Draining),
+            State::BackingOff { until } => Some(Paused::Until(until)),
+        }
     }
 
     /// Whether issuing is paused.

@@ -185,6 +185,11 @@ impl Merger {
         self.running.is_some()
     }
 
+    /// The block that is being merged, and how many wait.
+    pub(crate) fn progress(&self) -> (Option<u64>, usize) {
+        (self.running, self.waiting.len())
+    }
+
     /// The next block to merge, if none is being merged.
     pub(crate) fn start(&mut self) -> Option<u64> {
         if self.is_running() {

@@ -13,6 +13,7 @@ use crate::{
     open_file::OpenFile,
     pass::PassKind,
     sync::{Arc, Mutex, PoisonError, thread},
+    waits::WaitFor,
 };
 
 /// Held by every handle of an engine, and of its files.
@@ -31,6 +32,7 @@ impl Presence {
 
     /// Writes every open file back; those that could not be, with their errors.
     pub(crate) fn sync_all(self: &Arc<Self>) -> Vec<Unclosed> {
+        let _waiting = self.core.waiting(WaitFor::SyncAll, None);
         let open = self.core.open_files();
         let sync = |file: Arc<OpenFile>| {
             let file = File::new(file, self.clone());

@@ -120,6 +120,17 @@ impl Spans {
         Some(Merge { block, ours, dirty: partial.dirty.clone() })
     }
 
+    /// The number of the first span that holds some of `blocks` and is being sealed.
+    pub(crate) fn first_sealing(&self, blocks: &Runs) -> Option<u64> {
+        let holds = |span: &Span| {
+            let (start, end) = (span.blocks.start, span.blocks.end);
+            blocks.iter().any(|run| run.start < end && start < run.end)
+        };
+        let sealing = |span: &Span| matches!(span.state, SpanState::Sealing) && holds(span);
+        let index = self.spans.iter().position(sealing)?;
+        Some(self.first_id + index as u64)
+    }
+
     /// Whether a stream wants a block.
     pub(crate) fn is_for(&self, block: u64, stream: usize) -> bool {
         let blocks = block..block + 1;

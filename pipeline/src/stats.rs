@@ -5,6 +5,7 @@ use std::time::Duration;
 mod display;
 mod histogram;
 
+pub(crate) use display::stream_name;
 pub use histogram::Histogram;
 
 use crate::Cause;

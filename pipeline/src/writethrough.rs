@@ -12,11 +12,12 @@ use std::{fmt, ops::Range, task::Waker};
 use sealback_crypto::{Geometry, MAX_FILE_BYTES, Sealed};
 
 use crate::{
-    Error, File, WritebackHandle,
+    Error, File, WriteKind, WritebackHandle,
     driver::Driver,
     engine::Core,
     growth::Growth,
     open_file::OpenFile,
+    origin::Subject,
     pass::Pass,
     passes::Plan,
     ranges::index_of,
@@ -347,7 +348,9 @@ impl Writethrough {
             filling: filling.clone(),
             first_block: file.geometry().block_at(self.from),
         });
+        let range = self.from..self.range.end.max(self.from);
         let plan = Plan {
+            subject: Subject { kind: WriteKind::Writethrough, range },
             source,
             growth: grows.then(Growth::default),
             is_complete: false,

@@ -55,7 +55,7 @@ pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
 pub use runs::Runs;
 pub use stalled::StalledQueue;
-pub use stream::{Collected, Issued, Role, Stream};
+pub use stream::{Collected, Issued, Role, Stream, StreamView, SubrequestView};
 pub use subrequest::Subrequest;
 pub use target::{
     Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, Target, Write,

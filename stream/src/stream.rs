@@ -19,6 +19,10 @@ use crate::{
     TargetError, TargetErrorKind, Tiler,
 };
 
+mod view;
+
+pub use view::{StreamView, SubrequestView};
+
 /// What becomes of the request if the stream fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -9,9 +9,10 @@ use shuttle::thread;
 
 use super::*;
 use crate::{
-    Engine,
+    Engine, WriteKind,
     claims::Claims,
     engine::models::{Answers, BLOCK, File, end, start},
+    origin::Subject,
     source::{Destinations, DirtyRun, FolioEnd, RunContent, Writeback},
 };
 
@@ -62,7 +63,9 @@ impl Pass {
         let source = Arc::new(Source { n_runs, released: Mutex::default() });
         let n_ends = Arc::new(AtomicUsize::new(0));
         let ends = n_ends.clone();
+        let subject = Subject { kind: WriteKind::Sync, range: 0..0 };
         let parts = Parts {
+            origin: Origin { request: 1, file: 1, subject },
             source: source.clone(),
             content_key: header.content_key().clone(),
             seal_gen: header.view().seal_gen().unwrap(),

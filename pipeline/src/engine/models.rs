@@ -87,7 +87,7 @@ impl File {
     /// Opens it, apart from whoever has it open already.
     pub(crate) fn open(self: &Arc<File>, engine: &Engine, known: &Header) -> Arc<OpenFile> {
         let header = known.reopen(&self.stored.read_header().unwrap()).unwrap();
-        OpenFile::new(engine.core().clone(), self.clone(), header)
+        OpenFile::new(engine.core().clone(), "file", self.clone(), header)
     }
 }
 

@@ -6,11 +6,13 @@ use std::{fmt, ops::Range, time::Duration};
 /// nine minutes, with everything beyond in the last.
 ///
 /// Log-linear: four ranges of equal length for each power of two, as in
-/// [HdrHistogram](https://hdrhistogram.github.io/HdrHistogram/) with the fewest digits. 1 KiB, no
-/// allocation; recording is a few instructions, and histograms add up.
-#[derive(Clone, PartialEq, Eq)]
+/// [HdrHistogram](https://hdrhistogram.github.io/HdrHistogram/) with the fewest digits. At most
+/// 1 KiB, and as much of that as the longest takes; recording is a few instructions, and histograms add
+/// up.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: [u64; N_RANGES],
+    /// Up to the last range that has something.
+    counts: Vec<u64>,
     sum: Duration,
     max: Duration,
 }
@@ -23,24 +25,33 @@ const UNIT_SHIFT: u32 = 6;
 
 impl Histogram {
     /// Nothing counted yet.
-    pub const fn new() -> Histogram {
-        Histogram { counts: [0; N_RANGES], sum: Duration::ZERO, max: Duration::ZERO }
+    pub fn new() -> Histogram {
+        Histogram::default()
     }
 
     /// Counts one.
     pub fn record(&mut self, took: Duration) {
-        self.counts[index_of(took)] += 1;
+        let index = index_of(took);
+        self.grow_to(index + 1);
+        self.counts[index] += 1;
         self.sum = self.sum.saturating_add(took);
         self.max = self.max.max(took);
     }
 
     /// Adds another's counts to these.
     pub fn add(&mut self, other: &Histogram) {
+        self.grow_to(other.counts.len());
         for (count, other) in self.counts.iter_mut().zip(&other.counts) {
             *count += other;
         }
         self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
+    }
+
+    fn grow_to(&mut self, n_ranges: usize) {
+        if self.counts.len() < n_ranges {
+            self.counts.resize(n_ranges, 0);
+        }
     }
 
     /// How many were counted.
@@ -101,12 +112,6 @@ fn start_of(index: usize) -> Duration {
     let (octave, within) = (index / PER_OCTAVE, (index % PER_OCTAVE) as u64);
     let units = if octave == 0 { within } else { (PER_OCTAVE as u64 + within) << (octave - 1) };
     Duration::from_nanos(units << UNIT_SHIFT)
-}
-
-impl Default for Histogram {
-    fn default() -> Histogram {
-        Histogram::new()
-    }
 }
 
 /// The count, the median, the 99th percentile and the longest.

@@ -96,7 +96,8 @@ impl World {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("{what}: buffers, requests, folios and credits left over: {:?}", left());
+        let dump = self.engine.dump();
+        panic!("{what}: buffers, requests, folios and credits left over: {:?}\n{dump}", left());
     }
 }
 

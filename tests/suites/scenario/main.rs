@@ -11,6 +11,7 @@ mod counting;
 mod crash;
 mod cuts;
 mod direct;
+mod dump;
 mod faults;
 mod files;
 mod filtered;

@@ -170,7 +170,11 @@ fn run(seed: u64) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let done = world.n_done.load(Ordering::Relaxed);
                 let left = world.left_over();
-                assert_ne!(done, n_done, "seed {seed}: nothing goes on; left over: {left:?}");
+                let dump = world.engine.dump();
+                assert_ne!(
+                    done, n_done,
+                    "seed {seed}: nothing goes on; left over: {left:?}\n{dump}"
+                );
                 n_done = done;
             }
         }
@@ -191,7 +195,7 @@ fn run(seed: u64) {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    panic!("seed {seed}: left over: {:?}", world.left_over());
+    panic!("seed {seed}: left over: {:?}\n{}", world.left_over(), world.engine.dump());
 }
 
 #[test]
