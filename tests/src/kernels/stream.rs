@@ -88,7 +88,7 @@ fn collect() -> Call {
         for piece in pieces() {
             stream.want(piece.clone());
             stream.build(Duration::ZERO, false, grant, |prepared| _ = hint::black_box(prepared));
-            while let Some(issued) = stream.issue(|_blocks| Some(bytes)) {
+            while let Some(issued) = stream.issue(Duration::ZERO, |_blocks| Some(bytes)) {
                 in_flight.push(issued.id);
             }
             if in_flight.len() == WINDOW {

@@ -66,6 +66,7 @@ fn of_a_request_that_a_target_holds_up_it_names_the_subrequest_the_stream_and_wh
         let streams = &request.view.streams;
         matches!(&streams[..], [(upload, StreamWait::Answers), (cache, StreamWait::Nothing)]
             if upload.n_in_flight == 1 && cache.n_in_flight == 0)
+            && waits_for(dump, WaitFor::Request(request.request))
     });
     let request = only(&dump);
     assert_eq!(request.subject, Some((WriteKind::Sync, 0..10 * 4 * 4096)));
@@ -189,7 +190,9 @@ fn of_a_writer_that_waits_for_memory_it_names_the_thread_and_the_request_in_the_
         file.write_at(0, &sample(12 << 20)).unwrap();
         file
     });
-    let dump = dump_until(&engine, "a wait for memory", |dump| waits_for(dump, WaitFor::Memory));
+    let dump = dump_until(&engine, "a wait for memory", |dump| {
+        waits_for(dump, WaitFor::Memory) && dump.requests.len() == 1
+    });
     let wait = dump.waits.iter().find(|wait| wait.what == WaitFor::Memory).unwrap();
     assert_eq!(wait.thread, "the writer");
     assert_eq!(wait.file, Some(only(&dump).file.clone()));
@@ -227,13 +230,13 @@ fn of_a_shutdown_that_waits_it_names_what_it_waits_for() {
     file.write_at(0, &sample(4096)).unwrap();
     let ending = engine.clone();
     let shutdown = thread::spawn(move || ending.shutdown().is_ok());
-    let dump = dump_until(&engine, "a shutdown", |dump| {
-        let in_flight = |request: &RequestDump| {
-            request.view.streams.iter().any(|(stream, _)| stream.n_in_flight == 1)
+    dump_until(&engine, "a shutdown that waits for a request with a write in flight", |dump| {
+        let is_waited_for = |request: &RequestDump| {
+            waits_for(dump, WaitFor::Request(request.request))
+                && request.view.streams.iter().any(|(stream, _)| stream.n_in_flight == 1)
         };
-        waits_for(dump, WaitFor::SyncAll) && dump.requests.iter().any(in_flight)
+        waits_for(dump, WaitFor::SyncAll) && dump.requests.iter().any(is_waited_for)
     });
-    assert!(waits_for(&dump, WaitFor::Request(only(&dump).request)), "{dump}");
     faults.release();
     assert!(shutdown.join().unwrap());
 }
