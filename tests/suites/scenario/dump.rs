@@ -1,7 +1,11 @@
 //! A dump says who waits for whom, whatever is stuck, and never gets stuck itself.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -52,6 +56,22 @@ fn held(nth: u64) -> Faults {
     Faults::scripted([Rule { operation, when: When::Once(nth), fault: Fault::Hold }])
 }
 
+/// Answers what is held, and what comes to be held meanwhile, until `run` returns.
+fn release_while<T>(faults: &Faults, run: impl FnOnce() -> T) -> T {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                faults.release();
+                thread::yield_now();
+            }
+        });
+        let returned = run();
+        ended.store(true, Ordering::Relaxed);
+        returned
+    })
+}
+
 #[test]
 fn of_a_request_that_a_target_holds_up_it_names_the_subrequest_the_stream_and_who_waits() {
     let faults = held(2);
@@ -88,8 +108,7 @@ fn of_a_request_that_a_target_holds_up_it_names_the_subrequest_the_stream_and_wh
     ] {
         assert!(text.contains(words), "{words:?} is missing in\n{text}");
     }
-    faults.release();
-    syncing.wait().unwrap();
+    release_while(&faults, || syncing.wait().unwrap());
     let dump = dump_until(&engine, "the end", |dump| dump.requests.is_empty());
     assert!(dump.waits.is_empty(), "{dump}");
 }
@@ -237,8 +256,7 @@ fn of_a_shutdown_that_waits_it_names_what_it_waits_for() {
         };
         waits_for(dump, WaitFor::SyncAll) && dump.requests.iter().any(is_waited_for)
     });
-    faults.release();
-    assert!(shutdown.join().unwrap());
+    assert!(release_while(&faults, || shutdown.join().unwrap()));
 }
 
 #[test]
@@ -269,8 +287,7 @@ fn it_is_bounded_and_quotes_what_anybody_may_have_named() {
     assert!(text.contains(r#""odd\n\u{1b}[31m name 7""#), "{text}");
     assert!(text.ends_with("and 44 more"));
     faults.stop();
-    faults.release();
-    engine.sync_all().unwrap();
+    release_while(&faults, || engine.sync_all().unwrap());
     drop(files);
 }
 
