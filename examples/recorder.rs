@@ -19,7 +19,7 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn event(&self, at: Duration, event: &TraceEvent) {
+    fn event(&self, at: Duration, _request: u64, event: &TraceEvent) {
         let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         events.push((at, event.clone()));
     }

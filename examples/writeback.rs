@@ -44,6 +44,9 @@ use std::{
 };
 
 use clap::Parser;
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{
     args::{Cli, Command},
@@ -67,7 +70,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Has what is told inside go to standard error.
+fn listen(filter: Targets) {
+    let printed = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    tracing_subscriber::registry().with(printed).with(filter).init();
+}
+
 fn run(cli: Cli) -> Result<(), Failure> {
+    cli.trace.into_iter().for_each(listen);
     match cli.command {
         None => demo::run(),
         Some(Command::Get(args)) => get::run(&args),

@@ -108,7 +108,7 @@ impl Teller {
                     subrequest.outcome = outcome.clone();
                 }
             }
-            TraceEvent::Paused => self.paused = Some(now),
+            TraceEvent::Paused { .. } => self.paused = Some(now),
             TraceEvent::Reissued { .. } => {
                 self.story.pauses.extend(self.paused.take().map(|since| since..now));
             }

@@ -8,6 +8,7 @@ use sealback::{
     stream::{Durability, Name},
 };
 use sealback_examples::parse_size;
+use tracing_subscriber::filter::Targets;
 
 use crate::failure::Failure;
 
@@ -17,6 +18,17 @@ use crate::failure::Failure;
 #[derive(Debug, Parser)]
 #[command(name = "writeback", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
+    /// Tells on standard error what happens inside, as far as the filter lets it through: targets with
+    /// levels, such as 'sealback=trace' or 'sealback::retry=debug,sealback::sync=debug'
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "sealback=debug"
+    )]
+    pub(crate) trace: Option<Targets>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

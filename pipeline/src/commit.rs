@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, RootKey};
 use sealback_stream::{CacheFile, SizeLock, TargetError, TargetErrorKind};
+use tracing::{debug, debug_span, warn};
 
 use crate::{
     Error,
@@ -16,7 +17,7 @@ use crate::{
     ranges::hull,
     resize::SizeGuard,
     sync::{Arc, MutexGuard, PoisonError},
-    trace::Observer,
+    trace::{Observer, tell},
     waits::WaitFor,
 };
 
@@ -29,6 +30,8 @@ impl OpenFile {
     /// As [`sync`](OpenFile::sync), from the beginning, and timed.
     pub(crate) fn sync_now(self: &Arc<Self>, kind: PassKind) -> Result<(), Error> {
         let _waiting = self.waits(WaitFor::Sync);
+        let _in_span =
+            debug_span!(target: "sealback::sync", "sync", file = self.name(), ?kind).entered();
         let began = self.core.now();
         let synced = self.following_cuts(|| {
             let sizes = self.hold_sizes_for_change()?;
@@ -134,6 +137,7 @@ impl OpenFile {
             };
             match self.core.persist(None, write) {
                 Ok(()) => {
+                    self.tell_of_header(&commit.header, "committed");
                     self.set_header(commit.header);
                     return Ok(());
                 }
@@ -158,6 +162,7 @@ impl OpenFile {
 
     /// Goes on with a header that somebody else committed. What the cache has may be older.
     pub(crate) fn adopt(&self, header: Header) {
+        self.tell_of_header(&header, "adopted");
         self.set_header(header);
         self.folios().forget_copies();
         if let Some(cache) = self.cache()
@@ -165,6 +170,12 @@ impl OpenFile {
         {
             self.drop_cache();
         }
+    }
+
+    fn tell_of_header(&self, header: &Header, what: &str) {
+        let (generation, size) = (header.generation(), header.size());
+        let (file, cuts) = (self.name(), header.cuts());
+        tell(|| debug!(target: "sealback::commit", file, generation, size, cuts, "{what}"));
     }
 
     /// Goes on with a header that somebody else committed; what is lost by that is not of the call that
@@ -216,7 +227,11 @@ impl OpenFile {
         let waited = self.target.barrier().map_err(Error::server);
         let took = self.core.now().saturating_sub(began);
         self.core.totals().barrier_latency.record(took);
+        tell(
+            || debug!(target: "sealback::sync", file = self.name(), ?took, ok = waited.is_ok(), "barrier"),
+        );
         waited.inspect_err(|error| {
+            tell(|| warn!(target: "sealback::sync", file = self.name(), %error, "not durable"));
             self.folios().redirty_unsynced();
             self.passes.tell(error);
         })

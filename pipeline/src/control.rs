@@ -8,10 +8,13 @@ use sealback_stream::{
     Ticket, Write,
 };
 
+use tracing::debug;
+
 use crate::{
     Cause, Error,
     engine::Core,
     sync::{Arc, Condvar, Instant, Mutex, PoisonError, thread},
+    trace::tell,
 };
 
 /// A target's no.
@@ -54,8 +57,13 @@ impl Core {
                 Err(Refusal::Again(error))
                     if attempts < limits.max_attempts && started.elapsed() < limits.deadline =>
                 {
-                    self.totals().control_retries.count(Cause::of_transient(&error));
-                    thread::sleep(limits.delay(attempts, fastrand::u64(..)));
+                    let cause = Cause::of_transient(&error);
+                    self.totals().control_retries.count(cause);
+                    let delay = limits.delay(attempts, fastrand::u64(..));
+                    tell(
+                        || debug!(target: "sealback::retry", attempts, ?delay, %cause, %error, "again"),
+                    );
+                    thread::sleep(delay);
                     attempts += 1;
                     continue;
                 }

@@ -32,7 +32,7 @@ use crate::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    trace::{Observer, TraceEvent},
+    trace::{Teller, TraceEvent},
     waits::{WaitFor, Waiting},
 };
 
@@ -48,7 +48,8 @@ pub(crate) struct Parts {
     /// One for each stream; none where the stream is off.
     pub(crate) targets: Vec<Option<Arc<dyn Target>>>,
     pub(crate) cache: Option<Claim>,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Tells what happens.
+    pub(crate) teller: Teller,
     /// Merges a block that met somebody else's change. May block.
     pub(crate) merge: RunMerge,
     /// Where the pass grows the file: left before the request counts as ended.
@@ -297,17 +298,20 @@ impl Driver {
         self.core.ended(self, &ending.stats);
         let driver = self.clone();
         let core = self.core.clone();
-        let Parts { targets, growth, on_done, source, merge, .. } = parts;
+        let Parts { targets, growth, on_done, source, merge, teller, .. } = parts;
         let confirming = targets[CACHE].as_ref().is_some_and(|cache| !cache.is_immediate());
         let growing = growth.is_some();
         // When those who wait go on, nothing here holds on to the file: who closes it and opens it
         // again finds it on the server.
         drop((source, merge));
         let finish = move || {
-            if let Some((growth, file)) = growth {
-                growth.leave(&file, &mut ending);
-            }
-            on_done(&ending);
+            teller.within(|| {
+                if let Some((growth, file)) = growth {
+                    growth.leave(&file, &mut ending);
+                }
+                on_done(&ending);
+            });
+            teller.end(&ending.result);
             let took = driver.core.now().saturating_sub(driver.began);
             driver.core.totals().request_latency.record(took);
             *driver.ending() = Some(ending.clone());
@@ -465,13 +469,11 @@ impl Host for DriverHost<'_> {
     }
 
     fn tracing(&self) -> bool {
-        self.parts.observer.is_some()
+        self.parts.teller.wants_all()
     }
 
     fn trace(&mut self, event: TraceEvent) {
-        if let Some(observer) = &self.parts.observer {
-            contain(|| observer.event(self.now, &event));
-        }
+        self.parts.teller.tell(self.now, &event);
     }
 }
 

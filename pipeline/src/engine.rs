@@ -14,6 +14,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions};
 use sealback_stream::{Name, Role, Target, TargetError, TargetErrorKind};
+use tracing::debug;
 
 use crate::{
     Config, CreateOptions, EngineStats, Error, File, Place, RequestStats, Unclosed,
@@ -34,6 +35,7 @@ use crate::{
         Arc, Instant, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    trace::{Observer, tell},
     waits::Waits,
     workers::Workers,
     writethrough::Fillings,
@@ -76,6 +78,8 @@ pub(crate) struct Core {
     /// Requests that were set up so far.
     n_requests: AtomicU64,
     pub(crate) waits: Arc<Waits>,
+    /// Hears all requests.
+    observer: Mutex<Option<Arc<dyn Observer>>>,
     files: Mutex<Files>,
     /// Files that were opened so far.
     n_files: AtomicU64,
@@ -140,12 +144,14 @@ impl Engine {
             active: Mutex::default(),
             n_requests: AtomicU64::new(0),
             waits: Arc::default(),
+            observer: Mutex::default(),
             files: Mutex::default(),
             neighbours_stuck: AtomicBool::new(false),
             totals: Mutex::default(),
             errors: Mutex::default(),
             config,
         });
+        tell(|| debug!(target: "sealback::engine", config = ?core.config, "started"));
         Ok(Engine { presence: Presence::new(core) })
     }
 
@@ -173,7 +179,10 @@ impl Engine {
     /// As for [`sync_all`](Engine::sync_all).
     pub fn shutdown(&self) -> Result<(), Vec<Unclosed>> {
         self.core().closed.store(true, Ordering::SeqCst);
-        self.sync_all()
+        let ended = self.sync_all();
+        let n_unclosed = ended.as_ref().map_or_else(Vec::len, |()| 0);
+        tell(|| debug!(target: "sealback::engine", n_unclosed, "shut down"));
+        ended
     }
 
     /// Creates a file.
@@ -273,6 +282,12 @@ impl Engine {
         }
     }
 
+    /// Has `observer`, or nobody, hear every request that begins from now on, whatever it writes: beside
+    /// one that a request is [given](File::writeback_observed), and [`tracing`](crate::trace).
+    pub fn observe(&self, observer: Option<Arc<dyn Observer>>) {
+        *self.core().observer.lock().unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
     /// What the engine was started with.
     pub fn config(&self) -> &Config {
         &self.core().config
@@ -304,6 +319,11 @@ impl Core {
     /// The files that are open, in the same way.
     pub(crate) fn files_mutex(&self) -> &Mutex<Files> {
         &self.files
+    }
+
+    /// Who hears all requests.
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn pools(&self) -> impl Iterator<Item = &BufferPool> {

@@ -15,6 +15,7 @@ use crate::{
     engine::Core,
     folio::FolioBytes,
     groups::GroupEnds,
+    origin::{Origin, Subject},
     page_cache::{Copies, Folios},
     passes::{ErrorSeq, MAX_PASSES, Passes},
     ranges::index_of,
@@ -23,6 +24,7 @@ use crate::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    trace::{Observer, Teller, TraceEvent, tell},
     waits::{WaitFor, Waiting},
 };
 
@@ -103,6 +105,17 @@ impl OpenFile {
         &self.name
     }
 
+    /// What tells of a request that begins now.
+    pub(crate) fn teller(&self, origin: &Origin, observer: Option<Arc<dyn Observer>>) -> Teller {
+        let teller = Teller::new(origin, &self.name, [self.core.observer(), observer]);
+        if teller.wants_all() {
+            let Subject { kind, range } = origin.subject.clone();
+            let (file, name) = (self.number, self.name().to_owned());
+            teller.tell(self.core.now(), &TraceEvent::Begun { file, name, kind, range });
+        }
+        teller
+    }
+
     /// This thread waits for something of the file, as long as what is returned is there.
     pub(crate) fn waits(&self, what: WaitFor) -> Waiting {
         self.core.waiting(what, Some(self.number))
@@ -171,6 +184,7 @@ impl OpenFile {
     pub(crate) fn drop_cache(&self) {
         let dropped = self.cache.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(cache) = dropped {
+            tell(|| tracing::warn!(target: "sealback::cache", file = self.name(), "done without"));
             // One that cannot even do that has an older header than the server after the next
             // commit, and is emptied by whoever opens it then.
             let _ = cache.invalidate();

@@ -265,8 +265,11 @@ impl OpenFile {
         let claim = cache.clone().map(claim);
         let (file, merging) = (self.clone(), self.clone());
         let request = self.core.next_request_number();
+        let origin = Origin { request, file: self.number(), subject };
+        let teller = self.teller(&origin, observer);
         let parts = Parts {
-            origin: Origin { request, file: self.number(), subject },
+            origin,
+            teller,
             source,
             content_key: header.content_key().clone(),
             seal_gen,
@@ -276,7 +279,6 @@ impl OpenFile {
                 cache.filter(|_| !stuck).map(|cache| cache as Arc<dyn Target>),
             ],
             cache: claim,
-            observer,
             merge: Arc::new(move |merge| merging.merge(merge, grows)),
             growth: growth.clone().map(|growth| (growth, self.clone())),
             on_done: Box::new(move |ending| file.pass_ended(ending, completes, is_everybodys)),

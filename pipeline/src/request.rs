@@ -73,6 +73,8 @@ pub struct Request {
     stalls: Vec<StallClock>,
     pause: WaitClock,
     starved: WaitClock,
+    /// The block up to which it has told that all went where it should.
+    told_to: u64,
     stats: RequestStats,
 }
 
@@ -103,6 +105,7 @@ impl Request {
             stalls: vec![StallClock::default(); setup.len()],
             pause: WaitClock::default(),
             starved: WaitClock::default(),
+            told_to: 0,
             stats: RequestStats::new(setup.len()),
         }
     }
@@ -227,10 +230,15 @@ impl Request {
                         return self.give_up(LastFailure { blocks: range, attempts, failure });
                     }
                     conflicts.iter().for_each(|conflict| self.merger.add(conflict.block));
+                    let n_blocks = conflicts.len();
+                    host.trace(TraceEvent::Conflict { stream: index, id, n_blocks });
                 }
                 match self.retryer.failed(now, LastFailure { blocks: range, attempts, failure }) {
                     Some(last) => self.give_up(last),
-                    None if !paused => self.paused(now, host),
+                    None if !paused => {
+                        self.paused(now);
+                        host.trace(TraceEvent::Paused { stream: index, cause });
+                    }
                     None => {}
                 }
             }
@@ -243,9 +251,7 @@ impl Request {
             Ok(Merged { sealed, expected, plain }) => {
                 self.spans.merged(block, &sealed, expected);
                 self.stats.merges += 1;
-                if host.tracing() {
-                    host.trace(TraceEvent::Merged { block });
-                }
+                host.trace(TraceEvent::Merged { block });
                 self.actions.push(Action::Refresh { block, plain });
             }
             Err(error) => self.end_with(error),
@@ -253,9 +259,8 @@ impl Request {
     }
 
     fn switch_off(&mut self, index: usize, failure: Failure, host: &mut impl Host) {
-        if host.tracing() {
-            host.trace(TraceEvent::Off { stream: index });
-        }
+        let cause = Cause::of_failure(&failure);
+        host.trace(TraceEvent::Off { stream: index, cause });
         self.streams[index].switch_off();
         self.stats.streams[index].switched_off += 1;
         self.actions.push(Action::StreamOff { stream: index, failure });
@@ -330,7 +335,10 @@ impl Request {
         match self.retryer.step(now, in_flight, || host.random()) {
             RetryStep::Proceed => {}
             RetryStep::Wait => return,
-            RetryStep::WaitUntil(time) => return self.actions.push(Action::WakeAt(time)),
+            RetryStep::WaitUntil(until) => {
+                host.trace(TraceEvent::BackingOff { until });
+                return self.actions.push(Action::WakeAt(until));
+            }
             RetryStep::Reissue => self.reissue(now, host),
         }
         self.fill(host);
@@ -362,9 +370,7 @@ impl Request {
 
     fn finish(&mut self, result: Result<(), Error>, host: &mut impl Host) {
         self.phase = Phase::Done;
-        if host.tracing() {
-            host.trace(TraceEvent::Done { ok: result.is_ok() });
-        }
+        host.trace(TraceEvent::Done { ok: result.is_ok() });
         self.actions.push(Action::Done(result));
     }
 
@@ -376,12 +382,9 @@ impl Request {
         }
     }
 
-    fn paused(&mut self, now: Duration, host: &mut impl Host) {
+    fn paused(&mut self, now: Duration) {
         if matches!(self.phase, Phase::Running) {
             self.pause.begin(now, &mut self.stats.pauses);
-        }
-        if host.tracing() {
-            host.trace(TraceEvent::Paused);
         }
     }
 
@@ -395,9 +398,7 @@ impl Request {
             stream.retile(|block| spans.end_of(block), &redo)
         };
         let subrequests = self.streams.iter_mut().enumerate().map(retile).sum();
-        if host.tracing() {
-            host.trace(TraceEvent::Reissued { subrequests });
-        }
+        host.trace(TraceEvent::Reissued { subrequests });
     }
 
     fn fill(&mut self, host: &mut impl Host) {
@@ -473,6 +474,10 @@ impl Request {
         let collected_to = self.collected_to();
         // After a failure, what never left makes the streams look as if they had passed it.
         let running = matches!(self.phase, Phase::Running);
+        if running && host.tracing() && collected_to > self.told_to {
+            self.told_to = collected_to;
+            host.trace(TraceEvent::Collected { to: collected_to });
+        }
         while let Some(Passed { sealed, destinations, span }) = self.spans.next_passed(collected_to)
         {
             if running && self.has(Role::Must, destinations) {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use sealback_crypto::MAX_FILE_BYTES;
 use sealback_stream::{BlockConflict, Expected};
+use tracing::debug;
 use zeroize::Zeroizing;
 
-use crate::{Error, open_file::OpenFile, ranges::index_of};
+use crate::{Error, open_file::OpenFile, ranges::index_of, trace::tell};
 
 /// What becomes of a block that was overwritten here and changed by somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ impl OpenFile {
         conflicts: &[BlockConflict],
         resolution: Resolution,
     ) -> Result<(), Error> {
+        let (file, n_blocks) = (self.name(), conflicts.len());
+        tell(|| debug!(target: "sealback::conflict", file, n_blocks, ?resolution, "resolved"));
         let _alone = self.alone();
         let n_blocks = self.geometry().n_blocks(MAX_FILE_BYTES);
         for conflict in conflicts.iter().filter(|conflict| conflict.block < n_blocks) {

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tracing::error;
+
 use crate::{
     File, Unclosed,
     calls::MAX_CALLS,
@@ -13,6 +15,7 @@ use crate::{
     open_file::OpenFile,
     pass::PassKind,
     sync::{Arc, Mutex, PoisonError, thread},
+    trace::tell,
     waits::WaitFor,
 };
 
@@ -59,6 +62,7 @@ fn write_back_the_rest(kept: Vec<Arc<OpenFile>>) {
     let sync = |file: Arc<OpenFile>| file.sync_now(PassKind::Sync).err().map(|error| (file, error));
     for (file, error) in side_by_side(kept, sync) {
         let (id, lost) = (file.header().file_id(), file.folios().dirty_bytes());
+        tell(|| error!(target: "sealback::engine", file = file.name(), lost, %error, "lost"));
         eprintln!("sealback: {lost} bytes of the file {id} could not be written back: {error}");
     }
 }

@@ -35,6 +35,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use tracing::info;
+
 use crate::{Durability, flat::Flat};
 
 mod head;
@@ -160,6 +162,7 @@ impl Journal {
         let Files { owner, data, log, around } = files;
         let Pending { head, records } = Pending::find(*log, owner)?;
         let Some(last) = records.last() else { return Ok(head) };
+        info!(target: "sealback::journal", file_id = owner.stem, n_groups = records.len(), "redoing");
         // One log speaks of one file: of this one, or of one that this is a copy of.
         let elsewhere =
             if last.inode == owner.inode { None } else { around.find(owner, last.inode) };

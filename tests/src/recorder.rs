@@ -24,7 +24,7 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn event(&self, _at: Duration, event: &TraceEvent) {
+    fn event(&self, _at: Duration, _request: u64, event: &TraceEvent) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
     }
 }

@@ -60,6 +60,25 @@ fn the_stats_of_a_put_say_what_was_waited_for_and_how_long_things_took() {
 }
 
 #[test]
+fn a_trace_goes_to_standard_error_as_far_as_its_filter_lets_it_through() {
+    let world = World::new();
+    world.write("source", &bytes(1, MIB));
+    let said = world.put("source", "file", &["--trace"]).stderr;
+    for word in
+        ["DEBUG", "sealback::request: begun", "sealback::commit: committed", "file=\"file\""]
+    {
+        assert!(said.contains(word), "{word:?} is missing in {said}");
+    }
+    assert!(!said.contains("TRACE"), "{said}");
+    let only = ["--trace=sealback::subrequest=trace"];
+    let said = world.put("source", "file", &only).stderr;
+    assert!(said.contains("sealback::subrequest: issued request=1"), "{said}");
+    assert!(said.lines().all(|line| line.contains("sealback::subrequest: ")), "{said}");
+    assert_eq!(world.get_bytes("file", &[]), bytes(1, MIB));
+    world.put("source", "file", &["--trace=sealback=loud"]).misuses("--trace");
+}
+
+#[test]
 fn verify_counts_the_blocks_of_a_whole_file() {
     let world = World::new();
     world.put_bytes(&bytes(1, 100_000), "file", &[]);

@@ -64,14 +64,15 @@ impl Pass {
         let n_ends = Arc::new(AtomicUsize::new(0));
         let ends = n_ends.clone();
         let subject = Subject { kind: WriteKind::Sync, range: 0..0 };
+        let origin = Origin { request: 1, file: 1, subject };
         let parts = Parts {
-            origin: Origin { request: 1, file: 1, subject },
+            teller: Teller::new(&origin, "file", [None, None]),
+            origin,
             source: source.clone(),
             content_key: header.content_key().clone(),
             seal_gen: header.view().seal_gen().unwrap(),
             targets: vec![Some(file), cache.clone().map(|cache| cache as Arc<dyn Target>)],
             cache: cache.map(|cache| Arc::<Claims>::default().claim(cache, Weak::new())),
-            observer: None,
             merge: Arc::new(|_| unreachable!("nobody else writes")),
             growth: None,
             on_done: Box::new(move |_| {

@@ -125,9 +125,9 @@ pub trait Host {
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared;
     /// A uniform random number, for jitter.
     fn random(&mut self) -> u64;
-    /// Whether anybody wants to hear what happens.
+    /// Whether anybody wants to hear what happens all the time: what is then not told is not made.
     fn tracing(&self) -> bool;
-    /// Tells what happened.
+    /// Tells what happened. What happens seldom is told whether anybody wants it or not.
     fn trace(&mut self, event: TraceEvent);
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sealback_crypto::{HEADER_BYTES, MAX_FILE_BYTES};
+use tracing::trace;
 
 use super::{
     Files, Journal, LOG_BYTES, RECORD_BYTES,
@@ -72,7 +73,9 @@ impl<'a, 'f> Journaled<'a, 'f> {
             self.journal.known().left = None;
             return Err(error);
         }
-        self.record_end = Some(self.head.applied + record.log_bytes());
+        let bytes = record.log_bytes();
+        trace!(target: "sealback::journal", file_id = self.files.owner.stem, bytes, durable, "begun");
+        self.record_end = Some(self.head.applied + bytes);
         Ok(())
     }
 

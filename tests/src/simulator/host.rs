@@ -115,11 +115,11 @@ impl Host for World {
             TraceEvent::Prepared { stream, id, blocks } => {
                 self.oracle.on_prepared(stream, id, &blocks);
             }
-            TraceEvent::Off { stream } => {
+            TraceEvent::Off { stream, .. } => {
                 self.oracle.tally.switched_off(stream);
                 self.oracle.on_stream_off(self.now, stream);
             }
-            TraceEvent::Paused => self.oracle.on_paused(),
+            TraceEvent::Paused { .. } => self.oracle.on_paused(),
             TraceEvent::Reissued { subrequests } => {
                 self.met.reissues += 1;
                 self.oracle.on_reissue(self.now, subrequests);

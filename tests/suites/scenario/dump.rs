@@ -121,7 +121,7 @@ struct Blocking {
 }
 
 impl Observer for Blocking {
-    fn event(&self, _at: Duration, _event: &TraceEvent) {
+    fn event(&self, _at: Duration, _request: u64, _event: &TraceEvent) {
         let dump = self.engine.dump();
         assert!(matches!(only(&dump).view.state, RequestState::Busy), "{dump}");
         let _ = self.began.try_send(());

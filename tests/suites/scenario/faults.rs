@@ -217,7 +217,7 @@ fn a_server_that_never_does_what_it_should_ends_in_its_own_error_and_loses_nothi
 fn a_target_or_an_observer_that_panics_hangs_nobody_and_loses_nothing() {
     struct Panicking;
     impl Observer for Panicking {
-        fn event(&self, _at: Duration, _event: &TraceEvent) {
+        fn event(&self, _at: Duration, _request: u64, _event: &TraceEvent) {
             panic!("injected: an observer panics");
         }
     }

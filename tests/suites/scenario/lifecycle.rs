@@ -243,7 +243,7 @@ fn a_file_that_is_dropped_and_opened_again_has_what_was_written() {
 struct Threads(Mutex<BTreeSet<PathBuf>>);
 
 impl Observer for Threads {
-    fn event(&self, _at: Duration, _event: &TraceEvent) {
+    fn event(&self, _at: Duration, _request: u64, _event: &TraceEvent) {
         if thread::current().name().is_some_and(|name| name.starts_with("sealback-")) {
             let this = Path::new("/proc").join(fs::read_link("/proc/thread-self").unwrap());
             self.0.lock().unwrap().insert(this);

@@ -31,6 +31,7 @@ mod streamed;
 mod stress;
 mod support;
 mod syscalls;
+mod telling;
 mod uncommitted;
 mod vectored;
 mod writethrough;
