@@ -101,8 +101,17 @@ pub(crate) struct Core {
 #[derive(Default)]
 pub(crate) struct Files {
     /// By id, and by which stored file it is, since files can be copied.
-    by_key: HashMap<(FileId, u128), Weak<OpenFile>>,
+    by_key: HashMap<u128, Weak<OpenFile>>,
     pub(crate) by_number: HashMap<u64, Weak<OpenFile>>,
+}
+
+impl Files {
+    /// One number of both, which is half as large: ids are random, so that no two files have the same by
+    /// chance.
+    fn key(id: FileId, target: &dyn Target) -> u128 {
+        let (half, _) = id.as_bytes().split_first_chunk().expect("an id has 32 bytes");
+        u128::from_le_bytes(*half) ^ target.identity()
+    }
 }
 
 impl Engine {
@@ -239,9 +248,11 @@ impl Engine {
         name: &Name,
         (target, header): (Arc<dyn Target>, Header),
     ) -> Result<Arc<OpenFile>, Error> {
-        let key = (header.file_id(), target.identity());
+        let key = Files::key(header.file_id(), &*target);
         let mut files = self.core().files();
         let open = files.by_key.get(&key).and_then(Weak::upgrade);
+        // A server may answer with whatever identity it likes.
+        let open = open.filter(|file| file.header().file_id() == header.file_id());
         let file = if let Some(file) = open {
             drop(files);
             file.met(header)?;
@@ -414,7 +425,7 @@ impl Core {
 
     /// The last handle of a file has been dropped.
     pub(crate) fn closed(&self, file: &OpenFile) {
-        let key = (file.header().file_id(), file.target.identity());
+        let key = Files::key(file.header().file_id(), &*file.target);
         let mut files = self.files();
         files.by_number.remove(&file.number());
         // Somebody may have opened it again.
@@ -443,7 +454,7 @@ impl Core {
     }
 
     pub(crate) fn open_files(&self) -> Vec<Arc<OpenFile>> {
-        self.files().by_key.values().filter_map(Weak::upgrade).collect()
+        self.files().by_number.values().filter_map(Weak::upgrade).collect()
     }
 }
 
