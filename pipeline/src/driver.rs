@@ -19,6 +19,7 @@ use sealback_stream::{
 use crate::{
     Error, RequestStats,
     buffers::SealedBuffers,
+    caller::Caller,
     claims::Claim,
     engine::{CACHE, Core, UPLOAD},
     growth::Growth,
@@ -29,7 +30,7 @@ use crate::{
     rmw::{Merge, Merged},
     source::{FolioSource, Next, PlainSlice},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     trace::{Teller, TraceEvent},
@@ -86,8 +87,8 @@ pub(crate) struct Driver {
     pub(crate) queued_for_buffer: AtomicBool,
     /// Stored bytes that the server has acknowledged.
     acknowledged: AtomicU64,
-    ending: Mutex<Option<Ending>>,
-    ended: Condvar,
+    /// Who waits for the end, and how it ended.
+    pub(crate) caller: Caller,
     /// Who is to be told of the end.
     watchers: Mutex<Vec<Watcher>>,
 }
@@ -97,6 +98,8 @@ pub(crate) type Watcher = Box<dyn FnOnce(Ending) + Send>;
 
 pub(crate) struct State {
     request: Request,
+    /// Whether the writes to the server that are under way are the caller's to carry out.
+    caller_writes: bool,
     actions: Vec<Action>,
     /// Let go when the request has ended, so that nothing holds on to the file.
     parts: Option<Parts>,
@@ -127,14 +130,20 @@ impl Driver {
             origin,
             began: core.now(),
             core,
-            state: Mutex::new(State { request, actions, parts, cache_failed: false, random }),
+            state: Mutex::new(State {
+                request,
+                caller_writes: false,
+                actions,
+                parts,
+                cache_failed: false,
+                random,
+            }),
             events: SegQueue::new(),
             pending: AtomicUsize::new(0),
             geometry,
             queued_for_buffer: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
-            ending: Mutex::new(None),
-            ended: Condvar::new(),
+            caller: Caller::default(),
             watchers: Mutex::default(),
         })
     }
@@ -196,7 +205,7 @@ impl Driver {
     /// Carries out what the request wants done. In here the order is the request's; nothing in
     /// here blocks.
     fn act(self: &Arc<Self>, state: &mut State) -> Option<(Parts, Ending)> {
-        let State { request, actions, parts, cache_failed, .. } = state;
+        let State { request, actions, parts, cache_failed, caller_writes, .. } = state;
         request.take_actions(actions);
         // A source may be a client's, whose panic would leave the request to nobody.
         let (mut result, mut told) = (None, true);
@@ -215,7 +224,12 @@ impl Driver {
                     let done = Completion::new(self.clone(), ticket);
                     let cache = parts.cache.as_ref().map(|claim| claim.cache().clone());
                     let job = Job::Write { target, cache, write, done };
-                    self.core.io.run_or_send(ticket.stream, job);
+                    if ticket.stream == UPLOAD {
+                        let alone = request.streams()[UPLOAD].in_flight() == 1;
+                        *caller_writes = self.upload(job, *caller_writes, alone);
+                    } else {
+                        self.core.io.run_or_send(ticket.stream, job);
+                    }
                 }
                 Action::Merge(merge) => {
                     let (driver, run) = (self.clone(), parts.merge.clone());
@@ -264,6 +278,28 @@ impl Driver {
         Some((parts, Ending { result, cache_failed: *cache_failed, stats }))
     }
 
+    /// Has a write to the server carried out: by its thread, or by the caller, if it is small, and there
+    /// is no cache, which he need not wait for. Those that are under way at once go the same way, so that
+    /// none overtakes another; `alone` says that no other one is. Returns whether it is the caller's.
+    fn upload(&self, job: Job, caller_writes: bool, alone: bool) -> bool {
+        if !alone && caller_writes {
+            self.caller.queue(move || job.run());
+            return true;
+        }
+        let is_small = match &job {
+            Job::Write { target, cache: None, write, .. } => {
+                write.bytes() <= SMALL_BYTES && !target.is_immediate()
+            }
+            _ => false,
+        };
+        if !alone || !is_small {
+            self.core.io.run_or_send(UPLOAD, job);
+            return false;
+        }
+        let offered = self.caller.offer(move || job.run());
+        offered.map_err(|run| self.core.io.send(UPLOAD, Job::Run(Box::new(run)))).is_ok()
+    }
+
     fn seal(
         self: &Arc<Self>,
         parts: &Parts,
@@ -274,7 +310,8 @@ impl Driver {
     ) {
         let (driver, key) = (self.clone(), parts.content_key.clone());
         let seal_gen = parts.seal_gen;
-        self.core.workers.spawn(move || {
+        let is_small = plain.iter().map(PlainSlice::said_bytes).sum::<u64>() <= SMALL_BYTES;
+        let job = move || {
             let result = contain(|| {
                 let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
                 key.seal(first_block, seal_gen, &slices, buffer)
@@ -287,7 +324,11 @@ impl Driver {
             }
             let result = result.unwrap_or(Err(SealError::NothingToSeal));
             driver.post(Event::Sealed { span, result });
-        });
+        };
+        let offered = if is_small { self.caller.offer(job) } else { Err(job) };
+        if let Err(job) = offered {
+            self.core.workers.spawn(job);
+        }
     }
 
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
@@ -314,9 +355,8 @@ impl Driver {
             teller.end(&ending.result);
             let took = driver.core.now().saturating_sub(driver.began);
             driver.core.totals().request_latency.record(took);
-            *driver.ending() = Some(ending.clone());
             drop(finishing);
-            driver.ended.notify_all();
+            driver.caller.end(ending.clone());
             let watchers = std::mem::take(&mut *driver.watchers());
             for watcher in watchers {
                 // A client's callback may panic, or call the engine, which needs this thread.
@@ -325,7 +365,14 @@ impl Driver {
             }
         };
         let confirming = confirming && !self.core.io.is_stuck(CACHE);
-        let then = move || if growing { core.io.control(finish) } else { finish() };
+        let caller = self.clone();
+        let then = move || {
+            if !growing {
+                finish();
+            } else if let Err(finish) = caller.caller.offer(finish) {
+                core.io.control(finish);
+            }
+        };
         if confirming {
             self.core.io.send(CACHE, Job::Run(Box::new(then)));
         } else {
@@ -333,17 +380,11 @@ impl Driver {
         }
     }
 
-    fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for the end.
     pub(crate) fn wait(&self) -> Ending {
         let what = WaitFor::Request(self.origin.request);
         let _waiting = self.core.waiting(what, Some(self.origin.file));
-        let waited = self.ended.wait_while(self.ending(), |ending| ending.is_none());
-        let ending = waited.unwrap_or_else(PoisonError::into_inner);
-        ending.clone().expect("waited for it")
+        self.caller.wait()
     }
 
     /// Somebody waits for his turn, as long as what is returned is there.
@@ -385,7 +426,7 @@ impl Driver {
 
     /// How it ended, if it has.
     pub(crate) fn ended(&self) -> Option<Ending> {
-        self.ending().clone()
+        self.caller.ended()
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -428,6 +469,9 @@ impl fmt::Debug for Driver {
         f.debug_struct("Driver").field("ending", &self.ended()).finish_non_exhaustive()
     }
 }
+
+/// Plaintext or sealed bytes that take less time where they are than a thread takes to wake.
+const SMALL_BYTES: u64 = 64 << 10;
 
 fn source_panicked() -> Error {
     Error::Source("a source of folios panicked")

@@ -277,7 +277,7 @@ impl OpenFile {
         let subject = Subject::all_of(self, WriteKind::Filtered);
         let (is_complete, filling, is_everybodys) = (false, None, true);
         let plan = Plan { subject, source, growth, is_complete, filling, is_everybodys };
-        let ending = self.begin_pass(idle, plan, None).wait();
+        let ending = self.carry_out(idle, plan, None);
         ending.result.map(|()| ending.stats)
     }
 }

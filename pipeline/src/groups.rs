@@ -147,7 +147,7 @@ impl OpenFile {
             if self.n_older_groups() == 0 {
                 return Ok(idle);
             }
-            self.begin_pass(idle, self.plan(PassKind::Sync), None).wait().result?;
+            self.carry_out(idle, self.plan(PassKind::Sync), None).result?;
         }
         Err(Error::Conflict { blocks: Vec::new() })
     }
@@ -178,7 +178,7 @@ impl OpenFile {
             }
             Some(Older::Group) => self.plan(PassKind::Sync),
         };
-        self.begin_pass(idle, plan, None).wait().result
+        self.carry_out(idle, plan, None).result
     }
 
     /// Writes back all groups before the current one, while others are held back.

@@ -7,7 +7,7 @@
 //! synced.
 
 use sealback_crypto::Header;
-use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, Write};
+use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, SizeLockAttempt, Write};
 
 use crate::{
     Error,
@@ -51,9 +51,36 @@ impl Growth {
         self.section.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters, and then begins the pass, or ends it with what kept it out.
+    /// Enters when the lock is free, and then begins the pass, or ends it with what kept it out.
     pub(crate) fn enter(self, file: Arc<OpenFile>, driver: &Arc<Driver>) {
-        let (entered, core) = (file.enter_growth(), file.core.clone());
+        let lock = if file.is_draft() { Ok(None) } else { file.lock_size() };
+        self.enter_with(lock, file, driver);
+    }
+
+    /// The same, if nobody has the lock; else it comes back.
+    pub(crate) fn try_enter(self, file: &Arc<OpenFile>, driver: &Arc<Driver>) -> Option<Growth> {
+        if file.is_draft() {
+            self.enter_with(Ok(None), file.clone(), driver);
+            return None;
+        }
+        match file.target.try_lock_size() {
+            Ok(SizeLockAttempt::Lockless) => self.enter_with(Ok(None), file.clone(), driver),
+            Ok(SizeLockAttempt::Taken(lock)) => {
+                self.enter_with(Ok(Some(lock)), file.clone(), driver);
+            }
+            // An error that goes away is met once more, or not.
+            Ok(SizeLockAttempt::Unavailable) | Err(_) => return Some(self),
+        }
+        None
+    }
+
+    fn enter_with(
+        self,
+        lock: Result<Option<SizeLock>, Error>,
+        file: Arc<OpenFile>,
+        driver: &Arc<Driver>,
+    ) {
+        let (entered, core) = (lock.and_then(|lock| file.enter_growth(lock)), file.core.clone());
         // The pass may end in here, and then nothing holds on to the file.
         drop(file);
         match entered {
@@ -89,8 +116,10 @@ impl OpenFile {
         self.folios().grows()
     }
 
-    fn enter_growth(&self) -> Result<Option<SizeLock>, Error> {
-        let lock = if self.is_draft() { None } else { self.lock_growth()? };
+    fn enter_growth(&self, lock: Option<SizeLock>) -> Result<Option<SizeLock>, Error> {
+        if !self.is_draft() {
+            self.catch_up()?;
+        }
         if self.grows() {
             self.trim_last_block()?;
             self.close_gaps()?;

@@ -43,7 +43,7 @@ impl Job {
         }
     }
 
-    fn run(self) {
+    pub(crate) fn run(self) {
         match self {
             Job::Confirm { claim, sealed } => claim.confirm(&sealed),
             Job::Run(run) => run(),

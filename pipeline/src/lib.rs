@@ -53,6 +53,7 @@
 #![deny(unsafe_code)]
 
 mod buffers;
+mod caller;
 mod calls;
 mod cause;
 mod claims;

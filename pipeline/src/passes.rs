@@ -232,7 +232,7 @@ impl OpenFile {
     ) -> Result<(), Error> {
         let state = self.passes.state();
         assert!(state.running.is_none(), "the others are held back");
-        self.begin_pass(state, self.plan(kind), None).wait().result
+        self.carry_out(state, self.plan(kind), None).result
     }
 
     /// A pass over the page cache: over the oldest write group.
@@ -250,10 +250,34 @@ impl OpenFile {
     /// Begins a pass, with none running.
     pub(crate) fn begin_pass(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        state: MutexGuard<'_, State>,
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
+        let (driver, growth) = self.set_up(state, plan, observer);
+        self.enter_or_begin(&driver, growth);
+        driver
+    }
+
+    /// Begins a pass, with none running, and waits for its end.
+    pub(crate) fn carry_out(
+        self: &Arc<Self>,
+        state: MutexGuard<'_, State>,
+        plan: Plan,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Ending {
+        let (driver, growth) = self.set_up(state, plan, observer);
+        driver.caller.attend();
+        self.enter_or_begin(&driver, growth);
+        driver.wait()
+    }
+
+    fn set_up(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        plan: Plan,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> (Arc<Driver>, Option<Growth>) {
         let Plan { subject, source, growth, is_complete, filling, is_everybodys } = plan;
         state.n_begun += 1;
         let completes = is_complete.then_some(state.n_begun);
@@ -285,15 +309,21 @@ impl OpenFile {
         };
         let driver = self.core.start(header.geometry(), parts);
         state.running = Some(Running { driver: driver.clone(), filling });
-        drop(state);
-        match growth {
-            Some(growth) => {
-                let (file, driver) = (self.clone(), driver.clone());
-                self.core.io.lock(move || growth.enter(file, &driver));
-            }
-            None => self.core.begin(&driver),
+        (driver, growth)
+    }
+
+    /// Begins a pass that was set up; one that grows the file when it has the size's lock.
+    fn enter_or_begin(self: &Arc<Self>, driver: &Arc<Driver>, growth: Option<Growth>) {
+        let Some(growth) = growth else { return self.core.begin(driver) };
+        // A caller does not wait for the lock: he would not hear of an end that comes before.
+        let growth = match driver.caller.is_here() {
+            true => growth.try_enter(self, driver),
+            false => Some(growth),
+        };
+        if let Some(growth) = growth {
+            let (file, driver) = (self.clone(), driver.clone());
+            self.core.io.lock(move || growth.enter(file, &driver));
         }
-        driver
     }
 
     /// Lays what was dirtied here over a block as it is on the server now: never the cache's copy,
@@ -371,8 +401,12 @@ impl OpenFile {
                 state.not_before = self.core.now().saturating_add(delay);
             }
         }
+        // Who counts himself later than this looks at the state after that.
+        let waited_for = self.passes.are_waited_for();
         drop(state);
-        self.passes.ended.notify_all();
+        if waited_for {
+            self.passes.ended.notify_all();
+        }
         self.core.folios.notify();
         self.core.flush_if_due();
         self.copy_if_due();
@@ -397,7 +431,7 @@ impl OpenFile {
             if !has_work || oldest > group {
                 return Ok(());
             }
-            self.begin_pass(idle, self.plan(kind), observer.cloned()).wait().result?;
+            self.carry_out(idle, self.plan(kind), observer.cloned()).result?;
             if oldest == newest {
                 return Ok(());
             }

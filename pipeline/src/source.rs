@@ -140,6 +140,11 @@ impl PlainSlice {
         PlainSlice { bytes, range }
     }
 
+    /// How many bytes it says that there are: a client's buffer need not keep to it.
+    pub(crate) fn said_bytes(&self) -> u64 {
+        self.range.len() as u64
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &(*self.bytes).as_ref()[self.range.clone()]

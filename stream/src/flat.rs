@@ -20,8 +20,8 @@ use sealback_crypto::{
 };
 
 use crate::{
-    BlockConflict, Completion, Failure, Prepared, Read, ReadCompletion, Segment, SizeLock, Target,
-    TargetError, TargetErrorKind, Write,
+    BlockConflict, Completion, Failure, Prepared, Read, ReadCompletion, Segment, SizeLock,
+    SizeLockAttempt, Target, TargetError, TargetErrorKind, Write,
 };
 
 mod bytes;
@@ -100,6 +100,11 @@ pub(crate) trait Place: fmt::Debug + Send + Sync + 'static {
     /// As [`Target::lock_size`].
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
         Ok(None)
+    }
+
+    /// As [`Target::try_lock_size`].
+    fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        Ok(SizeLockAttempt::Unavailable)
     }
 
     /// Hears of each operation, for those who count them.
@@ -193,6 +198,10 @@ impl<P: Place> Target for P {
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
         self.hold_size()
+    }
+
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        self.try_hold_size()
     }
 }
 

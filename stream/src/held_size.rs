@@ -1,7 +1,7 @@
 //! The lock under which a file's size changes, where files are in memory.
 
 use crate::{
-    SizeLock,
+    SizeLock, SizeLockAttempt,
     sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
@@ -24,6 +24,16 @@ impl HeldSize {
             *held = true;
         }
         SizeLock::new(Guard(self))
+    }
+
+    /// Takes it, if nobody has it.
+    pub(crate) fn try_hold(self: Arc<HeldSize>) -> SizeLockAttempt {
+        let was_held =
+            std::mem::replace(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner), true);
+        match was_held {
+            true => SizeLockAttempt::Unavailable,
+            false => SizeLockAttempt::Taken(SizeLock::new(Guard(self))),
+        }
     }
 }
 

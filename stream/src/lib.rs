@@ -58,6 +58,7 @@ pub use stalled::StalledQueue;
 pub use stream::{Collected, Issued, Role, Stream, StreamView, SubrequestView};
 pub use subrequest::Subrequest;
 pub use target::{
-    Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, Target, Write,
+    Cache, CacheFile, Expectation, Expected, Read, Segment, Server, SizeLock, SizeLockAttempt,
+    Target, Write,
 };
 pub use tiler::{Cut, CutLimits, Piece, Tiler};

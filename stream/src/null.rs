@@ -7,8 +7,8 @@ use std::{fmt, ops::Range, task::Waker};
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite};
 
 use crate::{
-    Cache, CacheFile, Completion, Grant, Prepared, Read, ReadCompletion, SizeLock, Target,
-    TargetError, Write,
+    Cache, CacheFile, Completion, Grant, Prepared, Read, ReadCompletion, SizeLock, SizeLockAttempt,
+    Target, TargetError, Write,
     flat::{check_header, write_slot},
     memory::{Shelf, Shelved, Unpublished},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -164,6 +164,10 @@ impl Target for NullFile {
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
         Ok(None)
+    }
+
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        Ok(SizeLockAttempt::Lockless)
     }
 }
 

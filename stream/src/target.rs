@@ -17,7 +17,8 @@ use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetErr
 ///
 /// 1. **Threads.** Every method may be called from any thread, several at once. `prepare` must
 ///    not block. `write` and `read` may block the caller, which is one of the engine's I/O
-///    threads, never a thread that seals; or they start the operation and return. A target that
+///    threads, or a thread that waits for the outcome, never one that seals for others; or they start the
+///    operation and return. A target that
 ///    [is immediate](Target::is_immediate) has `write` called on any thread, and never blocks it.
 /// 2. **Exactly once.** Each `write` and `read` uses its completion up, from any thread, inside the
 ///    call or later. A read's buffer comes back with the answer.
@@ -104,6 +105,26 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`TargetError`] if the lock cannot be had.
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError>;
+
+    /// The same, without waiting for whoever has the lock. Unless overridden it cannot be had so, and
+    /// is waited for on a thread of the engine's.
+    ///
+    /// # Errors
+    /// As for [`lock_size`](Target::lock_size).
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        Ok(SizeLockAttempt::Unavailable)
+    }
+}
+
+/// What comes of trying to take the lock under which sizes change.
+#[derive(Debug)]
+pub enum SizeLockAttempt {
+    /// The target has no such lock.
+    Lockless,
+    /// It is held now.
+    Taken(SizeLock),
+    /// Somebody has it, or it cannot be had without waiting.
+    Unavailable,
 }
 
 /// The lock under which a file's size changes; dropped, it is free.

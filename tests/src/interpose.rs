@@ -10,7 +10,7 @@ use std::{
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite};
 use sealback_stream::{
     Cache, CacheFile, Completion, Granule, Name, Prepared, Read, ReadCompletion, Server, SizeLock,
-    Target, TargetError, Write,
+    SizeLockAttempt, Target, TargetError, Write,
 };
 
 /// What happens to operations on their way to the server. Each goes through
@@ -204,5 +204,9 @@ impl<C: fmt::Debug + Send + Sync + 'static, H: Hook> Target for Interposed<C, H>
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
         self.target.lock_size()
+    }
+
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        self.target.try_lock_size()
     }
 }

@@ -9,7 +9,7 @@ use sealback_crypto::{
 };
 use sealback_stream::{
     Completion, MemoryOptions, MemoryServer, Prepared, Read, ReadCompletion, Server, SizeLock,
-    Write,
+    SizeLockAttempt, Write,
 };
 use shuttle::thread;
 
@@ -147,6 +147,10 @@ impl Target for File {
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
         self.stored.lock_size()
+    }
+
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        self.stored.try_lock_size()
     }
 }
 

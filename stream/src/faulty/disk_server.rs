@@ -13,7 +13,7 @@ use sealback_crypto::HEADER_BYTES;
 
 use super::disk::{Crash, Disk, DiskBytes};
 use crate::{
-    Durability, Grant, Prepared, SizeLock, Target, TargetError,
+    Durability, Grant, Prepared, SizeLock, SizeLockAttempt, Target, TargetError,
     flat::{Flat, Place, overwrite},
     held_size::HeldSize,
     journal::{Files, Journal, Owner, Surroundings},
@@ -177,6 +177,10 @@ impl Place for DiskFile {
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
         Ok(Some(self.inode.size.clone().hold()))
+    }
+
+    fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        Ok(self.inode.size.clone().try_hold())
     }
 }
 

@@ -13,7 +13,7 @@ use sealback_crypto::{FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpecta
 use super::{Fault, Faults, Operation, error_of, unknown};
 use crate::{
     Cache, CacheFile, Completion, CompletionSink, Failure, Granule, Name, Prepared, Read,
-    ReadCompletion, Segment, Server, SizeLock, Target, TargetError, Ticket, Write,
+    ReadCompletion, Segment, Server, SizeLock, SizeLockAttempt, Target, TargetError, Ticket, Write,
 };
 
 /// A server with faults. What of the server is no operation is there as it was.
@@ -277,6 +277,10 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
         self.target.lock_size()
+    }
+
+    fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        self.target.try_lock_size()
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     run::run_id,
 };
 use crate::{
-    Name, Prepared, SizeLock, TargetError, TargetErrorKind,
+    Name, Prepared, SizeLock, SizeLockAttempt, TargetError, TargetErrorKind,
     flat::{Flat, Place},
     journal::{self, Files, Journal, Owner},
 };
@@ -210,6 +210,13 @@ impl Place for LocalFile {
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
         let held = lock::take(&self.root.beside(&self.stem, SIZE))?;
         Ok(Some(SizeLock::new(held)))
+    }
+
+    fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        let held = lock::try_take(&self.root.beside(&self.stem, SIZE))?;
+        Ok(held.map_or(SizeLockAttempt::Unavailable, |held| {
+            SizeLockAttempt::Taken(SizeLock::new(held))
+        }))
     }
 }
 

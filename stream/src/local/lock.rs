@@ -117,13 +117,28 @@ impl Drop for Held<'_> {
 
 /// Takes the lock of a path, making its file if there is none. Blocks. Dropped, it is free.
 pub(super) fn take(path: &Path) -> Result<File, TargetError> {
-    let attempt = || -> io::Result<File> {
+    let taken = take_by(path, |file| lock(file).map(|()| true))?;
+    Ok(taken.expect("whoever waits for the lock has it"))
+}
+
+/// The same, but `None` if somebody has it.
+pub(super) fn try_take(path: &Path) -> Result<Option<File>, TargetError> {
+    take_by(path, try_lock)
+}
+
+fn take_by(
+    path: &Path,
+    lock: impl Fn(&File) -> io::Result<bool>,
+) -> Result<Option<File>, TargetError> {
+    let attempt = || -> io::Result<Option<File>> {
         // Goes round only when someone removed the sealed file in between.
         loop {
             let file = open(path)?;
-            lock(&file)?;
+            if !lock(&file)? {
+                return Ok(None);
+            }
             if !is_unlinked(&file)? {
-                return Ok(file);
+                return Ok(Some(file));
             }
         }
     };

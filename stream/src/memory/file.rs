@@ -4,7 +4,7 @@ use std::{fmt, task::Waker};
 
 use super::{meter::Meter, shelf::Unpublished};
 use crate::{
-    Prepared, SizeLock, TargetError,
+    Prepared, SizeLock, SizeLockAttempt, TargetError,
     flat::{Flat, Operation, Place},
     held_size::HeldSize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -76,6 +76,10 @@ impl<M: More> Place for MemoryFile<M> {
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
         Ok(Some(self.inode.size.clone().hold()))
+    }
+
+    fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        Ok(self.inode.size.clone().try_hold())
     }
 
     fn note(&self, operation: Operation) {
