@@ -239,16 +239,16 @@ impl Driver {
                     });
                 }
                 Action::Refresh { block, plain } => {
-                    told &= contain(|| parts.source.merged(block, &plain)).is_some();
+                    told &= self.tell(|| parts.source.merged(block, &plain));
                 }
                 Action::Release { folio, outcome } => {
-                    told &= contain(|| parts.source.end_writeback(folio, outcome)).is_some();
+                    told &= self.tell(|| parts.source.end_writeback(folio, outcome));
                 }
                 Action::Seal { span, first_block, plain, buffer } => {
                     self.seal(parts, span, first_block, plain, buffer);
                 }
                 Action::Stored { sealed } => {
-                    told &= contain(|| parts.source.stored(&sealed)).is_some();
+                    told &= self.tell(|| parts.source.stored(&sealed));
                 }
                 Action::StreamOff { stream, failure } => match failure {
                     Failure::Fatal(error) if error.kind() == TargetErrorKind::TimedOut => {
@@ -269,13 +269,22 @@ impl Driver {
             }
         }
         if !told {
-            self.post(Event::Fail(source_panicked()));
             result = result.map(|result| result.and(Err(source_panicked())));
         }
         let result = result?;
         let stats = request.stats().clone();
         let parts = parts.take().expect("a request ends once");
         Some((parts, Ending { result, cache_failed: *cache_failed, stats }))
+    }
+
+    /// Tells the source of something; whether it took it. If not, the request fails before anything else
+    /// comes of what it does next.
+    fn tell(self: &Arc<Self>, call: impl FnOnce()) -> bool {
+        let told = contain(call).is_some();
+        if !told {
+            self.post(Event::Fail(source_panicked()));
+        }
+        told
     }
 
     /// Has a write to the server carried out: by its thread, or by the caller, if it is small, and there
