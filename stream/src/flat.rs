@@ -372,11 +372,12 @@ pub(crate) fn make_hole(
 /// Whether the header is still what was read. A header that is cut short is another.
 pub(crate) fn check_header(flat: &dyn Flat, expect: &SlotExpectation) -> Result<(), TargetError> {
     let unread = |error| TargetError::from_io("reading the header to compare it", error);
-    let mut prologue = [0; 64];
-    flat.read_at(0, &mut prologue).map_err(unread)?;
-    let mut mac = [0; 32];
-    flat.read_at(expect.mac_offset, &mut mac).map_err(unread)?;
-    if prologue == expect.prologue && mac == expect.mac {
+    let mut header = [0; HEADER_BYTES];
+    let mac_at = usize::try_from(expect.mac_offset).unwrap_or(HEADER_BYTES);
+    let mac_at = mac_at..(mac_at + expect.mac.len()).min(HEADER_BYTES);
+    // All of it at once, up to the MAC: that is one call, and not much to copy.
+    flat.read_at(0, &mut header[..mac_at.end]).map_err(unread)?;
+    if header.starts_with(&expect.prologue) && header[mac_at] == expect.mac {
         return Ok(());
     }
     Err(TargetError::new(TargetErrorKind::Conflict, "the header is no longer what was read"))

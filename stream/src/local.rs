@@ -16,6 +16,7 @@ mod record;
 mod root;
 mod run;
 mod server;
+mod size;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ use super::{
     names::ensure_kind,
     sample::{Sample, name, put, read, wait_for},
 };
-use crate::{Server, Target, TargetErrorKind};
+use crate::{Server, SizeLockAttempt, Target, TargetErrorKind};
 
 pub(super) const CHECKS: ServerChecks = &[
     ("a slot is written where the header is still what was read", slots),
@@ -183,8 +183,15 @@ fn barrier(server: &dyn Server) -> Verdict {
 fn size_held(server: &dyn Server) -> Verdict {
     let (sample, name) = (Sample::new()?, name("a")?);
     let target = sample.create(server, &name)?;
-    let Some(held) = target.lock_size()? else { return Ok(()) };
+    let takes = |target: &dyn Target| -> Result<bool, Broken> {
+        Ok(matches!(target.try_lock_size()?, SizeLockAttempt::Taken(_)))
+    };
+    let Some(held) = target.lock_size()? else {
+        ensure!(!takes(&*target)?, "there is a lock for those who do not wait for it only");
+        return Ok(());
+    };
     let other = server.open(&name)?;
+    ensure!(!takes(&*target)? && !takes(&*other)?, "a second holder was let in at once");
     // It does not exclude writers.
     put(&*other, &sample.seal(0..1, 1)?)?;
     let (sender, receiver) = mpsc::channel();
@@ -195,6 +202,12 @@ fn size_held(server: &dyn Server) -> Verdict {
     let has_lock = wait_for(&receiver, "taking a lock that is free")??;
     ensure!(has_lock, "one handle has a lock of the size, another has none");
     drop(target.lock_size()?);
+    if let SizeLockAttempt::Taken(held) = target.try_lock_size()? {
+        ensure!(!takes(&*target)?, "who did not wait excludes nobody");
+        ensure!(!takes(&*server.open(&name)?)?, "who did not wait excludes no other handle");
+        drop(held);
+        ensure!(takes(&*target)?, "a lock that was let go of is not free");
+    }
     Ok(())
 }
 

@@ -4,11 +4,15 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     ops::Range,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::Path,
 };
 
 use rustix::{
-    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom, fallocate, linkat, open, seek},
     io::{Errno, pwritev},
 };
 
@@ -23,9 +27,88 @@ pub(super) fn identity(file: &File) -> u128 {
     }
 }
 
-/// Which stored file it is, on its file system; 0 if it cannot be asked.
-pub(super) fn inode(file: &File) -> u64 {
-    file.metadata().map_or(0, |metadata| metadata.ino())
+/// The inode of an identity.
+pub(super) fn inode_of(identity: u128) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = identity.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// An open file that nobody else changes meanwhile: how long it is need not be asked.
+pub(super) struct Own<'a> {
+    file: &'a File,
+    /// None where something failed that may have changed it.
+    bytes: Option<u64>,
+}
+
+impl Own<'_> {
+    pub(super) fn new(file: &File, bytes: u64) -> Own<'_> {
+        Own { file, bytes: Some(bytes) }
+    }
+}
+
+impl Flat for Own<'_> {
+    fn len(&self) -> io::Result<u64> {
+        self.bytes.map_or_else(|| self.file.len(), Ok)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        Flat::read_at(&self.file, at, into)
+    }
+
+    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
+        let known = self.bytes.take();
+        let through = Flat::write_at(&mut self.file, at, pieces);
+        if through.error.is_none() {
+            self.bytes = known.map(|bytes| bytes.max(at + through.bytes));
+        }
+        through
+    }
+
+    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
+        self.file.punch(stored)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.bytes = None;
+        Flat::set_len(&mut self.file, len)?;
+        self.bytes = Some(len);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// Makes a file without a name in a directory, which goes when it is closed; `None` where the file
+/// system has none.
+pub(super) fn unnamed(dir: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match open(dir, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => Ok(Some(file.into())),
+        // What an older kernel takes the flag for is the directory itself.
+        Err(Errno::INVAL | Errno::ISDIR | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a file without a name one that there is not yet; `false` where that cannot be done.
+pub(super) fn link(file: &File, path: &Path) -> io::Result<bool> {
+    let linked = linkat(file, "", CWD, path, AtFlags::EMPTY_PATH).or_else(|error| match error {
+        // Of old, only the superuser may.
+        Errno::NOENT => {
+            let here = format!("/proc/self/fd/{}", file.as_raw_fd());
+            linkat(CWD, here, CWD, path, AtFlags::SYMLINK_FOLLOW)
+        }
+        error => Err(error),
+    });
+    match linked {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::XDEV) => {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Where the next bytes that are not a hole begin, from `at` on; `None` if there are none. Where

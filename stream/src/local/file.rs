@@ -13,6 +13,7 @@ use super::{
     lock::{self, Lock},
     root::Root,
     run::run_id,
+    size::Size,
 };
 use crate::{
     Name, Prepared, SizeLock, SizeLockAttempt, TargetError, TargetErrorKind,
@@ -24,13 +25,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LocalFile {
     root: Arc<Root>,
-    file: File,
+    file: Arc<File>,
     /// Why it takes no writes, if it was opened for reading only.
     refusal: Option<TargetErrorKind>,
     lock: Lock,
+    size: Size,
     journal: Journal,
-    /// Which file it is on its file system.
-    inode: u64,
+    identity: u128,
     /// What its files in `.sealback/` are called.
     stem: String,
     /// Boxed: most files are none.
@@ -68,14 +69,17 @@ impl LocalFile {
         stem: String,
         draft: Option<Draft>,
     ) -> LocalFile {
-        let (journal, inode) = (Journal::new(root.options.durability), disk::inode(&file));
+        let journal = Journal::new(root.options.durability);
+        let file = Arc::new(file);
+        let identity = disk::identity(&file);
         LocalFile {
             root,
             file,
             refusal,
             lock,
+            size: Size::default(),
             journal,
-            inode,
+            identity,
             stem,
             draft: Mutex::new(draft.map(Box::new)),
         }
@@ -87,17 +91,23 @@ impl LocalFile {
     }
 
     fn owner(&self) -> Owner<'_> {
-        Owner { stem: &self.stem, inode: self.inode, run: run_id() }
+        Owner { stem: &self.stem, inode: disk::inode_of(self.identity), run: run_id() }
     }
 
     /// Runs something on the file and its journal, which is locked.
     fn with_journal<R>(
         &self,
-        mut log: &File,
+        (log, log_bytes): (&File, u64),
         run: impl FnOnce(&Journal, &mut Files<'_>) -> R,
     ) -> R {
         let (owner, around) = (self.owner(), &*self.root);
-        run(&self.journal, &mut Files { owner, data: &mut &self.file, log: &mut log, around })
+        let mut log = disk::Own::new(log, log_bytes);
+        run(&self.journal, &mut Files { owner, data: &mut &*self.file, log: &mut log, around })
+    }
+
+    /// Whether nobody else knows it.
+    fn is_draft(&self) -> bool {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Whether a crash left something half done, or somebody is doing it now.
@@ -151,7 +161,7 @@ impl LocalFile {
 
 impl Place for LocalFile {
     fn identity(&self) -> u128 {
-        disk::identity(&self.file)
+        self.identity
     }
 
     fn grant(&self, _block: u64, _waker: &Waker) -> Prepared {
@@ -163,21 +173,21 @@ impl Place for LocalFile {
             return Err(TargetError::new(kind, "the file could be opened for reading only"));
         }
         // Before, so that no lock is made for a file that is gone, and under the lock.
-        self.check_is_there()?;
-        let held = self.lock.hold(|| self.journal_path())?;
-        self.check_is_there()?;
+        let path = || self.check_is_there().map(|()| self.journal_path());
+        let held = self.lock.hold(path)?;
         let Some(log) = held.file() else {
-            let result = step(&mut &self.file);
+            let result = step(&mut &*self.file);
             self.journal.written_beside();
             return Ok(result);
         };
+        self.check_is_there()?;
         self.with_journal(log, |journal, files| journal.run(files, step)).map_err(|error| {
             TargetError::from_io("carrying out what a crash left half done", error)
         })
     }
 
     fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R {
-        step(&&self.file)
+        step(&&*self.file)
     }
 
     fn settle(&self) -> Result<(), TargetError> {
@@ -208,15 +218,11 @@ impl Place for LocalFile {
     }
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
-        let held = lock::take(&self.root.beside(&self.stem, SIZE))?;
-        Ok(Some(SizeLock::new(held)))
+        self.size.hold(&self.file, self.is_draft()).map(Some)
     }
 
     fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
-        let held = lock::try_take(&self.root.beside(&self.stem, SIZE))?;
-        Ok(held.map_or(SizeLockAttempt::Unavailable, |held| {
-            SizeLockAttempt::Taken(SizeLock::new(held))
-        }))
+        self.size.try_hold(&self.file, self.is_draft())
     }
 }
 
@@ -233,4 +239,3 @@ impl Drop for LocalFile {
 }
 
 pub(super) const JOURNAL: &str = "journal";
-pub(super) const SIZE: &str = "size";

@@ -1,5 +1,6 @@
-//! Locks that hold between threads and between processes: `flock` on files in `.sealback/`. The
-//! lock under which a sealed file changes is its journal's.
+//! Locks that hold between threads and between processes: `flock`. The lock under which a sealed file
+//! changes is its journal's, in `.sealback/`; the one under which its size changes is its own, see
+//! [`super::size`].
 //!
 //! Each holder has an open file of its own, so two handles of one process exclude each other as
 //! two processes do; threads that share a handle are kept apart by its mutex.
@@ -10,6 +11,7 @@
 //! removed.
 
 use std::{
+    borrow::Borrow,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -35,7 +37,11 @@ enum State {
 
 /// Free again when dropped.
 #[derive(Debug)]
-pub(super) struct Held<'a>(MutexGuard<'a, State>);
+pub(super) struct Held<'a> {
+    state: MutexGuard<'a, State>,
+    /// How long the lock's own file is.
+    bytes: u64,
+}
 
 impl Lock {
     /// The lock of a file that others may have open. Its own file is made when first needed.
@@ -48,30 +54,34 @@ impl Lock {
         Lock(Mutex::new(State::Private))
     }
 
-    /// Takes the lock, whose file is at a path. Blocks.
-    pub(super) fn hold(&self, path: impl Fn() -> PathBuf) -> Result<Held<'_>, TargetError> {
+    /// Takes the lock, whose file is at a path, which is asked for when that is opened. Blocks.
+    pub(super) fn hold(
+        &self,
+        path: impl Fn() -> Result<PathBuf, TargetError>,
+    ) -> Result<Held<'_>, TargetError> {
         let mut state = self.state();
-        if let State::Shared(file) = &mut *state {
-            *file = match file.take() {
-                Some(kept) => {
-                    lock(&kept).map_err(|error| untaken(&path(), error))?;
-                    match is_unlinked(&kept).map_err(|error| untaken(&path(), error))? {
-                        true => Some(take(&path())?),
-                        false => Some(kept),
-                    }
-                }
-                None => Some(take(&path())?),
-            };
-        }
-        Ok(Held(state))
+        let State::Shared(file) = &mut *state else { return Ok(Held { state, bytes: 0 }) };
+        let kept = file.take().map(|kept| match taken(kept, wait) {
+            Ok(Taken::Held(kept, bytes)) => Ok(Some((kept, bytes))),
+            Ok(Taken::Elsewhere | Taken::Unlinked) => Ok(None),
+            Err(error) => Err(untaken(&path()?, error)),
+        });
+        let (held, bytes) = match kept.transpose()?.flatten() {
+            Some(held) => held,
+            None => take(&path()?)?,
+        };
+        *file = Some(held);
+        Ok(Held { state, bytes })
     }
 
     /// Takes the lock of a file that others may have open, if nobody has it now.
     pub(super) fn try_hold(&self) -> io::Result<Option<Held<'_>>> {
         let state = self.state();
         let State::Shared(Some(file)) = &*state else { return Ok(None) };
-        let taken = try_lock(file)? && !is_unlinked(file)?;
-        Ok(taken.then_some(Held(state)))
+        Ok(match taken(file, try_lock)? {
+            Taken::Held(_, bytes) => Some(Held { state, bytes }),
+            Taken::Elsewhere | Taken::Unlinked => None,
+        })
     }
 
     /// Runs what makes a private file known to others; if it succeeds, the lock holds against
@@ -95,18 +105,18 @@ impl Lock {
 }
 
 impl Held<'_> {
-    /// The lock's own file, if others know it.
-    pub(super) fn file(&self) -> Option<&File> {
-        match &*self.0 {
+    /// The lock's own file, if others know it, and how long it is.
+    pub(super) fn file(&self) -> Option<(&File, u64)> {
+        match &*self.state {
             State::Private => None,
-            State::Shared(file) => file.as_ref(),
+            State::Shared(file) => file.as_ref().map(|file| (file, self.bytes)),
         }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let State::Shared(file) = &mut *self.0
+        if let State::Shared(file) = &mut *self.state
             && file.as_ref().is_some_and(|file| file.unlock().is_err())
         {
             // Closing the file frees the lock in any case.
@@ -115,30 +125,39 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Takes the lock of a path, making its file if there is none. Blocks. Dropped, it is free.
-pub(super) fn take(path: &Path) -> Result<File, TargetError> {
-    let taken = take_by(path, |file| lock(file).map(|()| true))?;
-    Ok(taken.expect("whoever waits for the lock has it"))
+/// What came of taking the lock of an open file.
+enum Taken<F> {
+    /// It is held; the file is so long.
+    Held(F, u64),
+    /// Somebody else has it.
+    Elsewhere,
+    /// Nobody else will find this file.
+    Unlinked,
 }
 
-/// The same, but `None` if somebody has it.
-pub(super) fn try_take(path: &Path) -> Result<Option<File>, TargetError> {
-    take_by(path, try_lock)
-}
-
-fn take_by(
-    path: &Path,
+/// Takes the lock of an open file, and looks what file that is.
+fn taken<F: Borrow<File>>(
+    file: F,
     lock: impl Fn(&File) -> io::Result<bool>,
-) -> Result<Option<File>, TargetError> {
-    let attempt = || -> io::Result<Option<File>> {
+) -> io::Result<Taken<F>> {
+    if !lock(file.borrow())? {
+        return Ok(Taken::Elsewhere);
+    }
+    let metadata = file.borrow().metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(if metadata.nlink() == 0 { Taken::Unlinked } else { Taken::Held(file, metadata.len()) })
+}
+
+/// Takes the lock of a path, making its file if there is none. Returns how long that is, too. Blocks.
+/// Dropped, it is free.
+pub(super) fn take(path: &Path) -> Result<(File, u64), TargetError> {
+    let attempt = || -> io::Result<(File, u64)> {
         // Goes round only when someone removed the sealed file in between.
         loop {
-            let file = open(path)?;
-            if !lock(&file)? {
-                return Ok(None);
-            }
-            if !is_unlinked(&file)? {
-                return Ok(Some(file));
+            if let Taken::Held(file, bytes) = taken(open(path)?, wait)? {
+                return Ok((file, bytes));
             }
         }
     };
@@ -177,13 +196,14 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens the file of a lock, or makes it. What it is has to be looked at.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    match open_there(path, &mut options) {
+    options.read(true).write(true).create(true).truncate(false).custom_flags(JUST_THERE);
+    match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             path.parent().map_or(Ok(()), make_dir)?;
-            open_there(path, &mut options)
+            options.open(path)
         }
         opened => opened,
     }
@@ -192,10 +212,11 @@ fn open(path: &Path) -> io::Result<File> {
 /// Opens a file that is just there. Who may write to the directory could have put a link there, through
 /// which something else would be written or emptied, or a pipe, which would be waited for.
 pub(super) fn open_there(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = options.custom_flags(JUST_THERE).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
+
+const JUST_THERE: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).cast_signed();
 
 pub(super) fn lock(file: &File) -> io::Result<()> {
     loop {
@@ -204,6 +225,11 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
             locked => return locked,
         }
     }
+}
+
+/// As [`lock`]: always `true`.
+fn wait(file: &File) -> io::Result<bool> {
+    lock(file).map(|()| true)
 }
 
 fn untaken(path: &Path, error: io::Error) -> TargetError {

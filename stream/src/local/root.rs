@@ -1,9 +1,8 @@
 //! The directory of a local server, and what lies in `.sealback/` beside the sealed files.
 //!
 //! ```text
-//!  DIR/NAME                         a sealed file
+//!  DIR/NAME                         a sealed file; held while its size changes
 //!  DIR/.sealback/<file id>.journal  held while the file changes; what is written over blocks, first
-//!  DIR/.sealback/<file id>.size     held while its size changes
 //!  DIR/.sealback/<file id>.draft    not yet published; held by whoever writes it
 //!  DIR/.sealback/journal.reserve    room for a journal when the disk is full
 //! ```
@@ -13,12 +12,13 @@ use std::{
     io,
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::fs::{FallocateFlags, fallocate};
 use sealback_crypto::FileId;
 
-use super::{Durability, LocalOptions, file::JOURNAL, lock};
+use super::{Durability, LocalOptions, disk, file::JOURNAL, lock};
 use crate::{
     Name, TargetError, TargetErrorKind,
     flat::Flat,
@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Root {
     dir: PathBuf,
     pub(super) options: LocalOptions,
+    /// There is room for a journal, as far as this process knows.
+    has_reserve: AtomicBool,
 }
 
 impl Root {
@@ -42,7 +44,7 @@ impl Root {
             let context = format!("{} is not a directory", dir.display());
             return Err(TargetError::new(TargetErrorKind::Unsupported, context));
         }
-        Ok(Root { dir: canonical, options })
+        Ok(Root { dir: canonical, options, has_reserve: AtomicBool::new(false) })
     }
 
     /// The directory, as an absolute path.
@@ -78,16 +80,23 @@ impl Root {
     pub(super) fn begin_draft(&self, file_id: FileId) -> Result<(PathBuf, File), TargetError> {
         let path = self.beside(&file_id.to_string(), DRAFT);
         let begin = || -> io::Result<File> {
-            lock::make_dir(&self.dir.join(BESIDE))?;
-            if self.options.durability != Durability::None {
-                self.renew_reserve();
-            }
-            remove_abandoned(&path)?;
+            self.make_ready()?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true);
             // Goes round only when someone opened the server in the moment before the file was
             // held, and takes it for abandoned: then it is gone once he lets go of it.
             loop {
-                let file =
-                    OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+                let file = match options.open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        remove_abandoned(&path)?;
+                        options.open(&path)?
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        lock::make_dir(&self.dir.join(BESIDE))?;
+                        options.open(&path)?
+                    }
+                    opened => opened?,
+                };
                 lock::lock(&file)?;
                 if !lock::is_unlinked(&file)? {
                     return Ok(file);
@@ -100,11 +109,27 @@ impl Root {
         Ok((path, file))
     }
 
+    /// Makes a file without a name; `None` where there are none.
+    pub(super) fn begin_unnamed(&self) -> io::Result<Option<File>> {
+        self.make_ready()?;
+        disk::unnamed(&self.dir)
+    }
+
+    /// Has room for a journal kept, before there is a file that may need it.
+    fn make_ready(&self) -> io::Result<()> {
+        if self.options.durability == Durability::None || self.has_reserve.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        lock::make_dir(&self.dir.join(BESIDE))?;
+        self.renew_reserve();
+        Ok(())
+    }
+
     /// Takes the lock under which the sealed file at a path changes; `None` if there is none.
     pub(super) fn lock_of(&self, path: &Path) -> Result<Option<File>, TargetError> {
         let Ok(file) = File::open(path) else { return Ok(None) };
         let Ok(stem) = stem(&file) else { return Ok(None) };
-        lock::take(&self.beside(&stem, JOURNAL)).map(Some)
+        lock::take(&self.beside(&stem, JOURNAL)).map(|(file, _)| Some(file))
     }
 
     /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
@@ -138,13 +163,22 @@ impl Surroundings for Root {
     }
 
     fn free_reserve(&self) -> bool {
+        self.has_reserve.store(false, Ordering::Relaxed);
         fs::remove_file(self.reserve()).is_ok()
     }
 
     fn renew_reserve(&self) {
         let path = self.reserve();
-        let Ok(file) = OpenOptions::new().write(true).create_new(true).open(&path) else { return };
-        if fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err() {
+        let kept = match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_ok(),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.has_reserve.store(true, Ordering::Relaxed);
+                return;
+            }
+            Err(_) => return,
+        };
+        self.has_reserve.store(kept, Ordering::Relaxed);
+        if !kept {
             // Room that is not there is not kept.
             drop(fs::remove_file(path));
         }

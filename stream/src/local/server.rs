@@ -11,7 +11,7 @@ use sealback_crypto::{FileId, HEADER_BYTES};
 
 use super::{
     LocalOptions, disk,
-    file::{Draft, JOURNAL, LocalFile, SIZE},
+    file::{Draft, JOURNAL, LocalFile},
     lock,
     root::{Root, stem, stem_of},
     run::run_id,
@@ -71,6 +71,25 @@ impl LocalServer {
         Ok(draft)
     }
 
+    /// Creates a file that has no name before it has its whole header; `None` where the system has no
+    /// such files.
+    fn create_unnamed(
+        &self,
+        name: &Name,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        let uncreated = |error| TargetError::from_io(format!("creating '{name}'"), error);
+        let Some(file) = self.0.begin_unnamed().map_err(uncreated)? else { return Ok(None) };
+        overwrite(&mut &file, 0, header).map_err(uncreated)?;
+        self.0.options.sync(&file)?;
+        if !disk::link(&file, &self.0.file(name)).map_err(uncreated)? {
+            return Ok(None);
+        }
+        self.0.sync_names()?;
+        let file = LocalFile::published(self.0.clone(), file, None, stem_of(header));
+        Ok(Some(Arc::new(file)))
+    }
+
     /// Creates a file where the file system has no hard links: a crash may leave it without its
     /// whole header, which is then named when it is opened.
     fn create_unlinked(
@@ -100,11 +119,11 @@ impl LocalServer {
         if !lock::is_unlinked(file).unwrap_or(false) {
             return;
         }
-        let owner = Owner { stem, inode: disk::inode(file), run: run_id() };
+        let inode = disk::inode_of(disk::identity(file));
+        let owner = Owner { stem, inode, run: run_id() };
         lock::remove(&self.0.beside(stem, JOURNAL), |log| {
             journal::speaks_of_another(&log, &owner).unwrap_or(true)
         });
-        lock::remove(&self.0.beside(stem, SIZE), |_| false);
     }
 }
 
@@ -115,6 +134,9 @@ impl Server for LocalServer {
         file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
+        if let Some(file) = self.create_unnamed(name, header)? {
+            return Ok(file);
+        }
         let draft = self.begin(name, file_id, header)?;
         // A link, unlike a rename, does not replace what is there.
         let linked = draft.place(|Draft { path, name }| {

@@ -154,22 +154,30 @@ fn only_abandoned_drafts_are_removed_when_a_server_is_opened() {
 }
 
 #[test]
-fn removing_a_file_removes_its_locks_unless_they_are_held() {
-    let dir = TempDir::new().unwrap();
-    let (server, new) = (open(dir.path()), sample());
-    let file = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
-    let change =
-        sealback_crypto::HeaderChange { size: 1, holes: 0..0, cuts: 0, cut_pending: false };
-    let commit = new.header.commit(&change).unwrap();
-    file.write_slot(&commit.write).unwrap();
-    let held = file.lock_size().unwrap();
-    assert_eq!(beside(dir.path()), ["journal", "size"]);
-    server.remove(&name("a")).unwrap();
-    assert_eq!(beside(dir.path()), ["size"]);
-    drop(held);
-    // A handle that is still open changes nothing any more.
-    let change = sealback_crypto::HeaderChange { size: 2, ..change };
-    let refused = file.write_slot(&commit.header.commit(&change).unwrap().write).unwrap_err();
-    assert_eq!(refused.kind(), TargetErrorKind::NotFound);
-    assert_eq!(beside(dir.path()), ["size"]);
+fn removing_a_file_removes_its_lock_unless_that_is_held() {
+    for is_held in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let (server, new) = (open(dir.path()), sample());
+        let file = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+        let change =
+            sealback_crypto::HeaderChange { size: 1, holes: 0..0, cuts: 0, cut_pending: false };
+        let commit = new.header.commit(&change).unwrap();
+        file.write_slot(&commit.write).unwrap();
+        let _size = file.lock_size().unwrap();
+        assert_eq!(beside(dir.path()), ["journal"]);
+        let lock = format!("{}.journal", new.header.file_id());
+        let lock = fs::File::open(dir.path().join(".sealback").join(lock)).unwrap();
+        if is_held {
+            lock.lock().unwrap();
+        }
+        server.remove(&name("a")).unwrap();
+        let left = if is_held { vec!["journal"] } else { vec![] };
+        assert_eq!(beside(dir.path()), left);
+        drop(lock);
+        // A handle that is still open changes nothing any more.
+        let change = sealback_crypto::HeaderChange { size: 2, ..change };
+        let refused = file.write_slot(&commit.header.commit(&change).unwrap().write).unwrap_err();
+        assert_eq!(refused.kind(), TargetErrorKind::NotFound);
+        assert_eq!(beside(dir.path()), left);
+    }
 }
