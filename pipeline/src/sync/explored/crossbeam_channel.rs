@@ -72,6 +72,11 @@ impl<T> Sender<T> {
         self.0.changed.notify_one();
         Ok(())
     }
+
+    /// How many items nobody has received yet.
+    pub(crate) fn len(&self) -> usize {
+        self.0.state().items.len()
+    }
 }
 
 impl<T> Drop for Sender<T> {
