@@ -39,8 +39,10 @@ const ALL_THREADS: &str = "the engine, all threads";
 const COPY: &str = "a copy in memory";
 const PLAIN_COPY: &str = "a plain copy";
 
-/// Ascending by what they take in.
+/// Ascending by what they take in; but for the case about memory, which comes before others leave some
+/// behind.
 pub(crate) const ALL: &[Case] = &[
+    case("size-16-times", "one time the size", pipeline::size),
     case("seal-1", COPY, |setup| crypto::seal(setup, fastest(), 1)),
     case("seal-all", "a copy in memory, all threads", |setup| {
         crypto::seal(setup, fastest(), n_threads())
@@ -61,6 +63,9 @@ pub(crate) const ALL: &[Case] = &[
         pipeline::null(setup, Cipher::AesGcm, 64 << 10, 16 << 10)
     }),
     case("block-size-4k", ALL_THREADS, |setup| pipeline::null(setup, fastest(), 64 << 10, 4 << 10)),
+    case("block-size-16k", ALL_THREADS, |setup| {
+        pipeline::null(setup, fastest(), 64 << 10, 16 << 10)
+    }),
     case("block-size-64k", ALL_THREADS, |setup| {
         pipeline::null(setup, fastest(), 64 << 10, 64 << 10)
     }),
@@ -68,6 +73,7 @@ pub(crate) const ALL: &[Case] = &[
         pipeline::null(setup, fastest(), 64 << 10, 256 << 10)
     }),
     case("block-size-1m", ALL_THREADS, |setup| pipeline::null(setup, fastest(), 64 << 10, 1 << 20)),
+    case("engines", "the pipeline with aes-gcm", pipeline::engines),
     case("pipeline-memory", ALL_THREADS, pipeline::memory),
     case("many-files", "one file", pipeline::many_files),
     case("faults", "no fault", pipeline::faults),

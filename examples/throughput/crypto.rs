@@ -2,8 +2,11 @@
 
 use std::hint;
 
-use sealback::crypto::{Buffer, BufferPool, Engine as Cipher, FileView, Stored};
-use zeroize::Zeroize;
+use sealback::{
+    Config, CreateOptions, Engine, Place,
+    crypto::{Buffer, BufferPool, Engine as Cipher, FileView, RootKey, Stored},
+    stream::{Name, NullServer},
+};
 
 use super::{Setup, fastest};
 use crate::{
@@ -20,11 +23,12 @@ pub(super) fn seal(setup: &Setup, cipher: Cipher, n_threads: usize) -> Result<Si
     let folios = Folios::new(setup.size, 64 << 10, BLOCK_BYTES);
     let (copied, size) = (folios.clone(), folios.size());
     let key = raw::content_key(cipher, BLOCK_BYTES)?;
+    let (ring, other_ring) = (raw::ring(key.geometry()), raw::ring(key.geometry()));
     Ok(Sides {
-        subject: Box::new(move || Round::time(size, || raw::seal(&key, &folios, n_threads))),
+        subject: Box::new(move || Round::time(size, || raw::seal(&key, &folios, &ring, n_threads))),
         reference: Box::new(move || {
             Round::time(size, || {
-                raw::copy(&copied, BLOCK_BYTES, n_threads);
+                raw::copy(&copied, BLOCK_BYTES, &other_ring, n_threads);
                 Ok(())
             })
         }),
@@ -76,29 +80,40 @@ fn copies(size: u64, n: u64) -> Side {
     })
 }
 
-/// Wiping folios, as eviction does.
+/// Giving up clean folios, whose plaintext is wiped, against zeros written to as much memory.
 pub(super) fn wipe(setup: &Setup) -> Result<Sides, Failure> {
-    let n_folios = usize::try_from(setup.size)? / FOLIO_BYTES;
-    Ok(Sides {
-        subject: each_folio(n_folios, |folio| folio.zeroize()),
-        reference: each_folio(n_folios, |folio| folio.fill(0)),
-    })
+    let n_folios = (usize::try_from(setup.size)? / FOLIO_BYTES).clamp(1, MAX_WIPED);
+    let size = n_folios * FOLIO_BYTES;
+    // Room for all of them, so that none is given up before, and none is written back early.
+    let engine = Engine::new(Config {
+        memory_bytes: (size * 2).max(8 << 20),
+        folio_bytes: FOLIO_BYTES,
+        dirty_background_percent: 100,
+        dirty_limit_percent: 100,
+        ..Config::default()
+    })?;
+    let (root, server) = (RootKey::from_bytes(&[1; 32]), NullServer::default());
+    let place = Place { server: &server, cache: None, root: &root };
+    let file = engine.create(&place, &Name::new("file")?, &CreateOptions::default())?;
+    let plain = vec![7; FOLIO_BYTES];
+    let subject = move || {
+        (0..n_folios).try_for_each(|folio| file.write_at((folio * FOLIO_BYTES) as u64, &plain))?;
+        file.sync()?;
+        assert_eq!(engine.stats().folios_out, n_folios);
+        let round = Round::time(size as u64, || Ok(file.revalidate()?))?;
+        assert_eq!(engine.stats().folios_out, 0);
+        Ok(round)
+    };
+    let mut folios = vec![vec![7_u8; FOLIO_BYTES]; n_folios];
+    let reference = move || {
+        Round::time(size as u64, || {
+            folios.iter_mut().for_each(|folio| hint::black_box(folio).fill(0));
+            Ok(())
+        })
+    };
+    Ok(Sides { subject: Box::new(subject), reference: Box::new(reference) })
 }
 
 const FOLIO_BYTES: usize = 64 << 10;
-
-fn each_folio(n_folios: usize, wipe: fn(&mut [u8])) -> Side {
-    // More than what a core's cache holds.
-    let mut folios = vec![vec![7_u8; FOLIO_BYTES]; n_folios.clamp(1, 1024)];
-    Box::new(move || {
-        Round::time((n_folios * FOLIO_BYTES) as u64, || {
-            for index in 0..n_folios {
-                let n = folios.len();
-                let folio = &mut folios[index % n];
-                wipe(folio);
-                hint::black_box(folio);
-            }
-            Ok(())
-        })
-    })
-}
+/// Folios: 256 MiB, more than what a core's cache holds.
+const MAX_WIPED: usize = 4096;

@@ -10,7 +10,9 @@ use sealback::source::{
 /// again.
 #[derive(Clone, Debug)]
 pub(crate) struct Folios {
-    folios: Vec<Arc<Vec<u8>>>,
+    folios: Arc<[Arc<Vec<u8>>]>,
+    /// The file's first.
+    first: usize,
     folio_bytes: u64,
     block_bytes: u64,
     n_blocks: u64,
@@ -22,8 +24,13 @@ const MAX_RESIDENT: u64 = 1 << 30;
 impl Folios {
     /// Of a file of `size` bytes, rounded up to whole blocks and folios, all touched.
     pub(crate) fn new(size: u64, folio_bytes: u64, block_bytes: u64) -> Folios {
+        Folios::ring(size, MAX_RESIDENT, folio_bytes, block_bytes)
+    }
+
+    /// The same, with so many bytes of folios at most.
+    pub(crate) fn ring(size: u64, max_resident: u64, folio_bytes: u64, block_bytes: u64) -> Folios {
         let unit = folio_bytes.max(block_bytes);
-        let n_folios = size.min(MAX_RESIDENT).next_multiple_of(unit) / folio_bytes;
+        let n_folios = size.min(max_resident).next_multiple_of(unit) / folio_bytes;
         let len = usize::try_from(folio_bytes).expect("a folio is small");
         let mut rng = fastrand::Rng::with_seed(size);
         let mut folio = || {
@@ -33,7 +40,16 @@ impl Folios {
         };
         let folios = (0..n_folios).map(|_| folio()).collect();
         let n_blocks = size.next_multiple_of(unit) / block_bytes;
-        Folios { folios, folio_bytes, block_bytes, n_blocks }
+        Folios { folios, first: 0, folio_bytes, block_bytes, n_blocks }
+    }
+
+    /// The `nth` of files of `size` bytes, that have this one's folios one file after the other.
+    pub(crate) fn nth_file(&self, nth: u64, size: u64) -> Folios {
+        let unit = self.folio_bytes.max(self.block_bytes);
+        let size = size.next_multiple_of(unit);
+        let first = nth * (size / self.folio_bytes) % self.folios.len() as u64;
+        let first = usize::try_from(first).expect("less than their number");
+        Folios { first, n_blocks: size / self.block_bytes, ..self.clone() }
     }
 
     /// The file's size in bytes.
@@ -58,7 +74,7 @@ impl Folios {
             at += len;
             let index = usize::try_from(folio % self.folios.len() as u64).ok()?;
             let range = usize::try_from(from).ok()?..usize::try_from(from + len).ok()?;
-            Some((&self.folios[index], range))
+            Some((&self.folios[(self.first + index) % self.folios.len()], range))
         })
     }
 

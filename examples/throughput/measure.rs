@@ -1,11 +1,12 @@
 //! Rounds, in turns, and what comes of them.
 
 use std::{
-    fmt,
+    fmt, fs, iter,
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use sealback_examples::peak_rss_bytes;
 use serde::Serialize;
 
 use crate::{Failure, cases::Case};
@@ -26,8 +27,13 @@ pub(crate) struct Round {
     pub(crate) took: Duration,
     /// CPU time of all threads.
     pub(crate) cpu: Duration,
-    /// How long each operation took, of cases that are about that.
+    /// How many operations it was, of cases that are about that.
+    pub(crate) operations: u64,
+    /// How long each of them took, of cases that are about that.
     pub(crate) latencies: Vec<Duration>,
+    /// The most memory that the process had resident meanwhile, of cases that are about that, and where the
+    /// system tells.
+    pub(crate) peak_bytes: Option<u64>,
 }
 
 impl Round {
@@ -42,8 +48,22 @@ impl Round {
             bytes,
             took: started.elapsed(),
             cpu: cpu_time().saturating_sub(cpu),
-            latencies: Vec::new(),
+            ..Round::default()
         })
+    }
+
+    /// Notes how much memory the process has at most while `round` runs.
+    pub(crate) fn with_peak(
+        round: impl FnOnce() -> Result<Round, Failure>,
+    ) -> Result<Round, Failure> {
+        // The peak so far is forgotten: proc_pid_clear_refs(5).
+        let is_forgotten = fs::write("/proc/self/clear_refs", "5").is_ok();
+        let round = round()?;
+        Ok(Round { peak_bytes: peak_rss_bytes().filter(|_| is_forgotten), ..round })
+    }
+
+    fn operations_per_s(&self) -> f64 {
+        self.operations as f64 / self.took.as_secs_f64()
     }
 
     fn gb_per_s(&self) -> f64 {
@@ -85,7 +105,18 @@ pub(crate) struct Outcome {
     cpu_s_per_gb: f64,
     reference_cpu_s_per_gb: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    operations_per_s: Option<BothSides>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     latency: Option<Latencies>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_bytes: Option<BothSides>,
+}
+
+/// What was counted of the case, and of its reference.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct BothSides {
+    subject: f64,
+    reference: f64,
 }
 
 /// Operations' times in microseconds, the reference's behind.
@@ -100,8 +131,8 @@ struct Latencies {
 /// Runs a case and its reference in turns, after one round of each that does not count: memory that is
 /// touched for the first time, and files' first pages, are slow.
 pub(crate) fn measure(case: &Case, mut sides: Sides, limits: Limits) -> Result<Outcome, Failure> {
-    (sides.reference)()?;
-    (sides.subject)()?;
+    // The reference has its peak of memory before there was any other.
+    let (warm_reference, warm_subject) = ((sides.reference)()?, (sides.subject)()?);
     let (mut subjects, mut references) = (Vec::new(), Vec::new());
     let started = Instant::now();
     while subjects.len() < MIN_ROUNDS || started.elapsed().as_secs_f64() < limits.seconds {
@@ -116,6 +147,15 @@ pub(crate) fn measure(case: &Case, mut sides: Sides, limits: Limits) -> Result<O
         || percentile(&mut ratios, 50),
         |latency| latency.p50_us / latency.reference_p50_us,
     );
+    let has_operations = subjects.iter().any(|round| round.operations > 0);
+    let operations_per_s = has_operations.then(|| BothSides {
+        subject: median(&subjects, Round::operations_per_s),
+        reference: median(&references, Round::operations_per_s),
+    });
+    let peak_bytes = peaks(
+        iter::once(&warm_subject).chain(&subjects),
+        iter::once(&warm_reference).chain(&references),
+    );
     let between = percentile(&mut ratios, 75) - percentile(&mut ratios, 25);
     Ok(Outcome {
         case: case.name,
@@ -127,8 +167,20 @@ pub(crate) fn measure(case: &Case, mut sides: Sides, limits: Limits) -> Result<O
         rounds: subjects.len(),
         cpu_s_per_gb: median(&subjects, Round::cpu_s_per_gb),
         reference_cpu_s_per_gb: median(&references, Round::cpu_s_per_gb),
+        operations_per_s,
         latency,
+        peak_bytes,
     })
+}
+
+/// The most that the case ever had, and the least that sufficed for its reference.
+fn peaks<'a>(
+    subjects: impl Iterator<Item = &'a Round>,
+    references: impl Iterator<Item = &'a Round>,
+) -> Option<BothSides> {
+    let subject = subjects.filter_map(|round| round.peak_bytes).max()? as f64;
+    let reference = references.filter_map(|round| round.peak_bytes).min()? as f64;
+    Some(BothSides { subject, reference })
 }
 
 fn latencies(subjects: &[Round], references: &[Round]) -> Option<Latencies> {
@@ -160,7 +212,7 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{:<22} {:>7.3} GB/s  {:>5.2} of {:<34} {:>7.3} GB/s  spread {:.2}, {} rounds, \
-             CPU {:.2} and {:.2} s/GB",
+             CPU {:.3} and {:.3} s/GB",
             self.case,
             self.gb_per_s,
             self.ratio,
@@ -178,6 +230,13 @@ impl fmt::Display for Outcome {
                 latency.p50_us, latency.reference_p50_us, latency.p99_us, latency.reference_p99_us,
             )?;
         }
+        if let Some(per_s) = self.operations_per_s {
+            write!(f, ", {:.0} and {:.0} operations/s", per_s.subject, per_s.reference)?;
+        }
+        if let Some(peak) = self.peak_bytes {
+            let mib = |bytes| bytes / f64::from(1 << 20);
+            write!(f, ", at most {:.1} and {:.1} MiB", mib(peak.subject), mib(peak.reference))?;
+        }
         Ok(())
     }
 }
@@ -193,7 +252,7 @@ pub(crate) fn to_json(outcomes: &[Outcome]) -> Result<String, Failure> {
 
 /// The processor and how many of its cores there are, as far as the system tells.
 fn machine() -> String {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -222,12 +281,56 @@ mod tests {
                 Ok(round(1_000_000, 10 * references))
             }),
         };
-        let case = &crate::cases::ALL[0];
+        let case = &crate::cases::ALL[1];
         let outcome = measure(case, sides, Limits { seconds: 0.0 }).unwrap();
         assert_eq!(outcome.rounds, MIN_ROUNDS);
         assert!((outcome.ratio - 0.5).abs() < 1e-9 && outcome.spread < 1e-9, "{outcome}");
+    }
+
+    #[test]
+    fn the_json_is_an_object_of_the_machine_and_the_cases() {
+        let side = || -> Side { Box::new(|| Ok(round(1_000_000, 10))) };
+        let sides = Sides { subject: side(), reference: side() };
+        let outcome = measure(&crate::cases::ALL[1], sides, Limits { seconds: 0.0 }).unwrap();
         let json = to_json(&[outcome]).unwrap();
-        assert!(json.starts_with("{\"machine\":") && json.contains("\"case\":\"seal-1\""));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["machine"].is_string());
+        let case = &json["cases"][0];
+        assert!(case["case"] == "seal-1" && case["reference"] == crate::cases::ALL[1].against);
+        for number in ["gb_per_s", "reference_gb_per_s", "ratio", "spread"] {
+            assert!(case[number].is_number(), "{number} in {case}");
+        }
+        for other in ["operations_per_s", "latency", "peak_bytes"] {
+            assert!(case.get(other).is_none(), "{other} in {case}");
+        }
+    }
+
+    #[test]
+    fn a_cases_peak_is_its_greatest_and_its_references_the_least() {
+        let grows = |by: u64| -> Side {
+            let mut peak = 0;
+            Box::new(move || {
+                peak += by;
+                Ok(Round { peak_bytes: Some(peak), ..round(1_000_000, 10) })
+            })
+        };
+        let sides = Sides { subject: grows(10), reference: grows(1) };
+        let outcome = measure(&crate::cases::ALL[1], sides, Limits { seconds: 0.0 }).unwrap();
+        let peak = outcome.peak_bytes.unwrap();
+        assert_eq!((peak.subject, peak.reference), (60.0, 1.0));
+    }
+
+    #[test]
+    fn a_peak_is_of_its_round_alone() {
+        let peak_of = |bytes: usize| {
+            let round = Round::with_peak(|| {
+                std::hint::black_box(vec![7_u8; bytes]);
+                Ok(Round::default())
+            });
+            round.unwrap().peak_bytes
+        };
+        let (Some(large), Some(small)) = (peak_of(64 << 20), peak_of(1 << 10)) else { return };
+        assert!(large > small + (32 << 20), "{large} and {small} bytes");
     }
 
     #[test]

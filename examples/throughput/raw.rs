@@ -25,12 +25,25 @@ pub(crate) fn content_key(cipher: Cipher, block_bytes: u64) -> Result<ContentKey
     Ok(header.content_key().clone())
 }
 
+fn span_blocks(block_bytes: u64) -> u64 {
+    (SPAN_BYTES / block_bytes).max(1)
+}
+
+/// Memory to seal into: as many buffers as the engine has, used again and again.
+pub(crate) fn ring(geometry: Geometry) -> BufferPool {
+    let block_bytes = geometry.block_bytes();
+    let bytes = geometry.span_bytes(span_blocks(block_bytes) * block_bytes);
+    BufferPool::new(N_BUFFERS, usize::try_from(bytes).expect("a span is small"))
+}
+
 /// Seals all of a file's folios, span by span, on so many threads, into a ring of buffers.
-pub(crate) fn seal(key: &ContentKey, folios: &Folios, n_threads: usize) -> Result<(), Failure> {
-    let geometry = key.geometry();
-    let span_blocks = (SPAN_BYTES / geometry.block_bytes()).max(1);
-    let buffer_bytes = geometry.span_bytes(span_blocks * geometry.block_bytes());
-    let pool = BufferPool::new(N_BUFFERS, usize::try_from(buffer_bytes)?);
+pub(crate) fn seal(
+    key: &ContentKey,
+    folios: &Folios,
+    pool: &BufferPool,
+    n_threads: usize,
+) -> Result<(), Failure> {
+    let span_blocks = span_blocks(key.geometry().block_bytes());
     each_part(folios.n_blocks(), span_blocks, n_threads, |blocks| {
         let slices: Vec<&[u8]> =
             folios.slices(blocks.clone()).map(|(folio, range)| &folio[range]).collect();
@@ -41,12 +54,9 @@ pub(crate) fn seal(key: &ContentKey, folios: &Folios, n_threads: usize) -> Resul
     Ok(())
 }
 
-/// Copies all of a file's folios, into memory as large as the ring.
-pub(crate) fn copy(folios: &Folios, block_bytes: u64, n_threads: usize) {
-    let span_blocks = (SPAN_BYTES / block_bytes).max(1);
-    let span = usize::try_from(span_blocks * block_bytes).expect("a span is small");
-    let pool = BufferPool::new(N_BUFFERS, span);
-    each_part(folios.n_blocks(), span_blocks, n_threads, |blocks| {
+/// Copies all of a file's folios, span by span, on so many threads, into a ring of buffers.
+pub(crate) fn copy(folios: &Folios, block_bytes: u64, pool: &BufferPool, n_threads: usize) {
+    each_part(folios.n_blocks(), span_blocks(block_bytes), n_threads, |blocks| {
         let mut buffer = pool.try_take().expect("there are more buffers than threads");
         let mut at = 0;
         for (folio, range) in folios.slices(blocks) {

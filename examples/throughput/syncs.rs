@@ -68,19 +68,21 @@ pub(super) fn random(setup: &Setup) -> Result<Sides, Failure> {
     let subject = move || {
         let positions = positions(&mut rng, N, size);
         let _kept = &world.dir;
-        Round::time(N * PIECE as u64, || {
+        let round = Round::time(N * PIECE as u64, || {
             for position in positions {
                 world.sealed.write_at(position, &data)?;
             }
             Ok(world.sealed.sync()?)
-        })
+        })?;
+        Ok(Round { operations: N, ..round })
     };
     let reference = move || {
         let positions = positions(&mut other_rng, N, size);
-        Round::time(N * PIECE as u64, || {
+        let round = Round::time(N * PIECE as u64, || {
             positions.into_iter().try_for_each(|position| plain.write_all_at(&data, position))?;
             Ok(plain.sync_data()?)
-        })
+        })?;
+        Ok(Round { operations: N, ..round })
     };
     Ok(Sides { subject: Box::new(subject), reference: Box::new(reference) })
 }
@@ -124,5 +126,5 @@ fn each(
             Ok(())
         })
     })?;
-    Ok(Round { latencies, ..round })
+    Ok(Round { operations: latencies.len() as u64, latencies, ..round })
 }
