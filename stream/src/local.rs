@@ -9,6 +9,7 @@ mod copy;
 mod disk;
 mod eviction;
 mod file;
+mod handed;
 mod lock;
 mod open_copies;
 mod options;

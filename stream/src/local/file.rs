@@ -31,6 +31,8 @@ pub(super) struct LocalFile {
     lock: Lock,
     size: Size,
     journal: Journal,
+    /// Whether it must have a name: one that a client has found by itself need not.
+    is_named: bool,
     identity: u128,
     /// What its files in `.sealback/` are called.
     stem: String,
@@ -56,6 +58,18 @@ impl LocalFile {
         LocalFile::new(root, file, refusal, Lock::shared(), stem, None)
     }
 
+    /// The same, where a client sees to its names.
+    pub(super) fn adopted(
+        root: Arc<Root>,
+        file: File,
+        refusal: Option<TargetErrorKind>,
+        stem: String,
+    ) -> LocalFile {
+        let mut file = LocalFile::published(root, file, refusal, stem);
+        file.is_named = false;
+        file
+    }
+
     /// A draft, whose file is held by `file`.
     pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
         LocalFile::new(root, file, None, Lock::private(), stem, Some(draft))
@@ -79,6 +93,7 @@ impl LocalFile {
             lock,
             size: Size::default(),
             journal,
+            is_named: true,
             identity,
             stem,
             draft: Mutex::new(draft.map(Box::new)),
@@ -133,7 +148,7 @@ impl LocalFile {
     fn check_is_there(&self) -> Result<(), TargetError> {
         let looking =
             |error| TargetError::from_io("looking whether the file is still there", error);
-        if !lock::is_unlinked(&self.file).map_err(looking)? {
+        if !self.is_named || !lock::is_unlinked(&self.file).map_err(looking)? {
             return Ok(());
         }
         let context = "the file was replaced or removed since it was opened";
@@ -235,6 +250,9 @@ impl Drop for LocalFile {
         }
         // A journal that is not emptied takes room, and is told from one that is behind.
         drop(self.close_journal());
+        if !self.is_named {
+            self.root.remove_beside(&self.stem, &self.file);
+        }
     }
 }
 

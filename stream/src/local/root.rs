@@ -18,11 +18,11 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 use sealback_crypto::FileId;
 
-use super::{Durability, LocalOptions, disk, file::JOURNAL, lock};
+use super::{Durability, LocalOptions, disk, file::JOURNAL, lock, run::run_id};
 use crate::{
     Name, TargetError, TargetErrorKind,
     flat::Flat,
-    journal::{Owner, Surroundings},
+    journal::{self, Owner, Surroundings},
 };
 
 /// A directory that sealed files are kept in.
@@ -132,6 +132,18 @@ impl Root {
         lock::take(&self.beside(&stem, JOURNAL)).map(|(file, _)| Some(file))
     }
 
+    /// Removes what was kept beside a file, unless it has another name, or a copy of it needs that.
+    pub(super) fn remove_beside(&self, stem: &str, file: &File) {
+        if !lock::is_unlinked(file).unwrap_or(false) {
+            return;
+        }
+        let inode = disk::inode_of(disk::identity(file));
+        let owner = Owner { stem, inode, run: run_id() };
+        lock::remove(&self.beside(stem, JOURNAL), |log| {
+            journal::speaks_of_another(&log, &owner).unwrap_or(true)
+        });
+    }
+
     /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
     pub(super) fn sweep(&self) {
         let Ok(entries) = fs::read_dir(self.dir.join(BESIDE)) else { return };
@@ -145,12 +157,21 @@ impl Root {
 
 impl Surroundings for Root {
     fn find(&self, owner: &Owner<'_>, inode: u64) -> Option<File> {
-        let mut entries = fs::read_dir(&self.dir).ok()?.flatten();
-        let found = entries.find(|entry| entry.ino() == inode)?;
-        let mut options = OpenOptions::new();
-        let file = lock::open_there(&found.path(), options.read(true).write(true)).ok()?;
-        // In a tree that was copied, numbers are those of other files.
-        (stem(&file).ok()? == owner.stem).then_some(file)
+        let mut dirs = vec![self.dir.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry.ino() == inode {
+                    let mut options = OpenOptions::new();
+                    let file = lock::open_there(&entry.path(), options.read(true).write(true));
+                    // In a tree that was copied, numbers are those of other files.
+                    return file.ok().filter(|file| stem(file).is_ok_and(|of| of == owner.stem));
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    dirs.push(entry.path());
+                }
+            }
+        }
+        None
     }
 
     fn sync_everything(&self) -> io::Result<()> {

@@ -11,15 +11,12 @@ use sealback_crypto::{FileId, HEADER_BYTES};
 
 use super::{
     LocalOptions, disk,
-    file::{Draft, JOURNAL, LocalFile},
-    lock,
+    file::{Draft, LocalFile},
     root::{Root, stem, stem_of},
-    run::run_id,
 };
 use crate::{
     Name, Server, Target, TargetError, TargetErrorKind,
     flat::{Place, overwrite},
-    journal::{self, Owner},
 };
 
 /// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
@@ -53,6 +50,10 @@ impl LocalServer {
     /// The directory, as an absolute path.
     pub fn dir(&self) -> &Path {
         self.0.dir()
+    }
+
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.0
     }
 
     /// Begins a draft with its whole header.
@@ -110,20 +111,6 @@ impl LocalServer {
         file.make_durable()?;
         self.0.sync_names()?;
         Ok(Arc::new(file))
-    }
-}
-
-impl LocalServer {
-    /// Removes what was kept beside a file, unless it has another name, or a copy of it needs that.
-    fn remove_beside(&self, stem: &str, file: &File) {
-        if !lock::is_unlinked(file).unwrap_or(false) {
-            return;
-        }
-        let inode = disk::inode_of(disk::identity(file));
-        let owner = Owner { stem, inode, run: run_id() };
-        lock::remove(&self.0.beside(stem, JOURNAL), |log| {
-            journal::speaks_of_another(&log, &owner).unwrap_or(true)
-        });
     }
 }
 
@@ -189,7 +176,7 @@ impl Server for LocalServer {
         let file = File::open(&path).and_then(|file| Ok((stem(&file)?, file))).ok();
         fs::remove_file(&path).map_err(unremoved)?;
         if let Some((stem, file)) = &file {
-            self.remove_beside(stem, file);
+            self.0.remove_beside(stem, file);
         }
         self.0.sync_names()
     }

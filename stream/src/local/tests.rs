@@ -12,6 +12,7 @@ use crate::{
 mod copies;
 mod damage;
 mod disk_full;
+mod handed;
 mod journal;
 mod limit;
 mod model;
