@@ -12,7 +12,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use sealback_crypto::{BufferPool, FileId, Geometry, Header, OpenOptions};
+use sealback_crypto::{BufferPool, FileId, Geometry, HEADER_BYTES, Header, OpenOptions};
 use sealback_stream::{Name, Role, Target, TargetError, TargetErrorKind};
 use tracing::debug;
 
@@ -206,19 +206,32 @@ impl Engine {
         name: &Name,
         options: &CreateOptions,
     ) -> Result<File, Error> {
+        self.create_target(place, name.as_str(), options, |file_id, header| match options.replace {
+            true => place.server.draft(name, file_id, header),
+            false => place.server.create(name, file_id, header),
+        })
+    }
+
+    /// As [`create`](Engine::create), where a file comes to be in another way than by a name of the
+    /// server's: `make` is given the file's id and its whole header, and returns the target that has
+    /// that. `called` is for people: what the engine calls it where it tells of its files.
+    ///
+    /// # Errors
+    /// As for [`create`](Engine::create).
+    pub fn create_target(
+        &self,
+        place: &Place<'_>,
+        called: &str,
+        options: &CreateOptions,
+        make: impl FnOnce(FileId, &[u8; HEADER_BYTES]) -> Result<Arc<dyn Target>, TargetError>,
+    ) -> Result<File, Error> {
         self.core().check_open()?;
         let geometry = Geometry::new(options.block_bytes)
             .map_err(|_| Error::Config("a block is a power of two from 4 KiB to 1 MiB"))?;
         let new = Header::create(place.root, geometry, self.core().config.cipher)
             .map_err(|source| Error::Seal(Arc::new(source)))?;
-        let file_id = new.header.file_id();
-        let target = if options.replace {
-            place.server.draft(name, file_id, &new.bytes)
-        } else {
-            place.server.create(name, file_id, &new.bytes)
-        };
-        let target = target.map_err(Error::server)?;
-        let file = self.open_file(place, name, (target, new.header))?;
+        let target = make(new.header.file_id(), &new.bytes).map_err(Error::server)?;
+        let file = self.open_file(place, called, (target, new.header))?;
         file.set_draft(options.replace);
         Ok(File::new(file, self.presence.clone()))
     }
@@ -230,7 +243,22 @@ impl Engine {
     /// [`Error::Server`] if the server does not have it, or will not say.
     pub fn open(&self, place: &Place<'_>, name: &Name) -> Result<File, Error> {
         self.core().check_open()?;
-        let target = place.server.open(name).map_err(Error::server)?;
+        self.open_target(place, name.as_str(), place.server.open(name).map_err(Error::server)?)
+    }
+
+    /// As [`open`](Engine::open), where a file is found in another way than by a name of the server's:
+    /// see [`LocalServer::adopt`](sealback_stream::LocalServer::adopt). `called` is for people, as for
+    /// [`create_target`](Engine::create_target).
+    ///
+    /// # Errors
+    /// As for [`open`](Engine::open).
+    pub fn open_target(
+        &self,
+        place: &Place<'_>,
+        called: &str,
+        target: Arc<dyn Target>,
+    ) -> Result<File, Error> {
+        self.core().check_open()?;
         let options = OpenOptions { engine: self.core().config.cipher, ..OpenOptions::default() };
         let read = || {
             let bytes = self.core().persist(None, || Ok(target.read_header()?))?;
@@ -239,13 +267,13 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
-        Ok(File::new(self.open_file(place, name, (target, header))?, self.presence.clone()))
+        Ok(File::new(self.open_file(place, called, (target, header))?, self.presence.clone()))
     }
 
     fn open_file(
         &self,
         place: &Place<'_>,
-        name: &Name,
+        called: &str,
         (target, header): (Arc<dyn Target>, Header),
     ) -> Result<Arc<OpenFile>, Error> {
         let key = Files::key(header.file_id(), &*target);
@@ -258,7 +286,7 @@ impl Engine {
             file.met(header)?;
             file
         } else {
-            let file = OpenFile::new(self.core().clone(), name.as_str(), target, header);
+            let file = OpenFile::new(self.core().clone(), called, target, header);
             files.by_key.insert(key, Arc::downgrade(&file));
             files.by_number.insert(file.number(), Arc::downgrade(&file));
             drop(files);

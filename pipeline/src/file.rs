@@ -33,7 +33,7 @@ struct Handle {
     readahead: Mutex<Readahead>,
     /// The number of the last writeback error this handle has reported.
     reported: Mutex<u64>,
-    _presence: Arc<Presence>,
+    presence: Arc<Presence>,
 }
 
 impl Drop for Handle {
@@ -47,7 +47,7 @@ impl File {
         file.handle_made();
         let reported = Mutex::new(file.errors().number);
         let (readahead, of) = (Mutex::default(), file.clone());
-        let handle = Arc::new(Handle { file: of, readahead, reported, _presence: presence });
+        let handle = Arc::new(Handle { file: of, readahead, reported, presence });
         File { file, handle }
     }
 
@@ -84,6 +84,28 @@ impl File {
     ) -> Operation<T> {
         let file = self.another();
         self.file.core.calls.run(move || call(&file))
+    }
+
+    /// Another handle of the file, as if it were opened once more, without asking the server: it is told
+    /// of errors, and reads ahead, by itself.
+    ///
+    /// ```
+    /// # use sealback::{Config, CreateOptions, Engine, Place, crypto::RootKey};
+    /// # use sealback::stream::{MemoryOptions, MemoryServer, Name};
+    /// # let engine = Engine::new(Config::default())?;
+    /// # let (server, root) = (MemoryServer::new(MemoryOptions::default()), RootKey::from_bytes(&[7; 32]));
+    /// # let place = Place { server: &server, cache: None, root: &root };
+    /// # let name = Name::new("letter").expect("a plain name");
+    /// # let file = engine.create(&place, &name, &CreateOptions::default())?;
+    /// let reader = file.reopen();
+    /// file.write_at(0, b"for your eyes only")?;
+    /// drop(file);
+    /// assert_eq!(reader.size(), 18);
+    /// # Ok::<(), sealback::Error>(())
+    /// ```
+    #[must_use]
+    pub fn reopen(&self) -> File {
+        File::new(self.file.clone(), self.handle.presence.clone())
     }
 
     /// The same handle once more.
