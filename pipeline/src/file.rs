@@ -133,6 +133,12 @@ impl File {
         self.file.folios().dirty_bytes()
     }
 
+    /// Whether something was written, here or by another handle, that is not on the server, or that no
+    /// header speaks for: what a [`sync`](File::sync) would see to.
+    pub fn is_unwritten(&self) -> bool {
+        self.file.folios().is_unwritten()
+    }
+
     /// Writes all of `data` at `position`, into folios; a writeback takes it to the server.
     /// Beyond the end the file grows, over a hole if there is a gap. Nothing is read for it: what a
     /// block lacks that is written in part is fetched when it is written back. Waits while the
