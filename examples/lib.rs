@@ -1,7 +1,8 @@
-//! What the programs share: sizes as people write them, how much memory a process took, and what a
+//! What the programs share: sizes as people write them, key files, how much memory a process took, and what a
 //! writeback tells of itself.
 #![forbid(unsafe_code)]
 
+pub mod key_file;
 pub mod recorder;
 
 use std::{error, fmt, fs};

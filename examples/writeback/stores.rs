@@ -1,17 +1,13 @@
 //! The server, the cache and the root key that a command names.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use sealback::{
     Config, Engine, Error, Place,
     crypto::RootKey,
     stream::{Cache, LocalCache, LocalOptions, LocalServer, Name, TargetErrorKind},
 };
-use zeroize::Zeroizing;
+use sealback_examples::key_file;
 
 use crate::{
     args::{At, With},
@@ -94,25 +90,8 @@ fn started(config: Config) -> Result<Engine, Failure> {
     Engine::new(config).map_err(|error: Error| Failure::new(error))
 }
 
-/// Reads a key file. Its bytes are wiped wherever they were.
+/// Reads a key file.
 pub(crate) fn read_key(path: &Path) -> Result<RootKey, Failure> {
-    let failure = |error| Failure::of(format_args!("the key file {}", path.display()), error);
-    let mut file = File::open(path).map_err(|error| failure(error.to_string()))?;
-    let mut bytes = Zeroizing::new([0; LONGEST_KEY_FILE + 1]);
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read(&mut bytes[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failure(error.to_string())),
-        }
-    }
-    if len > LONGEST_KEY_FILE {
-        return Err(failure(format!("over {LONGEST_KEY_FILE} bytes, so it holds no root key")));
-    }
-    RootKey::parse(&bytes[..len]).map_err(|error| failure(error.to_string()))
+    key_file::read(path)
+        .map_err(|error| Failure::of(format_args!("the key file {}", path.display()), error))
 }
-
-/// 64 hex digits and a newline.
-const LONGEST_KEY_FILE: usize = 65;

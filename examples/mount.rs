@@ -1,0 +1,183 @@
+//! An encrypted folder: a directory of sealed files, mounted through FUSE. How to use it, what it hides and
+//! what not: `mount/README.md`.
+//!
+//! ```text
+//!  kernel ──► filesystem ──► directory, attributes, xattrs ──► the lower tree, by descriptors
+//!                        └─► data ──► content ──► sealback::File ──► sealed files in the lower tree
+//! ```
+#![forbid(unsafe_code)]
+
+#[path = "mount/args.rs"]
+mod args;
+#[path = "mount/attributes.rs"]
+mod attributes;
+#[path = "mount/background.rs"]
+mod background;
+#[path = "mount/content.rs"]
+mod content;
+#[path = "mount/data.rs"]
+mod data;
+#[path = "mount/directory.rs"]
+mod directory;
+#[path = "mount/errors.rs"]
+mod errors;
+#[path = "mount/filesystem.rs"]
+mod filesystem;
+#[path = "mount/handles.rs"]
+mod handles;
+#[path = "mount/inodes.rs"]
+mod inodes;
+#[path = "mount/lower.rs"]
+mod lower;
+#[path = "mount/owner.rs"]
+mod owner;
+#[path = "mount/signals.rs"]
+mod signals;
+#[path = "mount/statistics.rs"]
+mod statistics;
+#[path = "mount/tree.rs"]
+mod tree;
+#[path = "mount/unmount.rs"]
+mod unmount;
+#[path = "mount/xattrs.rs"]
+mod xattrs;
+
+use std::{
+    fmt,
+    fs::File,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+use clap::Parser;
+use fuser::{MountOption, Session, SessionACL};
+use rustix::{
+    fs::{CWD, Mode},
+    process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask},
+};
+use sealback::{
+    Config, Engine,
+    stream::{Durability, LocalCache, LocalOptions, LocalServer},
+};
+use sealback_examples::key_file;
+
+use crate::{
+    args::Args,
+    filesystem::Kernel,
+    handles::Handles,
+    inodes::Inodes,
+    owner::Owner,
+    tree::{Options, Tree},
+    unmount::Asked,
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let is_first = !args.foreground && !background::is_here();
+    let ended = if is_first { background::start().map_err(of("starting")) } else { run(&args) };
+    ended.unwrap_or_else(|failure| {
+        eprintln!("mount: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn of<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+/// Mounts, answers the kernel until that is over, and writes everything back.
+fn run(args: &Args) -> Result<ExitCode, String> {
+    let server = args.server.canonicalize().map_err(of(args.server.display()))?;
+    let mountpoint = args.mountpoint.canonicalize().map_err(of(args.mountpoint.display()))?;
+    if server.starts_with(&mountpoint) || mountpoint.starts_with(&server) {
+        return Err("SERVER and MOUNTPOINT must not lie in one another".to_owned());
+    }
+    allow_many_files();
+    // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
+    umask(Mode::RWXG | Mode::RWXO);
+    let beside = server.join(".sealback");
+    let take = || Owner::take(&beside, args.shared).map_err(of(args.server.display()));
+    let mut owner = if args.read_only { None } else { Some(take()?) };
+    let tree = Arc::new(open(args, &server)?);
+    let mut config = fuser::Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(server.display().to_string()),
+        MountOption::Subtype("sealback".to_owned()),
+        MountOption::DefaultPermissions,
+        if args.read_only { MountOption::RO } else { MountOption::RW },
+    ];
+    config.acl = if args.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(args.threads.into());
+    config.clone_fd = true;
+    let mounting = of(mountpoint.display());
+    let session = Session::new(Kernel(tree.clone()), &mountpoint, &config).map_err(mounting)?;
+    let asked = Asked::default();
+    signals::watch(tree.clone(), asked.clone(), mountpoint).map_err(of("watching signals"))?;
+    let again = tree.clone();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(TRY_AGAIN);
+            again.try_again();
+        }
+    });
+    if background::is_here() {
+        let log = args.log.clone().unwrap_or_else(|| beside.join("mount.log"));
+        background::is_mounted(&log).map_err(of(log.display()))?;
+    } else {
+        eprintln!("mount: mounted; unmount with Ctrl-C or fusermount3 -u");
+    }
+    let ran = session.run();
+    if let Some(owner) = &mut owner {
+        owner.is_ending();
+    }
+    let all_is_there = tree.write_everything_back(&asked);
+    // Others may mount the tree from here on.
+    drop(owner);
+    ran.map_err(of("talking to the kernel"))?;
+    Ok(if all_is_there { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens what the command line names.
+fn open(args: &Args, server: &Path) -> Result<Tree, String> {
+    let root_key = key_file::read(&args.key).map_err(of(args.key.display()))?;
+    let options = LocalOptions::default().with_durability(args.durability);
+    let root = lower::reference(CWD, server.as_os_str());
+    let inodes = root.and_then(Inodes::new).map_err(of(server.display()))?;
+    let open_cache = |dir: &Path| {
+        std::fs::create_dir_all(dir).map_err(of(dir.display()))?;
+        LocalCache::open(dir, options).map_err(of(dir.display()))
+    };
+    let cache = args.cache.as_deref().map(open_cache).transpose()?;
+    let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
+    let config = Config { memory_bytes: args.memory, ..Config::default() };
+    Ok(Tree {
+        options: Options {
+            block_bytes: args.block_size,
+            shared: args.shared,
+            waits_for_disk: args.durability == Durability::PowerCut,
+        },
+        engine: Engine::new(config).map_err(of("the engine"))?,
+        server: LocalServer::open(server, options).map_err(of("the server"))?,
+        cache,
+        root_key,
+        inodes,
+        files: Handles::new(),
+        directories: Handles::new(),
+        beside: File::open(beside).map_err(of("the server"))?,
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        n_requests: AtomicU64::new(0),
+    })
+}
+
+/// Each file that the kernel knows takes a descriptor.
+fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With fewer, fewer are known at once.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+const TRY_AGAIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,206 @@
+//! Reading and writing open files, and what else there is to do with what is in them.
+
+use std::{cell::RefCell, sync::Arc};
+
+use fuser::FileHandle;
+use rustix::{
+    fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek},
+    io::Errno,
+};
+use sealback::{File, crypto::Geometry};
+use zeroize::Zeroizing;
+
+use crate::{errors::Result, handles::OpenFile, inodes::Inode, lower, tree::Tree};
+
+/// How something is to be written.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    /// What the file was opened with.
+    pub(crate) flags: OFlags,
+    /// The kernel's page cache writes, which tells of times by itself.
+    pub(crate) from_page_cache: bool,
+}
+
+impl Tree {
+    /// Opens a file.
+    pub(crate) fn open(&self, inode: Arc<Inode>) -> Result<FileHandle> {
+        if !inode.kind.is_file() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let file = self.use_content(&inode)?;
+        Ok(self.files.insert(OpenFile { inode, file }))
+    }
+
+    /// Reads, and hands what was read to `reply`: fewer bytes than asked for only at the end.
+    pub(crate) fn read(
+        &self,
+        handle: FileHandle,
+        position: u64,
+        n_bytes: u32,
+        flags: OFlags,
+        reply: impl FnOnce(Result<&[u8]>),
+    ) {
+        thread_local! {
+            static BUFFER: RefCell<Zeroizing<Vec<u8>>> = RefCell::default();
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let read = self.files.get(handle).and_then(|open| {
+                let n_bytes = n_bytes as usize;
+                if buffer.len() < n_bytes {
+                    buffer.resize(n_bytes, 0);
+                }
+                let to = &mut buffer[..n_bytes];
+                let read = match flags.contains(OFlags::DIRECT) {
+                    true => open.file.read_direct(position, to),
+                    false => open.file.read_at(position, to),
+                };
+                read.map_err(|error| self.refused(&open.inode, &error))
+            });
+            reply(read.map(|n_bytes| &buffer[..n_bytes]));
+        });
+    }
+
+    /// Writes all of `data`.
+    pub(crate) fn write(
+        &self,
+        handle: FileHandle,
+        position: u64,
+        data: &[u8],
+        how: How,
+    ) -> Result<()> {
+        let open = self.files.get(handle)?;
+        let written = match how.flags.contains(OFlags::DIRECT) && !how.from_page_cache {
+            true => open.file.write_direct(position, Zeroizing::new(data.to_vec())).result,
+            false => open.file.write_at(position, data),
+        };
+        match how.from_page_cache {
+            true => open.inode.content.written(),
+            false => open.inode.content.modified(None),
+        }
+        written.map_err(|error| self.refused(&open.inode, &error))
+    }
+
+    /// Waits until what was written is on the server.
+    pub(crate) fn sync(&self, handle: FileHandle) -> Result<()> {
+        let open = self.files.get(handle)?;
+        self.sync_content(&open.inode, &open.file)
+    }
+
+    /// A descriptor is closed: with several mounts, others are to see what was written.
+    pub(crate) fn flush(&self, handle: FileHandle) -> Result<()> {
+        let open = self.files.get(handle)?;
+        match self.options.shared && open.file.is_unwritten() {
+            true => self.sync(handle),
+            false => Ok(()),
+        }
+    }
+
+    /// Closes a file.
+    pub(crate) fn release(self: &Arc<Tree>, handle: FileHandle) {
+        let Some(open) = self.files.remove(handle) else { return };
+        let inode = open.inode.clone();
+        drop(open);
+        self.let_go(&inode);
+    }
+
+    /// Makes a file longer or shorter.
+    pub(crate) fn resize(self: &Arc<Tree>, inode: &Arc<Inode>, size: u64) -> Result<()> {
+        self.with_content(inode, |file| {
+            file.set_len(size).map_err(|error| self.refused(inode, &error))?;
+            inode.content.modified(None);
+            Ok(())
+        })
+    }
+
+    /// Keeps room for a range, or makes zeros of it.
+    pub(crate) fn allocate(
+        &self,
+        handle: FileHandle,
+        (position, n_bytes): (u64, u64),
+        mode: FallocateFlags,
+    ) -> Result<()> {
+        let open = self.files.get(handle)?;
+        let end = position.checked_add(n_bytes).filter(|end| *end <= i64::MAX as u64);
+        let end = end.ok_or(Errno::FBIG)?;
+        let refused = |error| self.refused(&open.inode, &error);
+        let zeroes = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        let known = zeroes | FallocateFlags::KEEP_SIZE;
+        if !known.contains(mode) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let file = &open.file;
+        if mode.intersects(zeroes) {
+            file.punch(position..end).map_err(refused)?;
+        }
+        if !mode.contains(FallocateFlags::PUNCH_HOLE) {
+            reserve(&open.inode, file, position, end)?;
+        }
+        if !mode.contains(FallocateFlags::KEEP_SIZE) && end > file.size() {
+            file.set_len(end).map_err(refused)?;
+        }
+        open.inode.content.modified(None);
+        Ok(())
+    }
+
+    /// Where the next data, or the next hole, begins. Not where the kernel's page cache may have data
+    /// that nobody here knows of.
+    pub(crate) fn seek(&self, handle: FileHandle, position: u64, whence: Whence) -> Result<u64> {
+        if !self.options.shared {
+            // The kernel then takes all of the file for data, which is never wrong.
+            return Err(Errno::NOSYS);
+        }
+        let open = self.files.get(handle)?;
+        let size = open.file.size();
+        if position >= size {
+            return Err(Errno::NXIO);
+        }
+        if open.file.is_unwritten() {
+            open.file.sync().map_err(|error| self.refused(&open.inode, &error))?;
+        }
+        let stored = lower::open(&open.inode.reference, OFlags::RDONLY)?;
+        let geometry = geometry_of(&open.file)?;
+        // A block with anything stored of it counts as data: what the lower file has as a hole is one.
+        let next_data =
+            |block: u64| match seek(&stored, SeekFrom::Data(geometry.stored_start(block))) {
+                Ok(found) => Ok((found - geometry.stored_start(0)) / geometry.stride_bytes()),
+                Err(Errno::NXIO) => Ok(u64::MAX),
+                Err(error) => Err(error),
+            };
+        let first = geometry.block_at(position);
+        match whence {
+            Whence::Data => match next_data(first)? {
+                u64::MAX => Err(Errno::NXIO),
+                block => Ok(geometry.block_start(block).max(position)),
+            },
+            Whence::Hole => {
+                let n_blocks = geometry.n_blocks(size);
+                let mut blocks = first..n_blocks;
+                let hole = blocks.find_map(|block| match next_data(block) {
+                    Ok(data) if data == block => None,
+                    found => Some(found.map(|_| geometry.block_start(block))),
+                });
+                Ok(hole.transpose()?.unwrap_or(size).clamp(position, size))
+            }
+        }
+    }
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Whence {
+    Data,
+    Hole,
+}
+
+/// Keeps room below for what is going to be stored of a range.
+fn reserve(inode: &Inode, file: &File, position: u64, end: u64) -> Result<()> {
+    let geometry = geometry_of(file)?;
+    let blocks = geometry.blocks_covering(position..end);
+    let stored = geometry.stored_start(blocks.start)..geometry.stored_start(blocks.end);
+    let lower = lower::open(&inode.reference, OFlags::RDWR)?;
+    fallocate(lower, FallocateFlags::KEEP_SIZE, stored.start, stored.end - stored.start)
+}
+
+fn geometry_of(file: &File) -> Result<Geometry> {
+    Geometry::new(file.block_bytes()).map_err(|_| Errno::IO)
+}

@@ -1,0 +1,161 @@
+//! The lower tree: system calls relative to open directories and files, so that no path is looked up
+//! twice, and none leads elsewhere when somebody renames what it goes through.
+//!
+//! What the kernel knows is held by a *reference*: a descriptor that was opened with `O_PATH`. It needs no
+//! permission, follows the file through renames, and keeps its number from being given to another
+//! file. What is to be read or written is opened from there, through `/proc/self/fd`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::{
+    fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags},
+    io::{Errno, Result},
+};
+
+/// A reference to the entry of a directory, whatever it is; a symbolic link is not followed.
+pub(crate) fn reference(dir: impl AsFd, name: &OsStr) -> Result<File> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty()).map(File::from)
+}
+
+/// A reference to a file that was given a name just now: by that, so that the system can tell where it is,
+/// unless the name stands for something else already.
+pub(crate) fn reference_to(file: &File, dir: impl AsFd, name: &OsStr) -> Result<File> {
+    let same = |found: &File| {
+        let identity_of = |file: &File| file.metadata().ok().map(|stat| identity(&stat));
+        identity_of(found) == identity_of(file)
+    };
+    match reference(dir, name).ok().filter(same) {
+        Some(found) => Ok(found),
+        None => open(file, OFlags::PATH),
+    }
+}
+
+/// Where the kernel lets a reference be opened, or used as a path.
+pub(crate) fn path_of(reference: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", reference.as_fd().as_raw_fd())
+}
+
+/// Opens what a reference stands for.
+pub(crate) fn open(reference: impl AsFd, flags: OFlags) -> Result<File> {
+    fs::open(path_of(reference), flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
+/// Opens a regular file for reading and writing, or else for reading.
+pub(crate) fn open_file(reference: impl AsFd) -> Result<File> {
+    match open(&reference, OFlags::RDWR) {
+        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => open(&reference, OFlags::RDONLY),
+        opened => opened,
+    }
+}
+
+/// What a file is.
+pub(crate) fn kind_of(mode: u32) -> FileType {
+    FileType::from_raw_mode(mode)
+}
+
+/// A new regular file without a name, on the file system of a directory; `beside` is where it has one
+/// until [`name`] gives it its own, where the file system cannot do without.
+pub(crate) fn new_file(dir: impl AsFd, beside: impl AsFd) -> Result<NewFile> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    match fs::openat(dir, ".", flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => return Ok(NewFile { file: file.into(), temporary: None }),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = OsString::from(format!("{}-{number}.new", std::process::id()));
+    let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let file = fs::openat(&beside, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
+    let beside = beside.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    Ok(NewFile { file: file.into(), temporary: Some((beside, temporary)) })
+}
+
+/// A regular file that nobody can find yet.
+pub(crate) struct NewFile {
+    pub(crate) file: File,
+    temporary: Option<(OwnedFd, OsString)>,
+}
+
+impl NewFile {
+    /// Gives it a name, unless something has that.
+    pub(crate) fn name(self, dir: impl AsFd, name: &OsStr) -> Result<File> {
+        fs::linkat(CWD, path_of(&self.file), dir, name, AtFlags::SYMLINK_FOLLOW)?;
+        self.file.try_clone().map_err(|_| Errno::MFILE)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some((beside, temporary)) = &self.temporary {
+            let _ = fs::unlinkat(beside, temporary, AtFlags::empty());
+        }
+    }
+}
+
+/// One more name for what a reference stands for.
+pub(crate) fn link(reference: &File, dir: impl AsFd, name: &OsStr) -> Result<()> {
+    let is_link = reference.metadata().is_ok_and(|stat| stat.is_symlink());
+    if is_link {
+        // Through /proc it would be followed.
+        return fs::linkat(reference, "", dir, name, AtFlags::EMPTY_PATH);
+    }
+    fs::linkat(CWD, path_of(reference), dir, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Opens the regular file of a name that is about to go, so that what is kept beside it can be
+/// forgotten; `None` if it has other names, or is none.
+pub(crate) fn last_name_of(dir: impl AsFd, name: &OsStr) -> Option<File> {
+    let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if stat.st_nlink > 1 || !kind_of(stat.st_mode).is_file() {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty()).ok().map(File::from)
+}
+
+/// Renames, as `renameat2` does.
+pub(crate) fn rename(
+    from: (impl AsFd, &OsStr),
+    to: (impl AsFd, &OsStr),
+    flags: RenameFlags,
+) -> Result<()> {
+    fs::renameat_with(from.0, from.1, to.0, to.1, flags)
+}
+
+/// An entry of a directory, as it was when that was read.
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    pub(crate) number: u64,
+    pub(crate) kind: FileType,
+}
+
+/// All entries of a directory, without `.` and `..`.
+pub(crate) fn entries(reference: impl AsFd) -> Result<Vec<Entry>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = Dir::new(fs::openat(reference, ".", flags, Mode::empty())?)?;
+    let mut entries = Vec::new();
+    for entry in dir {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            let (number, kind) = (entry.ino(), entry.file_type());
+            entries.push(Entry { name: name.to_owned(), number, kind });
+        }
+    }
+    Ok(entries)
+}
+
+/// Device and number: what tells a file from all others.
+pub(crate) fn identity(stat: &std::fs::Metadata) -> (u64, u64) {
+    (stat.dev(), stat.ino())
+}

@@ -1,0 +1,65 @@
+//! The mounted tree: what all rooms share.
+
+use std::{fmt, fs::File, sync::atomic::AtomicU64};
+
+use sealback::{
+    Engine, Place,
+    crypto::RootKey,
+    stream::{Cache, LocalCache, LocalServer},
+};
+
+use crate::{
+    directory::OpenDirectory,
+    handles::{Handles, OpenFile},
+    inodes::{Inode, Inodes},
+};
+
+/// A directory of sealed files, and what the kernel knows and has open of it.
+pub(crate) struct Tree {
+    pub(crate) options: Options,
+    pub(crate) engine: Engine,
+    pub(crate) server: LocalServer,
+    pub(crate) cache: Option<LocalCache>,
+    pub(crate) root_key: RootKey,
+    pub(crate) inodes: Inodes,
+    pub(crate) files: Handles<OpenFile>,
+    pub(crate) directories: Handles<OpenDirectory>,
+    /// `.sealback/` of the tree.
+    pub(crate) beside: File,
+    /// Who runs this.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) n_requests: AtomicU64,
+}
+
+/// What the user has chosen.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Of new files.
+    pub(crate) block_bytes: u64,
+    /// Several mounts of one tree.
+    pub(crate) shared: bool,
+    /// An fsync waits until the disk has it.
+    pub(crate) waits_for_disk: bool,
+}
+
+impl Tree {
+    pub(crate) fn place(&self) -> Place<'_> {
+        let cache = self.cache.as_ref().map(|cache| cache as &dyn Cache);
+        Place { server: &self.server, cache, root: &self.root_key }
+    }
+
+    /// Tells whoever runs this, on standard error.
+    pub(crate) fn log(&self, what: impl fmt::Display) {
+        eprintln!("mount: {what}");
+    }
+}
+
+impl Inode {
+    /// Where it is below the server's directory, for people: it may be renamed at any time.
+    pub(crate) fn path(&self) -> String {
+        let path = std::fs::read_link(crate::lower::path_of(&self.reference));
+        let path = path.unwrap_or_else(|_| "a file".into());
+        path.display().to_string().escape_debug().to_string()
+    }
+}
