@@ -147,7 +147,7 @@ mod tests {
     use crate::{RequestStats, sync::Arc};
 
     fn ending() -> Ending {
-        Ending { result: Ok(()), cache_failed: false, stats: RequestStats::new(1) }
+        Ending { result: Ok(()), cache_failed: false, stats: Arc::new(RequestStats::new(1)) }
     }
 
     #[test]

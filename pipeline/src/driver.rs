@@ -65,7 +65,8 @@ pub(crate) struct Ending {
     pub(crate) result: Result<(), Error>,
     /// The cache's stream was switched off.
     pub(crate) cache_failed: bool,
-    pub(crate) stats: RequestStats,
+    /// One for all who are told.
+    pub(crate) stats: Arc<RequestStats>,
 }
 
 /// A request under way.
@@ -272,7 +273,7 @@ impl Driver {
             result = result.map(|result| result.and(Err(source_panicked())));
         }
         let result = result?;
-        let stats = request.stats().clone();
+        let stats = Arc::new(request.take_stats());
         let parts = parts.take().expect("a request ends once");
         Some((parts, Ending { result, cache_failed: *cache_failed, stats }))
     }

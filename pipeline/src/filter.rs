@@ -278,6 +278,6 @@ impl OpenFile {
         let (is_complete, filling, is_everybodys) = (false, None, true);
         let plan = Plan { subject, source, growth, is_complete, filling, is_everybodys };
         let ending = self.carry_out(idle, plan, None);
-        ending.result.map(|()| ending.stats)
+        ending.result.map(|()| Arc::unwrap_or_clone(ending.stats))
     }
 }

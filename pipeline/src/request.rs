@@ -153,6 +153,11 @@ impl Request {
         &self.stats
     }
 
+    /// Hands out what it has done, for good.
+    pub(crate) fn take_stats(&mut self) -> RequestStats {
+        std::mem::take(&mut self.stats)
+    }
+
     /// The block before which everything has gone where it should (exclusive). Once the request has
     /// failed it says nothing: what was not sent looks as if it had been passed.
     pub fn collected_to(&self) -> u64 {

@@ -29,7 +29,7 @@ impl WritebackHandle {
     pub fn operation(&self) -> Operation<Result<RequestStats, Error>> {
         let (ender, operation) = operation();
         self.driver.on_end(Box::new(|ending| {
-            ender.end(ending.result.map(|()| ending.stats));
+            ender.end(ending.result.map(|()| Arc::unwrap_or_clone(ending.stats)));
         }));
         operation
     }
@@ -40,7 +40,7 @@ impl WritebackHandle {
     /// What kept the data from the server; it is still dirty.
     pub fn wait(&self) -> Result<RequestStats, Error> {
         let ending = self.driver.wait();
-        ending.result.map(|()| ending.stats)
+        ending.result.map(|()| Arc::unwrap_or_clone(ending.stats))
     }
 
     /// Stops it: nothing more is issued. What is in flight goes on; what was not sent stays
