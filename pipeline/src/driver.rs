@@ -42,7 +42,6 @@ pub(crate) type RunMerge = Arc<dyn Fn(&Merge) -> Result<Merged, Error> + Send + 
 
 /// What one request works with.
 pub(crate) struct Parts {
-    pub(crate) origin: Origin,
     pub(crate) source: Arc<dyn FolioSource>,
     pub(crate) content_key: ContentKey,
     pub(crate) seal_gen: u32,
@@ -121,9 +120,14 @@ impl State {
 }
 
 impl Driver {
-    pub(crate) fn new(core: Arc<Core>, request: Request, parts: Parts) -> Arc<Driver> {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        origin: Origin,
+        request: Request,
+        parts: Parts,
+    ) -> Arc<Driver> {
         let random = fastrand::Rng::new();
-        let (geometry, origin) = (parts.content_key.geometry(), parts.origin.clone());
+        let geometry = parts.content_key.geometry();
         let (actions, parts) = (Vec::new(), Some(parts));
         Arc::new_cyclic(|me| Driver {
             me: me.clone(),

@@ -26,6 +26,7 @@ use crate::{
     folio::FolioPool,
     io::IoThreads,
     open_file::OpenFile,
+    origin::Origin,
     page_cache::{CleanFolios, CopyBudget},
     passes::ErrorSeq,
     request::{Event, Request, RequestLimits, StreamSetup},
@@ -385,8 +386,8 @@ impl Core {
     }
 
     /// Sets a request up; it begins with its first event.
-    pub(crate) fn start(self: &Arc<Self>, geometry: Geometry, parts: Parts) -> Arc<Driver> {
-        let config = &self.config;
+    pub(crate) fn start(self: &Arc<Self>, origin: Origin, parts: Parts) -> Arc<Driver> {
+        let (config, geometry) = (&self.config, parts.content_key.geometry());
         let span_blocks = (config.span_bytes as u64 / geometry.block_bytes()).max(1);
         let limits = RequestLimits {
             span_blocks,
@@ -399,7 +400,7 @@ impl Core {
             StreamSetup { role: Role::May, window: config.cache_window, active: active(CACHE) },
         ];
         let request = Request::new(geometry, &limits, &setup);
-        let driver = Driver::new(self.clone(), request, parts);
+        let driver = Driver::new(self.clone(), origin, request, parts);
         self.active().push(driver.clone());
         driver
     }

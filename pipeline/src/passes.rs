@@ -292,7 +292,6 @@ impl OpenFile {
         let origin = Origin { request, file: self.number(), subject };
         let teller = self.teller(&origin, observer);
         let parts = Parts {
-            origin,
             teller,
             source,
             content_key: header.content_key().clone(),
@@ -307,7 +306,7 @@ impl OpenFile {
             growth: growth.clone().map(|growth| (growth, self.clone())),
             on_done: Box::new(move |ending| file.pass_ended(ending, completes, is_everybodys)),
         };
-        let driver = self.core.start(header.geometry(), parts);
+        let driver = self.core.start(origin, parts);
         state.running = Some(Running { driver: driver.clone(), filling });
         (driver, growth)
     }

@@ -67,7 +67,6 @@ impl Pass {
         let origin = Origin { request: 1, file: 1, subject };
         let parts = Parts {
             teller: Teller::new(&origin, "file", [None, None]),
-            origin,
             source: source.clone(),
             content_key: header.content_key().clone(),
             seal_gen: header.view().seal_gen().unwrap(),
@@ -80,7 +79,7 @@ impl Pass {
             }),
         };
         let core = engine.core();
-        let driver = core.start(header.geometry(), parts);
+        let driver = core.start(origin, parts);
         core.begin(&driver);
         Pass { driver, source, n_ends }
     }
