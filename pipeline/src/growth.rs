@@ -59,18 +59,17 @@ impl Growth {
 
     /// The same, if nobody has the lock; else it comes back.
     pub(crate) fn try_enter(self, file: &Arc<OpenFile>, driver: &Arc<Driver>) -> Option<Growth> {
-        if file.is_draft() {
-            self.enter_with(Ok(None), file.clone(), driver);
-            return None;
-        }
-        match file.target.try_lock_size() {
-            Ok(SizeLockAttempt::Lockless) => self.enter_with(Ok(None), file.clone(), driver),
-            Ok(SizeLockAttempt::Taken(lock)) => {
-                self.enter_with(Ok(Some(lock)), file.clone(), driver);
-            }
+        let attempt = match file.is_draft() {
+            true => Ok(SizeLockAttempt::Lockless),
+            false => file.target.try_lock_size(),
+        };
+        let lock = match attempt {
+            Ok(SizeLockAttempt::Lockless) => None,
+            Ok(SizeLockAttempt::Taken(lock)) => Some(lock),
             // An error that goes away is met once more, or not.
             Ok(SizeLockAttempt::Unavailable) | Err(_) => return Some(self),
-        }
+        };
+        self.enter_with(Ok(lock), file.clone(), driver);
         None
     }
 
