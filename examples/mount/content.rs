@@ -62,6 +62,14 @@ struct Open {
     times: Times,
 }
 
+impl Open {
+    /// One more uses it, by a handle of his own.
+    fn use_again(&mut self) -> File {
+        (self.n_users, self.n_uses) = (self.n_users + 1, self.n_uses + 1);
+        self.file.reopen()
+    }
+}
+
 /// Times that are the caller's to see and not the lower file's, which is written to later.
 #[derive(Clone, Copy, Default)]
 struct Times {
@@ -125,8 +133,7 @@ impl Tree {
             if self.options.shared {
                 open.file.revalidate().map_err(|error| self.refused(inode, &error))?;
             }
-            (open.n_users, open.n_uses) = (open.n_users + 1, open.n_uses + 1);
-            return Ok(open.file.reopen());
+            return Ok(open.use_again());
         }
         let opened = lower::open_file(&inode.reference)?;
         let target = self.server.adopt(opened).map_err(of_server);
@@ -167,10 +174,7 @@ impl Tree {
         let mut state = inode.content.state();
         match &mut state.open {
             // Somebody has found it in the meantime.
-            Some(open) => {
-                (open.n_users, open.n_uses) = (open.n_users + 1, open.n_uses + 1);
-                Ok(open.file.reopen())
-            }
+            Some(open) => Ok(open.use_again()),
             None => self.begin(inode, &mut state, file),
         }
     }
@@ -197,10 +201,7 @@ impl Tree {
             return;
         }
         if !open.is_written {
-            self.close(inode, &mut state);
-            drop(state);
-            self.inodes.retire(inode.number);
-            return;
+            return self.close(inode, state);
         }
         open.is_closing = true;
         let (tree, inode, file) = (self.clone(), inode.clone(), open.file.clone());
@@ -242,10 +243,7 @@ impl Tree {
                 return;
             }
             if open.n_uses == n_uses {
-                self.close(inode, &mut state);
-                drop(state);
-                self.inodes.retire(inode.number);
-                return;
+                return self.close(inode, state);
             }
         }
     }
@@ -266,8 +264,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Closes a file that is written back.
-    fn close(&self, inode: &Inode, state: &mut State) {
+    /// Closes a file that is written back; the kernel may have forgotten it meanwhile.
+    fn close(&self, inode: &Inode, mut state: MutexGuard<'_, State>) {
         let Some(open) = state.open.take() else { return };
         let size = open.file.size();
         drop(open.file);
@@ -275,6 +273,8 @@ impl Tree {
         let of = inode.stat().ok().map(|stat| version(&stat));
         state.size = of.filter(|_| !self.options.shared).map(|of| KnownSize { of, size });
         inode.content.in_use.store(false, Ordering::Release);
+        drop(state);
+        self.inodes.retire(inode.number);
     }
 
     /// What a caller sees of a file.
