@@ -17,9 +17,9 @@ use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetErr
 ///
 /// 1. **Threads.** Every method may be called from any thread, several at once. `prepare` must
 ///    not block. `write` and `read` may block the caller, which is one of the engine's I/O
-///    threads, or a thread that waits for the outcome, never one that seals for others; or they start the
-///    operation and return. A target that
-///    [is immediate](Target::is_immediate) has `write` called on any thread, and never blocks it.
+///    threads, or a thread that waits for the outcome, never one that seals for others; or they
+///    start the operation and return. A target that [is immediate](Target::is_immediate) has `write`
+///    called on any thread, and never blocks it.
 /// 2. **Exactly once.** Each `write` and `read` uses its completion up, from any thread, inside the
 ///    call or later. A read's buffer comes back with the answer.
 /// 3. **Whole.** A write terminates with the bytes that went through *from its start*, segment after
