@@ -120,6 +120,13 @@ impl Stored {
         Some(Nonce::from_bytes(bytes::field(prefix, 0)))
     }
 
+    /// How many of the blocks, from the first on, it reaches: has a whole prefix of, or zeros in its
+    /// place.
+    pub fn n_reached(&self, geometry: Geometry) -> usize {
+        let stride = geometry.stride_len();
+        self.len / stride + usize::from(self.len % stride >= PREFIX_BYTES)
+    }
+
     /// The prefix and the ciphertext of the block at `index`, by the length that its prefix claims,
     /// authentic or not; `None` where there is less.
     pub fn block_bytes(&self, geometry: Geometry, index: usize) -> Option<&[u8]> {

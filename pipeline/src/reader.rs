@@ -287,11 +287,32 @@ impl OpenFile {
         View { file, holes, grown }
     }
 
+    /// Reads what is stored of blocks. An answer that comes short is no end: what it leaves out is
+    /// asked for until nothing more comes, so that who finds a block absent can rely on it.
     pub(crate) fn read_blocks(
         &self,
         target: &dyn Target,
         blocks: Range<u64>,
     ) -> Result<Stored, TargetError> {
+        let (geometry, n_blocks) = (self.geometry(), index_of(blocks.end - blocks.start));
+        let stride = index_of(geometry.stride_bytes());
+        let mut stored = self.read_once(target, blocks.clone())?;
+        while stored.n_reached(geometry) < n_blocks {
+            let n_whole = stored.len / stride;
+            let rest = self.read_once(target, blocks.start + n_whole as u64..blocks.end)?;
+            let rest = &rest.buffer[..rest.len];
+            let from = n_whole * stride;
+            stored.len = stored.len.max(from + rest.len());
+            stored.buffer[from..][..rest.len()].copy_from_slice(rest);
+            if rest.len() < stride {
+                // It is all that is stored of its first block, and so the end.
+                break;
+            }
+        }
+        Ok(stored)
+    }
+
+    fn read_once(&self, target: &dyn Target, blocks: Range<u64>) -> Result<Stored, TargetError> {
         let geometry = self.geometry();
         let bytes = index_of((blocks.end - blocks.start) * geometry.stride_bytes());
         let pooled = self.core.read_buffers.try_take().filter(|buffer| buffer.len() >= bytes);

@@ -88,7 +88,8 @@ impl ReadCompletion {
         ReadCompletion(Some(Box::new(sink)))
     }
 
-    /// The first `bytes` of `buffer` are what is stored; fewer than asked where the file ends.
+    /// The first `bytes` of `buffer` are what is stored; fewer than asked where the file ends, or
+    /// where the target had rather be asked again: all of the first block in any case.
     pub fn read(mut self, buffer: Buffer, bytes: usize) {
         self.finish(Ok((buffer, bytes)));
     }

@@ -74,7 +74,7 @@ pub enum Fault {
     /// The answer comes after that of the next operation, or shortly, if there is none.
     Reorder,
     /// A write goes through up to so many bytes, whole blocks of it, and answers so many; a read
-    /// answers so many bytes at most; a grant is for so many at most.
+    /// answers so many bytes at most, or its first block; a grant is for so many at most.
     Short(u64),
     /// It is done, and the answer is that nobody knows: an error of this kind.
     Unknown(TargetErrorKind),

@@ -33,8 +33,9 @@ use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetErr
 /// 5. **Headers.** `write_slot` compares the prologue and the MAC and writes the slot in one atomic
 ///    step. `cut` does the same before it cuts.
 /// 6. **Read what was written.** A read that starts after a write terminated sees it, or what was
-///    written since. Bytes beyond the stored end are not there (a short read), and a gap reads as
-///    zeros.
+///    written since. A gap reads as zeros, and bytes beyond the stored end are not there. A read may
+///    also bring less than it was asked for, but of its first block all that is stored: who wants
+///    the others asks again, from the first that did not come whole.
 /// 7. **Barrier.** When `barrier` returns, every write that terminated before it was called is as
 ///    durable as the target was opened for.
 /// 8. **Failures are named**, by [`Failure`](crate::Failure), and never guessed by the caller.

@@ -153,6 +153,28 @@ pub(super) fn read(
     geometry: Geometry,
     blocks: Range<u64>,
 ) -> Result<Vec<u8>, Broken> {
+    let stride = usize::try_from(geometry.stride_bytes())?;
+    let asked = stride * usize::try_from(blocks.end - blocks.start)?;
+    let mut stored = read_once(target, geometry, blocks.clone())?;
+    while stored.len() < asked {
+        let n_whole = stored.len() / stride;
+        let rest = read_once(target, geometry, blocks.start + n_whole as u64..blocks.end)?;
+        let began = stored.split_off(n_whole * stride);
+        ensure!(rest.starts_with(&began), "a block was read in part, and now otherwise");
+        stored.extend_from_slice(&rest);
+        if rest.len() < stride {
+            break;
+        }
+    }
+    Ok(stored)
+}
+
+/// As much as comes of one read.
+fn read_once(
+    target: &dyn Target,
+    geometry: Geometry,
+    blocks: Range<u64>,
+) -> Result<Vec<u8>, Broken> {
     let asked = usize::try_from((blocks.end - blocks.start) * geometry.stride_bytes())?;
     let mut buffer = Buffer::unpooled(asked + 100);
     buffer.fill(0xee);

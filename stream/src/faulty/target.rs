@@ -237,7 +237,9 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
             Some(Fault::Drop) => return drop(done),
             Some(Fault::Fail(failure)) => return done.failed(error_of(failure.clone())),
             Some(Fault::Panic) => panic!("injected: read panics"),
-            Some(Fault::Short(bytes)) => usize::try_from(*bytes).unwrap_or(usize::MAX),
+            Some(Fault::Short(bytes)) => {
+                usize::try_from(*bytes.max(&read.geometry.stride_bytes())).unwrap_or(usize::MAX)
+            }
             _ => usize::MAX,
         };
         let (delivery, faults) = (Delivery::of(fault.as_ref()), self.faults.clone());

@@ -78,6 +78,17 @@ fn without_faults_the_contract_is_kept() {
 }
 
 #[test]
+fn a_target_that_reads_less_than_it_is_asked_for_keeps_the_contract() {
+    for bytes in [1, 5000] {
+        let short =
+            Rule { operation: Operation::Read, when: When::From(1), fault: Fault::Short(bytes) };
+        let faults = Faults::scripted([short]);
+        let memory = || MemoryServer::new(MemoryOptions::default());
+        conformance::server(&|| Arc::new(FaultyServer::new(memory(), &faults)));
+    }
+}
+
+#[test]
 fn a_rule_is_for_the_operations_that_it_names() {
     let busy = || Failure::Retry(TargetError::new(TargetErrorKind::Io, "busy"));
     let faults = Faults::scripted([

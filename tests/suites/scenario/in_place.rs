@@ -7,7 +7,10 @@ use std::{
 };
 
 use sealback::{CacheReport, Config, Engine, File};
-use sealback_stream::{LocalOptions, LocalServer, MemoryCache, MemoryOptions, MemoryServer};
+use sealback_stream::{
+    LocalOptions, LocalServer, MemoryCache, MemoryOptions, MemoryServer,
+    faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
+};
 use sealback_tests::{
     auditor::Auditor,
     crash::Crash,
@@ -15,7 +18,7 @@ use sealback_tests::{
     interpose::{InterposedCache, InterposedServer},
 };
 
-use crate::support::{config, create, engine, memory, open, read_all, sample};
+use crate::support::{all_of, assert_same, config, create, engine, memory, open, read_all, sample};
 
 /// Set by `SEALBACK_OVERWRITES`.
 fn n_overwrites() -> u64 {
@@ -133,4 +136,28 @@ fn a_file_grows_over_a_hole_while_a_writeback_runs_and_nothing_waits() {
     gate.open();
     file.sync().unwrap();
     assert!(read_all(&open(&engine(), &server, None)) == expected);
+}
+
+#[test]
+fn a_block_that_a_short_read_leaves_out_is_punched_and_read_all_the_same() {
+    const BLOCK: u64 = 4096;
+    for short in [0, 1, 5000, 9000] {
+        let rule =
+            Rule { operation: Operation::Read, when: When::From(1), fault: Fault::Short(short) };
+        let faults = Faults::scripted([rule]);
+        faults.stop();
+        let server = memory();
+        let file = create(&engine(), &FaultyServer::new(server.clone(), &faults), None, BLOCK);
+        let mut expected = sample(7 * 4096 + 10);
+        file.write_at(0, &expected).unwrap();
+        file.sync().unwrap();
+        file.revalidate().unwrap();
+        faults.resume();
+        file.punch(BLOCK..6 * BLOCK).unwrap();
+        expected[4096..6 * 4096].fill(0);
+        file.revalidate().unwrap();
+        assert_same(&read_all(&file), &expected, "through short reads");
+        faults.stop();
+        assert_same(&all_of(&server), &expected, "a client who opens it now");
+    }
 }
