@@ -2,7 +2,12 @@
 //!
 //! A target decides the kind, from what it knows of its server; nobody guesses it from an errno.
 
-use std::{error, fmt, io, sync::Arc};
+use std::{
+    error,
+    fmt::{self, Write as _},
+    io,
+    sync::Arc,
+};
 
 use sealback_crypto::Nonce;
 
@@ -99,12 +104,29 @@ impl TargetError {
     }
 }
 
+/// One line without control characters, whatever a server has said: it goes to terminals and logs.
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.context),
-            None => f.write_str(&self.context),
+            Some(source) => write!(Escaped(f), "{}: {source}", self.context),
+            None => Escaped(f).write_str(&self.context),
         }
+    }
+}
+
+/// Writes control characters as escapes.
+struct Escaped<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let plain = part.trim_end_matches(char::is_control);
+            self.0.write_str(plain)?;
+            part[plain.len()..]
+                .chars()
+                .try_for_each(|c| write!(self.0, "{}", c.escape_default()))?;
+        }
+        Ok(())
     }
 }
 
@@ -141,3 +163,18 @@ impl fmt::Display for Failure {
 }
 
 impl error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::{TargetError, TargetErrorKind, io};
+
+    #[test]
+    fn what_a_server_says_has_no_control_characters_when_it_is_shown() {
+        let said = "no room\r\n\u{1b}[2Jleft, for \u{9b}31mü";
+        let shown = "no room\\r\\n\\u{1b}[2Jleft, for \\u{9b}31mü";
+        let error = TargetError::new(TargetErrorKind::NoSpace, said);
+        assert_eq!(error.to_string(), shown);
+        let behind = TargetError::from_io("writing\t", io::Error::other(said));
+        assert_eq!(behind.to_string(), format!("writing\\t: {shown}"));
+    }
+}
