@@ -24,6 +24,7 @@ use crate::{
     driver::{Driver, Parts},
     flusher::Flusher,
     folio::FolioPool,
+    following::Fillings,
     io::IoThreads,
     open_file::OpenFile,
     origin::Origin,
@@ -39,7 +40,6 @@ use crate::{
     trace::{Observer, tell},
     waits::Waits,
     workers::Workers,
-    writethrough::Fillings,
 };
 
 /// The upload stream's index in a request.
@@ -391,6 +391,8 @@ impl Core {
         let span_blocks = (config.span_bytes as u64 / geometry.block_bytes()).max(1);
         let limits = RequestLimits {
             span_blocks,
+            // Each has something to seal, while what it sealed before waits.
+            max_stalled: config.threads.max(2),
             retry: config.retry,
             cache_patience: config.cache_patience,
         };

@@ -18,6 +18,8 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IssuerState {
+    /// A stream has enough that is prepared and waits to be issued.
+    Ahead,
     /// It takes runs as long as there are buffers.
     Running,
     /// It waits for a buffer.
@@ -34,6 +36,8 @@ pub(crate) struct Issuer {
     /// The end of the last run (exclusive): all before it has been offered to the streams.
     issued_to: u64,
     span_blocks: u64,
+    /// Subrequests of a stream that wait to be issued, before it takes no more.
+    max_stalled: usize,
     buffer: Option<Buffer>,
     /// What the source could not hand out.
     failed: Option<Error>,
@@ -48,12 +52,12 @@ pub(crate) struct Downstream<'a> {
 }
 
 impl Issuer {
-    pub(crate) fn new(span_blocks: u64) -> Issuer {
-        let span_blocks = span_blocks.max(1);
+    pub(crate) fn new(span_blocks: u64, max_stalled: usize) -> Issuer {
         Issuer {
             state: IssuerState::Running,
             issued_to: 0,
-            span_blocks,
+            span_blocks: span_blocks.max(1),
+            max_stalled: max_stalled.max(1),
             buffer: None,
             failed: None,
         }
@@ -78,31 +82,48 @@ impl Issuer {
         self.buffer = None;
     }
 
-    /// Takes runs until the source has none, or there is no buffer.
-    pub(crate) fn fill(&mut self, down: &mut Downstream<'_>, host: &mut impl Host) {
-        while self.state != IssuerState::Finished {
-            if self.buffer.is_none() {
-                self.buffer = host.take_buffer();
+    /// Takes a run, if the source has one, there is a buffer, and no stream has enough. Returns whether
+    /// it did.
+    pub(crate) fn take_run(&mut self, down: &mut Downstream<'_>, host: &mut impl Host) -> bool {
+        if self.state == IssuerState::Finished {
+            return false;
+        }
+        if self.is_ahead_of(down.streams) {
+            self.state = IssuerState::Ahead;
+            return false;
+        }
+        if self.buffer.is_none() {
+            self.buffer = host.take_buffer();
+        }
+        if self.buffer.is_none() {
+            self.state = IssuerState::Starved;
+            return false;
+        }
+        match host.next_dirty(self.issued_to, self.span_blocks) {
+            Next::Run(run) => {
+                self.state = IssuerState::Running;
+                self.hand_on(run, down, host);
+                return true;
             }
-            if self.buffer.is_none() {
-                self.state = IssuerState::Starved;
-                return;
+            Next::Later => {
+                self.buffer = None;
+                self.state = IssuerState::Waiting;
             }
-            self.state = IssuerState::Running;
-            match host.next_dirty(self.issued_to, self.span_blocks) {
-                Next::Run(run) => self.hand_on(run, down, host),
-                Next::Later => {
-                    self.buffer = None;
-                    self.state = IssuerState::Waiting;
-                    return;
-                }
-                Next::End => self.stop(),
-                Next::Failed(error) => {
-                    self.failed = Some(error);
-                    self.stop();
-                }
+            Next::End => self.stop(),
+            Next::Failed(error) => {
+                self.failed = Some(error);
+                self.stop();
             }
         }
+        false
+    }
+
+    /// Whether so much of a stream waits to be issued that more would only grow cold: what is sealed just
+    /// before it is written is still in the processor's cache. That no stream gets far ahead of another
+    /// one holds nobody up: a folio is let go when all have passed it.
+    pub(crate) fn is_ahead_of(&self, streams: &[Stream]) -> bool {
+        let mut active = streams.iter().filter(|stream| stream.is_active());
+        active.any(|stream| stream.stalled() >= self.max_stalled)
     }
 
     fn hand_on(&mut self, run: DirtyRun, down: &mut Downstream<'_>, host: &mut impl Host) {

@@ -94,7 +94,7 @@ impl Request {
         Request {
             geometry,
             phase: Phase::Running,
-            issuer: Issuer::new(limits.span_blocks),
+            issuer: Issuer::new(limits.span_blocks, limits.max_stalled),
             spans: Spans::new(geometry),
             streams: streams.collect(),
             releaser: Releaser::default(),
@@ -346,9 +346,13 @@ impl Request {
             }
             RetryStep::Reissue => self.reissue(now, host),
         }
-        self.fill(host);
-        self.build(now, host);
-        self.issue(now, host);
+        loop {
+            self.fill(now, host);
+            self.issue(now, host);
+            if self.issuer.state() != IssuerState::Ahead || self.issuer.is_ahead_of(&self.streams) {
+                break;
+            }
+        }
         // A stream with nothing to do goes as far as the issuer has come.
         self.collect(host);
         // A span is let go when every stream that wants it has passed it.
@@ -406,19 +410,28 @@ impl Request {
         host.trace(TraceEvent::Reissued { subrequests });
     }
 
-    fn fill(&mut self, host: &mut impl Host) {
-        let (spans, streams, releaser) = (&mut self.spans, &mut self.streams, &mut self.releaser);
-        let mut down = Downstream { spans, streams, releaser, actions: &mut self.actions };
-        self.issuer.fill(&mut down, host);
+    /// Takes runs, and prepares what becomes of them, as long as there are any, and no stream has enough.
+    fn fill(&mut self, now: Duration, host: &mut impl Host) {
+        loop {
+            let (spans, streams, releaser) =
+                (&mut self.spans, &mut self.streams, &mut self.releaser);
+            let mut down = Downstream { spans, streams, releaser, actions: &mut self.actions };
+            let took = self.issuer.take_run(&mut down, host);
+            self.build(now, host);
+            if !took {
+                return;
+            }
+        }
     }
 
     fn build(&mut self, now: Duration, host: &mut impl Host) {
         let state = self.issuer.state();
         for (index, stream) in self.streams.iter_mut().enumerate() {
             // A starved issuer can add nothing to what is under construction until a buffer comes
-            // home, and an idle stream will send none home: it gets what there is. While the source
-            // has to wait, an idle stream may as well go on.
-            let held_up = matches!(state, IssuerState::Starved | IssuerState::Waiting);
+            // home, and an idle stream will send none home: it gets what there is. While the source, or
+            // another stream, has to wait, an idle stream may as well go on.
+            let held_up =
+                matches!(state, IssuerState::Ahead | IssuerState::Starved | IssuerState::Waiting);
             let finish = state == IssuerState::Finished || (held_up && stream.is_idle());
             let mut prepared = Vec::new();
             let tracing = host.tracing();

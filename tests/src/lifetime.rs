@@ -100,6 +100,7 @@ struct Life {
     /// Write groups that are closed and have not ended, with the file as it was then.
     closed: Vec<(u64, Vec<u8>)>,
     span_blocks: u64,
+    max_stalled: usize,
     under_way: Vec<UnderWay>,
     starved: bool,
     bound: Bound,
@@ -132,7 +133,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
     let geometry = Geometry::new(BLOCK).expect("4 KiB is a block size");
     let root = RootKey::from_bytes(&[3; 32]);
     let header = Header::create(&root, geometry, engine).expect("random bytes").header;
-    let span_blocks = rng.u64(1..6);
+    let (span_blocks, max_stalled) = (rng.u64(1..6), rng.usize(1..4));
     let buffer_bytes = usize::try_from(span_blocks * geometry.stride_bytes()).expect("small");
     let folio_bytes = [1 << 12, 1 << 12, 1 << 13, 1 << 14][rng.usize(..4)];
     let mut life = Life {
@@ -154,6 +155,7 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
         filtered: false,
         closed: Vec::new(),
         span_blocks,
+        max_stalled,
         under_way: Vec::new(),
         starved: false,
         bound: Bound::default(),
@@ -250,8 +252,12 @@ impl Life {
             self.make_holes(&gap);
         }
         let retry = RetryLimits { max_attempts: 4, ..RetryLimits::default() };
-        let limits =
-            RequestLimits { span_blocks: self.span_blocks, retry, cache_patience: Duration::MAX };
+        let limits = RequestLimits {
+            span_blocks: self.span_blocks,
+            max_stalled: self.max_stalled,
+            retry,
+            cache_patience: Duration::MAX,
+        };
         let mut setup = |role| StreamSetup { role, window: self.rng.usize(1..4), active: true };
         let setup = [setup(Role::Must), setup(Role::May)];
         self.request = Some(Request::new(self.geometry, &limits, &setup));

@@ -141,6 +141,7 @@ fn run_planned(seed: u64, mut rng: Rng, plan: Plan) -> (Met, Vec<String>) {
     let header = Header::create(&root, geometry, plan.engine).expect("random bytes").header;
     let limits = RequestLimits {
         span_blocks: plan.span_blocks,
+        max_stalled: plan.max_stalled,
         retry: plan.retry,
         cache_patience: plan.cache_patience,
     };

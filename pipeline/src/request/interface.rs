@@ -147,6 +147,9 @@ pub struct StreamSetup {
 pub struct RequestLimits {
     /// Blocks in a span, at most; a buffer holds as many.
     pub span_blocks: u64,
+    /// Subrequests of one stream that are prepared and not issued, at most, before the issuer takes a
+    /// rest; one at least. A run that is cut into several may make it more.
+    pub max_stalled: usize,
     /// The bounds of retrying.
     pub retry: RetryLimits,
     /// How long a stream that may fail may answer nothing before it is switched off.

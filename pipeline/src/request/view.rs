@@ -125,7 +125,7 @@ impl Request {
             (None, IssuerState::Running) => RequestState::NotBegun,
             (None, IssuerState::Starved) => RequestState::Buffer,
             (None, IssuerState::Waiting) => RequestState::Source,
-            (None, IssuerState::Finished) => RequestState::Sending,
+            (None, IssuerState::Ahead | IssuerState::Finished) => RequestState::Sending,
         }
     }
 

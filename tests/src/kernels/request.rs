@@ -110,6 +110,7 @@ fn call(shape: Shape) -> Call {
     };
     let limits = RequestLimits {
         span_blocks: SPAN_BLOCKS,
+        max_stalled: WINDOW,
         retry: RetryLimits::default(),
         cache_patience: Duration::MAX,
     };

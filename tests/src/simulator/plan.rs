@@ -14,6 +14,7 @@ pub(super) struct Plan {
     pub(super) engine: Engine,
     pub(super) n_buffers: usize,
     pub(super) span_blocks: u64,
+    pub(super) max_stalled: usize,
     /// There is a second server.
     pub(super) mirrored: bool,
     /// Of the upload, the cache's stream, and the mirror's.
@@ -79,6 +80,7 @@ impl Plan {
             mirrored: rng.u32(..3) == 0,
             n_buffers: rng.usize(1..6),
             span_blocks: rng.u64(1..9),
+            max_stalled: rng.usize(1..9),
             windows: [rng.usize(1..5), rng.usize(1..5), rng.usize(1..5)],
             credits: rng.bool().then(|| rng.i64(2..6)),
             boundary: rng.bool().then(|| rng.u64(1..12)),

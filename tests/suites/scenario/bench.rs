@@ -43,6 +43,8 @@ pub(crate) struct Setup {
     /// The dirty folios, ascending: each is a span, and in a run of its own.
     pub(crate) folios: Vec<(Range<u64>, Destinations)>,
     pub(crate) n_buffers: usize,
+    /// Subrequests that wait to be issued before no more are prepared.
+    pub(crate) max_stalled: usize,
     /// Blocks that a subrequest may carry.
     pub(crate) granted: [u64; 2],
     pub(crate) windows: [usize; 2],
@@ -60,6 +62,7 @@ impl Setup {
         Setup {
             folios: (0..n_folios).map(folio).collect(),
             n_buffers: 64,
+            max_stalled: 1000,
             granted: [1, 1],
             windows: [64, 64],
             credits: 1000,
@@ -195,8 +198,12 @@ impl Bench {
         ];
         let lengths = setup.folios.iter().map(|(blocks, _)| blocks.end - blocks.start);
         let span_blocks = lengths.max().unwrap_or(1);
-        let limits =
-            RequestLimits { span_blocks, retry: setup.retry, cache_patience: setup.cache_patience };
+        let limits = RequestLimits {
+            span_blocks,
+            max_stalled: setup.max_stalled,
+            retry: setup.retry,
+            cache_patience: setup.cache_patience,
+        };
         let header = Header::create(&root(), geometry, Cipher::Fake).unwrap().header;
         let buffer_bytes = usize::try_from(span_blocks * STRIDE).unwrap();
         let mut bench = Bench {

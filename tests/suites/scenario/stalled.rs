@@ -35,6 +35,30 @@ fn subrequests_are_granted_and_stalled_in_both_queues_before_any_block_is_sealed
 }
 
 #[test]
+fn no_more_is_sealed_while_a_stream_has_enough_that_waits_to_be_issued() {
+    let setup = Setup { granted: [4, 2], max_stalled: 4, windows: [1, 64], ..Setup::new(16, 4) };
+    let mut bench = Bench::new(setup);
+    // Two folios make two subrequests of the upload, and four of the cache.
+    assert_eq!(bench.to_seal.len(), 2);
+    // Those of the cache leave at once; of the upload the window holds one back, and more.
+    for folios_sealed in 1..=5 {
+        bench.seal(0);
+        let [upload, cache] = bench.request.streams() else { panic!("two streams") };
+        assert!(upload.stalled() <= 4 && cache.stalled() <= 4, "after {folios_sealed} folios");
+    }
+    assert!(bench.to_seal.is_empty(), "the upload has enough");
+    while bench.result.is_none() {
+        while !bench.writes.is_empty() {
+            bench.pass(0);
+        }
+        while !bench.to_seal.is_empty() {
+            bench.seal(0);
+        }
+    }
+    bench.ended().unwrap();
+}
+
+#[test]
 fn sealing_completed_in_reverse_order_still_issues_in_ascending_order() {
     let mut bench = bench(64);
     for index in (1..16).rev() {
