@@ -68,7 +68,9 @@ impl Core {
 
     /// Begins passes over files that have waited since `since` or longer, until enough of them run.
     fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
-        for _ in 0..MAX_PASSES {
+        // Each is looked at once: those that have still something to write come back.
+        let n_waiting = self.flusher.state().waiting.len();
+        for _ in 0..n_waiting.min(MAX_PASSES) {
             if self.n_active() >= MAX_PASSES {
                 return;
             }
@@ -140,38 +142,43 @@ impl OpenFile {
     pub(crate) fn throttle(self: &Arc<Self>) -> Result<(), Error> {
         let limit = self.core.share(self.core.config.dirty_limit_percent).max(1);
         let may_go_on = || self.core.n_pinned() < limit || !self.core.can_write_back();
-        self.wait_for_writeback(|| may_go_on().then_some(()), || ())
+        self.wait_for_writeback(|| may_go_on().then_some(()).ok_or(1), || ())
     }
 
-    /// Waits until writeback has brought about what `has` looks for; or takes it `anyway`, where
-    /// writeback cannot.
+    /// Waits until writeback has brought about what `has` looks for, which says how many more folios
+    /// it takes at least that become clean; or takes it `anyway`, where writeback cannot.
     pub(crate) fn wait_for_writeback<T>(
         self: &Arc<Self>,
-        has: impl Fn() -> Option<T>,
+        has: impl Fn() -> Result<T, u64>,
         anyway: impl Fn() -> T,
     ) -> Result<T, Error> {
-        let seen = self.core.errors().number;
+        let errors_before = self.core.errors().number;
+        let mut only_cleaned = false;
         let mut waiting = MemoryWait { core: &self.core, file: self.number(), since: None };
         loop {
-            let changes = self.core.folios.changes();
-            if let Some(got) = has() {
-                return Ok(got);
-            }
+            let seen = self.core.folios.seen();
+            let n_folios = match has() {
+                Ok(got) => return Ok(got),
+                Err(n_folios) => n_folios,
+            };
             if self.passes.are_held_back() {
                 // Who holds them back is the one who asks: writeback cannot make room for him.
                 return Ok(anyway());
             }
             let errors = self.core.errors().clone();
-            if errors.number > seen && self.core.is_idle() {
+            if errors.number > errors_before && self.core.is_idle() {
                 // Writeback cannot make room, of whatever file: the writer is told instead of
                 // waiting for ever.
                 return Err(errors.last.map_or(Error::Cancelled, |error| *error));
             }
             waiting.begin();
-            self.core.end_idle_writethroughs();
-            // Last blocks that are not full can fill the memory, too.
-            self.core.flush(Duration::MAX, PassKind::Sync);
-            self.core.folios.wait(changes, Duration::from_millis(100));
+            // A pass that makes folios clean goes on; when one ends, it is told of.
+            if !only_cleaned {
+                self.core.end_idle_writethroughs();
+                // Last blocks that are not full can fill the memory, too.
+                self.core.flush(Duration::MAX, PassKind::Sync);
+            }
+            only_cleaned = self.core.folios.wait(seen, n_folios, Duration::from_millis(100));
         }
     }
 }

@@ -61,9 +61,19 @@ struct State {
     /// The most that were ever out at once.
     high_water: usize,
     /// Counts everything that could let a waiter go on.
+    seen: Seen,
+    /// The count of cleaned folios at which the first of those who wait goes on; `None` if nobody
+    /// waits: then none is woken, which would be a system call.
+    wanted: Option<u64>,
+}
+
+/// What has happened up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Folios that became clean.
+    cleaned: u64,
+    /// All else.
     changes: u64,
-    /// Who waits for a change; with nobody waiting none is woken, which would be a system call.
-    n_waiting: usize,
 }
 
 impl Home {
@@ -74,8 +84,8 @@ impl Home {
 
     /// Counts a change and wakes who waits for one.
     fn change(&self, mut state: MutexGuard<'_, State>) {
-        state.changes += 1;
-        if state.n_waiting > 0 {
+        state.seen.changes += 1;
+        if state.wanted.take().is_some() {
             drop(state);
             self.changed.notify_all();
         }
@@ -117,9 +127,9 @@ impl FolioPool {
         Some(FolioBytes { bytes, home: self.0.clone() })
     }
 
-    /// The count of changes: read it, try, and wait with it, so that no change is missed.
-    pub(crate) fn changes(&self) -> u64 {
-        self.0.state().changes
+    /// What has happened: read it, try, and wait with it, so that nothing is missed.
+    pub(crate) fn seen(&self) -> Seen {
+        self.0.state().seen
     }
 
     /// Says that something changed that a waiter may be waiting for.
@@ -127,13 +137,31 @@ impl FolioPool {
         self.0.change(self.0.state());
     }
 
-    /// Waits until something has changed since `changes` was read, or a time has passed.
-    pub(crate) fn wait(&self, changes: u64, at_most: Duration) {
+    /// Says that a folio became clean: who waits for several is not woken for each.
+    pub(crate) fn cleaned(&self) {
         let mut state = self.0.state();
-        state.n_waiting += 1;
-        let unchanged = |state: &mut State| state.changes == changes;
-        let waited = self.0.changed.wait_timeout_while(state, at_most, unchanged);
-        waited.unwrap_or_else(PoisonError::into_inner).0.n_waiting -= 1;
+        state.seen.cleaned += 1;
+        let cleaned = state.seen.cleaned;
+        if state.wanted.take_if(|wanted| *wanted <= cleaned).is_some() {
+            drop(state);
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Waits until `n_folios` have become clean since `seen`, something else has changed, or a time has
+    /// passed. Returns whether it was the folios, and nothing else.
+    pub(crate) fn wait(&self, seen: Seen, n_folios: u64, at_most: Duration) -> bool {
+        let wanted = seen.cleaned + n_folios;
+        let waits = |state: &mut State| {
+            let waits = state.seen.changes == seen.changes && state.seen.cleaned < wanted;
+            if waits {
+                state.wanted = Some(state.wanted.map_or(wanted, |first| first.min(wanted)));
+            }
+            waits
+        };
+        let waited = self.0.changed.wait_timeout_while(self.0.state(), at_most, waits);
+        let now = waited.unwrap_or_else(PoisonError::into_inner).0.seen;
+        now.changes == seen.changes && now.cleaned >= wanted
     }
 
     /// How many folios are out.

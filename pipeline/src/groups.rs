@@ -15,7 +15,7 @@ use crate::{
     origin::Subject,
     page_cache::Older,
     pass::{Pass, PassKind},
-    passes::{HeldBack, MAX_PASSES, Plan, State},
+    passes::{HeldBack, Idle, MAX_PASSES, Plan},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -141,7 +141,7 @@ impl OpenFile {
 
     /// Waits until no pass runs, and nothing is left of the groups before the current one. To be called
     /// with sizes held.
-    pub(crate) fn wait_for_older_groups(self: &Arc<Self>) -> Result<MutexGuard<'_, State>, Error> {
+    pub(crate) fn wait_for_older_groups(self: &Arc<Self>) -> Result<Idle<'_>, Error> {
         for _pass in 0..MAX_PASSES {
             let idle = self.passes.wait_until_none_runs();
             if self.n_older_groups() == 0 {

@@ -73,6 +73,7 @@ mod fill;
 mod filter;
 mod flusher;
 mod folio;
+mod following;
 mod granule;
 mod groups;
 mod growth;

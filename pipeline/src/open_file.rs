@@ -314,7 +314,7 @@ impl OpenFile {
 
     /// Memory for a folio: from the budget, from a clean folio, or, when writeback has made some.
     pub(crate) fn folio_memory(self: &Arc<Self>) -> Result<FolioBytes, Error> {
-        let spare = || self.spare_memory(1)?.pop();
+        let spare = || self.spare_memory(1).and_then(|mut spare| spare.pop()).ok_or(1);
         self.wait_for_writeback(spare, || self.core.folios.take_over_budget())
     }
 

@@ -267,8 +267,8 @@ impl FolioSource for Pass {
     fn end_writeback(&self, folio: u64, outcome: Writeback) {
         let clean = matches!(outcome, Writeback::Clean);
         if self.file.folios().end_writeback(folio, clean) {
-            // A writer may be waiting for a folio to become clean.
-            self.file.core.folios.notify();
+            // A writer may be waiting for it.
+            self.file.core.folios.cleaned();
         }
     }
 }

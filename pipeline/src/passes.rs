@@ -12,6 +12,7 @@ use crate::{
     commit::seal_gen,
     driver::{Driver, Ending, Parts},
     engine::{CACHE, UPLOAD},
+    following::Filling,
     growth::Growth,
     open_file::OpenFile,
     origin::{Origin, Subject},
@@ -25,7 +26,6 @@ use crate::{
         atomic::{AtomicUsize, Ordering},
     },
     trace::Observer,
-    writethrough::Filling,
 };
 
 /// Passes of one flush: one for each write group, and those that others close meanwhile.
@@ -55,6 +55,9 @@ pub(crate) struct State {
     /// Before that, on the engine's clock, no pass begins that nobody asked for.
     not_before: Duration,
 }
+
+/// The state, of a file of which no pass runs: one may begin.
+pub(crate) type Idle<'a> = MutexGuard<'a, State>;
 
 /// The pass that runs.
 #[derive(Clone, Debug)]
@@ -105,19 +108,19 @@ pub(crate) enum Started {
 }
 
 impl Passes {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> Idle<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until no pass runs; one in the background, or one that follows a writethrough, ends soon,
     /// and does not wait its time before it tries again.
-    pub(crate) fn wait_until_none_runs(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn wait_until_none_runs(&self) -> Idle<'_> {
         self.wait_while(|state, _| state.running.is_some())
     }
 
     /// The same; or waits only until a pass has written back everything that began after the call, which
     /// others may have waited for as well: nothing is left to be done then.
-    fn wait_for_turn(&self) -> Option<MutexGuard<'_, State>> {
+    fn wait_for_turn(&self) -> Option<Idle<'_>> {
         let mut is_done = false;
         let state = self.wait_while(|state, n_begun| {
             is_done = state.complete > n_begun;
@@ -127,7 +130,7 @@ impl Passes {
     }
 
     /// Waits while `waits` says so of the state, and of the number of passes that had begun at the call.
-    fn wait_while(&self, mut waits: impl FnMut(&State, u64) -> bool) -> MutexGuard<'_, State> {
+    fn wait_while(&self, mut waits: impl FnMut(&State, u64) -> bool) -> Idle<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut waiting = None;
         let (running, n_begun) = {
@@ -224,6 +227,13 @@ impl OpenFile {
         Started::New(self.begin_pass(state, self.plan(kind), observer))
     }
 
+    /// If a pass may begin now that nobody asked for.
+    pub(crate) fn idle_in_background(&self) -> Option<Idle<'_>> {
+        let state = self.passes.state();
+        let is_free = state.running.is_none() && !state.held_back && !self.passes.are_waited_for();
+        (is_free && self.core.now() >= state.not_before).then_some(state)
+    }
+
     /// Runs a pass while all others are held back.
     pub(crate) fn run_pass(
         self: &Arc<Self>,
@@ -250,7 +260,7 @@ impl OpenFile {
     /// Begins a pass, with none running.
     pub(crate) fn begin_pass(
         self: &Arc<Self>,
-        state: MutexGuard<'_, State>,
+        state: Idle<'_>,
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Driver> {
@@ -262,7 +272,7 @@ impl OpenFile {
     /// Begins a pass, with none running, and waits for its end.
     pub(crate) fn carry_out(
         self: &Arc<Self>,
-        state: MutexGuard<'_, State>,
+        state: Idle<'_>,
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> Ending {
@@ -274,7 +284,7 @@ impl OpenFile {
 
     fn set_up(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: Idle<'_>,
         plan: Plan,
         observer: Option<Arc<dyn Observer>>,
     ) -> (Arc<Driver>, Option<Growth>) {

@@ -12,13 +12,20 @@ use sealback_crypto::MAX_FILE_BYTES;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    Error, folio::FolioBytes, open_file::OpenFile, pass::PassKind, ranges::index_of, sync::Arc,
+    Error, WriteKind,
+    folio::FolioBytes,
+    following::{Following, Step},
+    open_file::OpenFile,
+    origin::Subject,
+    pass::PassKind,
+    ranges::index_of,
+    sync::Arc,
 };
 
 /// Plaintext after which a stream has what it wrote written back.
-const STEP_BYTES: u64 = 4 << 20;
+const STEP_BYTES: u64 = 1 << 20;
 /// Plaintext by which a stream is ahead of the server, at most, when it has taken a step.
-const LEAD_BYTES: u64 = 16 << 20;
+const LEAD_BYTES: u64 = 3 << 20;
 
 impl OpenFile {
     /// As [`File::write_from`](crate::File::write_from).
@@ -32,24 +39,25 @@ impl OpenFile {
         if position > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        let mut at = position;
+        let mut writing =
+            StreamedWrite { file: self, start: position, at: position, following: None };
         // Folios before this position have left the memory again.
         let mut kept_from = position;
         loop {
             self.throttle()?;
-            let memory = match self.oldest_memory(&mut kept_from, at) {
+            let memory = match self.oldest_memory(&mut kept_from, writing.at) {
                 Some(memory) => memory,
                 None => self.folio_memory()?,
             };
-            let (len, ended) = self.write_folio_from(at, source, memory)?;
-            let steps = at / STEP_BYTES;
-            at += len as u64;
-            each(at - position);
+            let (len, ended) = self.write_folio_from(writing.at, source, memory)?;
+            let steps = writing.at / STEP_BYTES;
+            writing.at += len as u64;
+            each(writing.at - position);
             if let Some(ended) = ended {
-                return Ok((at - position, ended));
+                return Ok((writing.at - position, ended));
             }
-            if at / STEP_BYTES > steps {
-                self.keep_near()?;
+            if writing.at / STEP_BYTES > steps {
+                writing.keep_near()?;
             }
         }
     }
@@ -101,16 +109,63 @@ impl OpenFile {
         }
         Ok((len, ended))
     }
+}
 
+/// A stream into a file, and the pass that follows it.
+struct StreamedWrite<'a> {
+    file: &'a Arc<OpenFile>,
+    start: u64,
+    /// The position before which all is written to the folios.
+    at: u64,
+    following: Option<Following>,
+}
+
+impl StreamedWrite<'_> {
     /// Has what is there by now written back, and waits for what is too far behind.
-    fn keep_near(self: &Arc<Self>) -> Result<(), Error> {
+    fn keep_near(&mut self) -> Result<(), Error> {
+        let file = self.file;
         // Only of a draft a pass takes no lock and commits nothing.
-        if !self.is_draft() {
+        if !file.is_draft() {
             return Ok(());
         }
-        self.kick(PassKind::Background);
-        let is_near = || (self.folios().dirty_bytes() <= LEAD_BYTES).then_some(());
-        self.wait_for_writeback(is_near, || ())
+        if !self.following.as_ref().is_some_and(|following| following.takes(file, self.at)) {
+            self.begin_pass();
+        }
+        let lead = || file.folios().dirty_bytes();
+        if lead() <= LEAD_BYTES {
+            return Ok(());
+        }
+        // It goes on when it can take a step, not with every folio.
+        let folio_bytes = file.core.folios.folio_bytes() as u64;
+        let is_near = || match lead().saturating_sub(LEAD_BYTES - STEP_BYTES) {
+            0 => Ok(()),
+            too_far => Err(too_far.div_ceil(folio_bytes)),
+        };
+        file.wait_for_writeback(is_near, || ())
+    }
+
+    /// Has a pass follow, if none runs and nothing else goes first: one that came to the stream's end
+    /// would have to be waited for, with nothing to seal, before the next.
+    fn begin_pass(&mut self) {
+        self.leave();
+        let subject = Subject { kind: WriteKind::Background, range: self.start..self.at };
+        let idle = (self.file.n_older_groups() == 0).then(|| self.file.idle_in_background());
+        match idle.flatten() {
+            Some(idle) => self.following = Some(self.file.follow(idle, subject, Step::Open)),
+            None => self.file.kick(PassKind::Background),
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(following) = self.following.take() {
+            following.give_way();
+        }
+    }
+}
+
+impl Drop for StreamedWrite<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -1,197 +1,23 @@
 //! Writethrough: a write whose folios go to the server one after the other, while it is still being
 //! copied in.
 //!
-//! A pass follows the writer: its source has no end before the writethrough has one. What is written
-//! lies in the page cache like anything else, and the pass is one of the page cache's: there is no
-//! second way from plaintext to a server. Whoever else wants a pass need not wait for the writer: the
-//! pass gives way, between two calls of his, too, and the next folio that is filled begins another. So
-//! no way out of a writethrough keeps others from writing the file back.
+//! A pass [follows](crate::following) the writer. What is written lies in the page cache like anything
+//! else, and the pass is one of the page cache's: there is no second way from plaintext to a server.
+//! When it gives way, the next folio that is filled begins another. So no way out of a writethrough
+//! keeps others from writing the file back.
 
-use std::{fmt, ops::Range, task::Waker};
+use std::{fmt, ops::Range};
 
-use sealback_crypto::{Geometry, MAX_FILE_BYTES, Sealed};
+use sealback_crypto::MAX_FILE_BYTES;
 
 use crate::{
     Error, File, WriteKind, WritebackHandle,
     driver::Driver,
-    engine::Core,
-    growth::Growth,
-    open_file::OpenFile,
+    following::{Following, Step, Unit},
     origin::Subject,
-    pass::Pass,
-    passes::Plan,
     ranges::index_of,
-    source::{FolioSource, Next, Writeback},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::Arc,
 };
-
-/// How far a writer has come, for the pass that follows him.
-#[derive(Debug)]
-pub(crate) struct Filling {
-    unit: Unit,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    step: Step,
-    /// The position before which he has written.
-    to: u64,
-    /// The block before which all was there when the pass looked last.
-    seen_to: u64,
-    /// The pass waits for more.
-    waits: Option<Waker>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// More comes.
-    Open,
-    /// More comes, and another pass takes it.
-    GivesWay,
-    /// That was all.
-    Complete,
-}
-
-/// What goes together: a folio, or a block, if that is larger.
-#[derive(Clone, Copy, Debug)]
-struct Unit {
-    geometry: Geometry,
-    bytes: u64,
-}
-
-impl Unit {
-    fn of(file: &OpenFile) -> Unit {
-        let geometry = file.geometry();
-        let folio_bytes = file.core.folios.folio_bytes() as u64;
-        Unit { geometry, bytes: folio_bytes.max(geometry.block_bytes()) }
-    }
-
-    /// Where the last one that is filled ends.
-    fn filled(self, to: u64) -> u64 {
-        to - to % self.bytes
-    }
-
-    /// The block before which a pass may take all.
-    fn end(self, step: Step, to: u64) -> u64 {
-        match step {
-            Step::Open | Step::GivesWay => self.geometry.block_at(self.filled(to)),
-            Step::Complete => self.geometry.blocks_covering(0..to).end,
-        }
-    }
-}
-
-impl Filling {
-    fn new(unit: Unit, step: Step, to: u64) -> Arc<Filling> {
-        let state = State { step, to, seen_to: 0, waits: None };
-        Arc::new(Filling { unit, state: Mutex::new(state) })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// He has written up to a position, and does or does not go on. Returns whether the pass takes
-    /// it, or has given way.
-    fn go_on(&self, step: Step, to: u64) -> bool {
-        let mut state = self.state();
-        if state.step != Step::Open {
-            return false;
-        }
-        (state.step, state.to) = (step, to);
-        let is_news = step != Step::Open || self.unit.end(step, to) > state.seen_to;
-        let waker = state.waits.take_if(|_| is_news);
-        // Whoever wakes the pass may have to carry it on.
-        drop(state);
-        waker.iter().for_each(Waker::wake_by_ref);
-        true
-    }
-
-    /// The pass ends with what is filled now.
-    pub(crate) fn give_way(&self) {
-        let to = self.state().to;
-        self.go_on(Step::GivesWay, to);
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.state().waits.is_some()
-    }
-
-    /// The block before which the pass may take all, and whether more comes. If so, `waker` is woken.
-    fn look(&self, waker: &Waker) -> (u64, Step) {
-        let mut state = self.state();
-        state.seen_to = self.unit.end(state.step, state.to);
-        if state.step == Step::Open {
-            state.waits = Some(waker.clone());
-        }
-        (state.seen_to, state.step)
-    }
-}
-
-/// The writethroughs of all files that a pass follows.
-#[derive(Debug, Default)]
-pub(crate) struct Fillings(Mutex<Vec<Weak<Filling>>>);
-
-impl Fillings {
-    fn all(&self) -> MutexGuard<'_, Vec<Weak<Filling>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, filling: &Arc<Filling>) {
-        let mut all = self.all();
-        all.retain(|filling| filling.strong_count() > 0);
-        all.push(Arc::downgrade(filling));
-    }
-}
-
-impl Core {
-    /// Has passes end that wait for their writer: others need what they keep.
-    pub(crate) fn end_idle_writethroughs(&self) {
-        let all: Vec<_> = self.fillings.all().iter().filter_map(Weak::upgrade).collect();
-        all.iter().filter(|filling| filling.is_waiting()).for_each(|filling| filling.give_way());
-    }
-}
-
-/// A pass that follows a writer.
-#[derive(Debug)]
-struct Follower {
-    file: Arc<OpenFile>,
-    pass: Pass,
-    filling: Arc<Filling>,
-    first_block: u64,
-}
-
-impl FolioSource for Follower {
-    fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
-        let (end, step) = self.filling.look(waker);
-        let within = self.pass.within(from.max(self.first_block));
-        let end = within.end.min(end).max(within.start);
-        match self.pass.next_within(within.start..end, end, max_blocks, waker) {
-            Next::Run(run) => {
-                self.filling.state().waits = None;
-                Next::Run(run)
-            }
-            Next::End if step == Step::Open && !self.file.passes.are_waited_for() => Next::Later,
-            Next::End => {
-                self.filling.give_way();
-                self.pass.end()
-            }
-            other => other,
-        }
-    }
-
-    fn stored(&self, sealed: &Sealed) {
-        self.pass.stored(sealed);
-    }
-
-    fn merged(&self, block: u64, plain: &[u8]) {
-        self.pass.merged(block, plain);
-    }
-
-    fn end_writeback(&self, folio: u64, outcome: Writeback) {
-        self.pass.end_writeback(folio, outcome);
-    }
-}
 
 /// A write that goes to the server while it is being made: begun by
 /// [`File::writethrough`], advanced piece by piece, and ended.
@@ -213,14 +39,6 @@ pub struct Writethrough {
     /// Where what the passes before have not taken begins.
     from: u64,
     pass: Option<Following>,
-}
-
-/// The pass that follows now.
-struct Following {
-    driver: Arc<Driver>,
-    filling: Arc<Filling>,
-    grows: bool,
-    group: u64,
 }
 
 impl File {
@@ -319,11 +137,8 @@ impl Writethrough {
     /// Sees to it that a pass takes what is filled.
     fn follow(&mut self) -> Result<(), Error> {
         let to = self.range.end;
-        if let Some(Following { driver, filling, grows, group }) = &self.pass {
-            let folios = self.file.file.folios();
-            let fits = (*grows || !folios.grows()) && *group == folios.group();
-            drop(folios);
-            if fits && driver.ended().is_none() && filling.go_on(Step::Open, to) {
+        if let Some(following) = &self.pass {
+            if following.takes(&self.file.file, to) {
                 return Ok(());
             }
             self.leave()?;
@@ -338,34 +153,17 @@ impl Writethrough {
         let file = &self.file.file;
         let _sizes = file.hold_sizes_for_change()?;
         let idle = file.wait_for_older_groups()?;
-        let group = file.folios().group();
-        let grows = file.grows();
-        let filling = Filling::new(Unit::of(file), step, self.range.end);
-        file.core.fillings.add(&filling);
-        let source = Arc::new(Follower {
-            file: file.clone(),
-            pass: Pass::following(file.clone(), grows),
-            filling: filling.clone(),
-            first_block: file.geometry().block_at(self.from),
-        });
         let range = self.from..self.range.end.max(self.from);
-        let plan = Plan {
-            subject: Subject { kind: WriteKind::Writethrough, range },
-            source,
-            growth: grows.then(Growth::default),
-            is_complete: false,
-            filling: Some(filling.clone()),
-            is_everybodys: true,
-        };
-        Ok(Following { driver: file.begin_pass(idle, plan, None), filling, grows, group })
+        let subject = Subject { kind: WriteKind::Writethrough, range };
+        Ok(file.follow(idle, subject, step))
     }
 
     /// The pass that follows ends with what is filled.
     fn leave(&mut self) -> Result<(), Error> {
-        let Some(Following { driver, filling, .. }) = self.pass.take() else { return Ok(()) };
-        filling.give_way();
-        self.ended(&driver)?;
-        self.from = self.from.max(filling.unit.filled(filling.state().to));
+        let Some(following) = self.pass.take() else { return Ok(()) };
+        let to = following.give_way();
+        self.ended(&following.driver)?;
+        self.from = self.from.max(to);
         Ok(())
     }
 
@@ -376,9 +174,7 @@ impl Writethrough {
 
     /// Lets the pass that follows, if it still does, take all there is.
     fn complete(&mut self) -> Option<Arc<Driver>> {
-        let Following { driver, filling, .. } = self.pass.take()?;
-        filling.go_on(Step::Complete, self.range.end);
-        Some(driver)
+        Some(self.pass.take()?.complete(self.range.end))
     }
 
     fn ended(&self, driver: &Driver) -> Result<(), Error> {

@@ -16,18 +16,18 @@ fn whoever_waits_for_memory_hears_of_the_folio_that_comes_home() {
             let pool = pool.clone();
             thread::spawn(move || {
                 loop {
-                    let changes = pool.changes();
+                    let seen = pool.seen();
                     if let Some(folio) = pool.try_take() {
                         assert!(pool.n_out() == 1 && folio.as_ref() == [0]);
                         return;
                     }
-                    pool.wait(changes, FOR_EVER);
+                    pool.wait(seen, 1, FOR_EVER);
                 }
             })
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(pool.n_out(), 0);
-        assert_eq!(pool.0.state().n_waiting, 0);
+        assert_eq!(pool.0.state().wanted, None);
     });
 }
 
@@ -41,16 +41,32 @@ fn no_change_that_was_told_of_after_the_count_was_read_is_missed() {
             let (pool, happened) = (pool.clone(), happened.clone());
             thread::spawn(move || {
                 loop {
-                    let changes = pool.changes();
+                    let seen = pool.seen();
                     if happened.load(Ordering::Relaxed) {
                         return;
                     }
-                    pool.wait(changes, FOR_EVER);
+                    pool.wait(seen, 1, FOR_EVER);
                 }
             })
         });
         happened.store(true, Ordering::Relaxed);
         pool.notify();
+        waiters.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// Two threads wait for one and for two folios to become clean, which a third one makes so.
+#[test]
+fn whoever_waits_for_clean_folios_hears_of_the_last_that_he_waits_for() {
+    explore(Timeouts::Never, || {
+        let pool = FolioPool::new(1, 1);
+        let start = pool.seen();
+        let waiters = [1, 2].map(|n| {
+            let pool = pool.clone();
+            thread::spawn(move || assert!(pool.wait(start, n, FOR_EVER), "nothing else changes"))
+        });
+        pool.cleaned();
+        pool.cleaned();
         waiters.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
