@@ -1,6 +1,6 @@
 //! Small readings of byte strings that several files share: fields, zeros, hex digits.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// The `N` bytes of a field that begins at `at`; panics if they do not lie within `bytes`.
 pub(crate) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -29,7 +29,11 @@ pub(crate) fn first_nonzero(bytes: &[u8]) -> Option<usize> {
 
 /// Writes `bytes` as lower-case hex digits.
 pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .try_for_each(|half| f.write_char(digit(half)))
 }
 
 /// Reads `2 * out.len()` hex digits of either case; gives back the place of the first other byte.

@@ -3,7 +3,12 @@
 //! `out = BLAKE3.derive_key(context, material)`; each context string is used for one thing alone.
 //! The hasher is wiped too, since its state gives away the key.
 
-use blake3::Hasher;
+use std::sync::LazyLock;
+
+use blake3::{
+    Hasher,
+    hazmat::{self, ContextKey, HasherExt},
+};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::key::{FileId, RootKey};
@@ -11,43 +16,50 @@ use crate::key::{FileId, RootKey};
 /// 32 secret bytes at one place on the heap, wiped there when dropped; moving them copies nothing.
 pub(crate) type Secret = Box<Zeroizing<[u8; 32]>>;
 
-const KEY_ID: &str = "sealback 2026-11-23 v1 root key id";
-const WRAPPING: &str = "sealback 2026-11-23 v1 file key wrapping";
-const CONTENT: &str = "sealback 2026-11-23 v1 file content key";
-const HEADER: &str = "sealback 2026-11-23 v1 file header key";
+/// What a context string comes to, which is no secret.
+type Context = LazyLock<ContextKey>;
+
+static KEY_ID: Context =
+    LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 root key id"));
+static WRAPPING: Context =
+    LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 file key wrapping"));
+static CONTENT: Context =
+    LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 file content key"));
+static HEADER: Context =
+    LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 file header key"));
 
 /// Names the root key in one file's header. The file id is bound in, so that a server cannot see
 /// which files share a root key.
 pub(crate) fn key_id(root: &RootKey, file_id: &FileId) -> [u8; 16] {
     let mut id = [0; 16];
     let material = [&root.as_bytes()[..], file_id.as_bytes()];
-    derive(KEY_ID, &material, &mut id);
+    derive(&KEY_ID, &material, &mut id);
     id
 }
 
 /// The key under which a file key is wrapped.
 pub(crate) fn wrapping_key(root: &RootKey) -> Secret {
-    secret(WRAPPING, &[root.as_bytes()])
+    secret(&WRAPPING, &[root.as_bytes()])
 }
 
 /// The key of a file's blocks; it depends on every immutable byte of the header.
 pub(crate) fn content_key(file_key: &[u8; 32], prologue: &[u8; 64]) -> Secret {
-    secret(CONTENT, &[file_key, prologue])
+    secret(&CONTENT, &[file_key, prologue])
 }
 
 /// The key of a file's header MACs; it depends on every immutable byte of the header.
 pub(crate) fn header_key(file_key: &[u8; 32], prologue: &[u8; 64]) -> Secret {
-    secret(HEADER, &[file_key, prologue])
+    secret(&HEADER, &[file_key, prologue])
 }
 
-fn secret(context: &str, material: &[&[u8]]) -> Secret {
+fn secret(context: &Context, material: &[&[u8]]) -> Secret {
     let mut out: Secret = Box::new(Zeroizing::new([0; 32]));
     derive(context, material, &mut out[..]);
     out
 }
 
-fn derive(context: &str, material: &[&[u8]], out: &mut [u8]) {
-    let mut hasher = Zeroizing::new(Hasher::new_derive_key(context));
+fn derive(context: &Context, material: &[&[u8]], out: &mut [u8]) {
+    let mut hasher = Zeroizing::new(Hasher::new_from_context_key(context));
     for part in material {
         hasher.update(part);
     }

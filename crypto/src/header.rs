@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::bytes;
 use crate::cipher::Engine;
 use crate::content::ContentKey;
 use crate::derive::{self, Secret};
@@ -62,12 +63,13 @@ impl Header {
         geometry: Geometry,
         engine: Engine,
     ) -> Result<NewHeader, RandomError> {
-        let mut file_id = [0; 32];
-        random::fill(&mut file_id)?;
+        // All in one call of the system.
+        let mut drawn = Zeroizing::new([0; 32 + 32 + 24]);
+        random::fill(&mut drawn[..])?;
+        let prologue = Prologue::new(FileId::from_bytes(bytes::field(&drawn[..], 0)), geometry);
         let mut file_key: Secret = Box::new(Zeroizing::new([0; 32]));
-        random::fill(&mut file_key[..])?;
-        let prologue = Prologue::new(FileId::from_bytes(file_id), geometry);
-        let nonce = draw_wrap_nonce()?;
+        file_key.copy_from_slice(&drawn[32..64]);
+        let nonce = Nonce::from_bytes(bytes::field(&drawn[..], 64));
         Ok(Header::create_with(root, (prologue, engine), file_key, nonce))
     }
 
