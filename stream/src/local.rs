@@ -10,6 +10,7 @@ mod disk;
 mod eviction;
 mod file;
 mod handed;
+mod headed;
 mod lock;
 mod open_copies;
 mod options;

@@ -57,9 +57,12 @@ fn a_put_that_is_killed_keeps_the_earlier_version_and_its_draft_goes() {
     let mut child = world.command(&args).stdout(Stdio::null()).spawn().unwrap();
     // Only when much has been written.
     let started = Instant::now();
-    let beside = world.path("server/.sealback");
-    let large = |entry: fs::DirEntry| entry.metadata().is_ok_and(|there| there.len() > 8 << 20);
-    while !fs::read_dir(&beside).unwrap().flatten().any(large) {
+    // A draft need not have a name.
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let large = |entry: fs::DirEntry| {
+        fs::metadata(entry.path()).is_ok_and(|there| there.is_file() && there.len() > 8 << 20)
+    };
+    while !fs::read_dir(&descriptors).unwrap().flatten().any(large) {
         assert!(started.elapsed() < Duration::from_secs(60), "nothing is written");
         thread::yield_now();
     }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom, fallocate, linkat, open, seek},
+    fs::{
+        AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom, fallocate, fstat, linkat, open, seek,
+    },
     io::{Errno, pwritev},
 };
 
@@ -21,8 +23,8 @@ use crate::flat::{Flat, Through};
 
 /// As [`crate::Target::identity`]: device and inode. One that cannot be asked is like no other.
 pub(super) fn identity(file: &File) -> u128 {
-    match file.metadata() {
-        Ok(metadata) => (u128::from(metadata.dev()) << 64) | u128::from(metadata.ino()),
+    match fstat(file) {
+        Ok(stat) => (u128::from(stat.st_dev) << 64) | u128::from(stat.st_ino),
         Err(_) => std::ptr::from_ref(file).addr() as u128,
     }
 }
@@ -108,6 +110,14 @@ pub(super) fn link(file: &File, path: &Path) -> io::Result<bool> {
             Ok(false)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The same; `false` also where there is something of that name.
+pub(super) fn link_new(file: &File, path: &Path) -> io::Result<bool> {
+    match link(file, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        linked => linked,
     }
 }
 

@@ -4,12 +4,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
 
+use sealback_crypto::HEADER_BYTES;
+
 use super::{
     disk,
+    headed::{Headed, Unwritten},
     lock::{self, Lock},
     root::Root,
     run::run_id,
@@ -17,11 +20,11 @@ use super::{
 };
 use crate::{
     Name, Prepared, SizeLock, SizeLockAttempt, TargetError, TargetErrorKind,
-    flat::{Flat, Place},
+    flat::{Flat, Place, overwrite},
     journal::{self, Files, Journal, Owner},
 };
 
-/// An open file. A draft that is dropped unpublished is unlinked.
+/// An open file. A draft that is dropped unpublished is gone.
 #[derive(Debug)]
 pub(super) struct LocalFile {
     root: Arc<Root>,
@@ -36,6 +39,8 @@ pub(super) struct LocalFile {
     identity: u128,
     /// What its files in `.sealback/` are called.
     stem: String,
+    /// As long as it is only here.
+    header: Mutex<Unwritten>,
     /// Boxed: most files are none.
     draft: Mutex<Option<Box<Draft>>>,
 }
@@ -43,7 +48,8 @@ pub(super) struct LocalFile {
 /// Where a draft is, and what it is to become.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) path: PathBuf,
+    /// None as long as it has no name at all: then it goes with its last descriptor.
+    pub(super) path: Option<PathBuf>,
     pub(super) name: Name,
 }
 
@@ -70,7 +76,7 @@ impl LocalFile {
         file
     }
 
-    /// A draft, whose file is held by `file`.
+    /// A draft; if it has a name, `file` holds it.
     pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
         LocalFile::new(root, file, None, Lock::private(), stem, Some(draft))
     }
@@ -96,6 +102,7 @@ impl LocalFile {
             is_named: true,
             identity,
             stem,
+            header: Mutex::default(),
             draft: Mutex::new(draft.map(Box::new)),
         }
     }
@@ -120,9 +127,29 @@ impl LocalFile {
         run(&self.journal, &mut Files { owner, data: &mut &*self.file, log: &mut log, around })
     }
 
+    /// Begins it with its whole header. One that is gone with its last descriptor anyway, and is not to
+    /// survive more than that, has it written when it gets its name, as it is then.
+    pub(super) fn begin(&self, header: &[u8; HEADER_BYTES]) -> Result<(), TargetError> {
+        let is_unnamed = self.unpublished().as_ref().is_some_and(|draft| draft.path.is_none());
+        if is_unnamed && !self.root.options.survives_power_cut() {
+            *self.header() = Some(Box::new(*header));
+            return Ok(());
+        }
+        self.exclusively(|flat| overwrite(flat, 0, header))?
+            .map_err(|error| TargetError::from_io("writing the header", error))
+    }
+
+    fn header(&self) -> MutexGuard<'_, Unwritten> {
+        self.header.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unpublished(&self) -> MutexGuard<'_, Option<Box<Draft>>> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether nobody else knows it.
     fn is_draft(&self) -> bool {
-        self.draft.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.unpublished().is_some()
     }
 
     /// Whether a crash left something half done, or somebody is doing it now.
@@ -159,17 +186,20 @@ impl LocalFile {
     /// Does nothing for a file that is no draft.
     pub(super) fn place(
         &self,
-        place: impl FnOnce(&Draft) -> Result<(), TargetError>,
+        place: impl FnOnce(&mut Draft) -> Result<(), TargetError>,
     ) -> Result<(), TargetError> {
-        let mut slot = self.draft.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(draft) = slot.as_ref() else { return Ok(()) };
+        let mut slot = self.unpublished();
+        let Some(draft) = slot.as_mut() else { return Ok(()) };
         self.lock.share_by(|| {
+            let written = Headed { file: &self.file, header: &mut self.header() }.write_header();
+            written.map_err(|error| TargetError::from_io("writing the header", error))?;
             self.make_durable()?;
             place(draft)
         })?;
-        *slot = None;
-        // Held no longer: it is no draft. Closing the file would free it, too.
-        drop(self.file.unlock());
+        if slot.take().is_some_and(|draft| draft.path.is_some()) {
+            // Held no longer: it is no draft. Closing the file would free it, too.
+            drop(self.file.unlock());
+        }
         self.root.sync_names()
     }
 }
@@ -191,7 +221,7 @@ impl Place for LocalFile {
         let path = || self.check_is_there().map(|()| self.journal_path());
         let held = self.lock.hold(path)?;
         let Some(log) = held.file() else {
-            let result = step(&mut &*self.file);
+            let result = step(&mut Headed { file: &self.file, header: &mut self.header() });
             self.journal.written_beside();
             return Ok(result);
         };
@@ -202,6 +232,11 @@ impl Place for LocalFile {
     }
 
     fn look<R>(&self, step: impl FnOnce(&dyn Flat) -> R) -> R {
+        let mut header = self.header();
+        if header.is_some() {
+            return step(&Headed { file: &self.file, header: &mut header });
+        }
+        drop(header);
         step(&&*self.file)
     }
 
@@ -224,11 +259,20 @@ impl Place for LocalFile {
     fn put_in_place(&self) -> Result<(), TargetError> {
         self.place(|Draft { path, name }| {
             let there = self.root.file(name);
+            let unpublished = |error| TargetError::from_io(format!("publishing '{name}'"), error);
+            let path = match path {
+                Some(path) => path,
+                None if disk::link_new(&self.file, &there).map_err(unpublished)? => return Ok(()),
+                // Only a name can be put in the place of another.
+                None => {
+                    let named = self.root.name_draft(&self.stem, &self.file);
+                    path.insert(named.map_err(unpublished)?)
+                }
+            };
             // Nobody is in the middle of a write to the file that is replaced: he would hear that
             // it went well.
             let _held = self.root.lock_of(&there)?;
-            fs::rename(path, there)
-                .map_err(|error| TargetError::from_io(format!("publishing '{name}'"), error))
+            fs::rename(path, there).map_err(unpublished)
         })
     }
 
@@ -244,9 +288,9 @@ impl Place for LocalFile {
 impl Drop for LocalFile {
     fn drop(&mut self) {
         let draft = self.draft.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(draft) = draft {
+        if let Some(path) = draft.as_ref().and_then(|draft| draft.path.as_ref()) {
             // What cannot be removed now is removed when the server is next opened.
-            drop(fs::remove_file(&draft.path));
+            drop(fs::remove_file(path));
         }
         // A journal that is not emptied takes room, and is told from one that is behind.
         drop(self.close_journal());

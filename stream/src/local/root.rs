@@ -3,7 +3,7 @@
 //! ```text
 //!  DIR/NAME                         a sealed file; held while its size changes
 //!  DIR/.sealback/<file id>.journal  held while the file changes; what is written over blocks, first
-//!  DIR/.sealback/<file id>.draft    not yet published; held by whoever writes it
+//!  DIR/.sealback/<file id>.draft    not yet published, and has a name; held by whoever writes it
 //!  DIR/.sealback/journal.reserve    room for a journal when the disk is full
 //! ```
 
@@ -12,7 +12,10 @@ use std::{
     io,
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -32,6 +35,8 @@ pub(super) struct Root {
     pub(super) options: LocalOptions,
     /// There is room for a journal, as far as this process knows.
     has_reserve: AtomicBool,
+    /// A file that was made without a name can be given one, once that is known.
+    names_unnamed: OnceLock<bool>,
 }
 
 impl Root {
@@ -44,7 +49,8 @@ impl Root {
             let context = format!("{} is not a directory", dir.display());
             return Err(TargetError::new(TargetErrorKind::Unsupported, context));
         }
-        Ok(Root { dir: canonical, options, has_reserve: AtomicBool::new(false) })
+        let (has_reserve, names_unnamed) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Root { dir: canonical, options, has_reserve, names_unnamed })
     }
 
     /// The directory, as an absolute path.
@@ -76,43 +82,76 @@ impl Root {
         self.dir.join(BESIDE).join("journal.reserve")
     }
 
+    /// Makes the file of a draft: without a name, if it can be given one later.
+    pub(super) fn begin_draft(&self, stem: &str) -> io::Result<(Option<PathBuf>, File)> {
+        if self.names_unnamed(stem)?
+            && let Some(file) = self.begin_unnamed()?
+        {
+            return Ok((None, file));
+        }
+        let (path, file) = self.begin_named(stem)?;
+        Ok((Some(path), file))
+    }
+
     /// Makes the file of a draft, and holds it.
-    pub(super) fn begin_draft(&self, file_id: FileId) -> Result<(PathBuf, File), TargetError> {
-        let path = self.beside(&file_id.to_string(), DRAFT);
-        let begin = || -> io::Result<File> {
-            self.make_ready()?;
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true);
-            // Goes round only when someone opened the server in the moment before the file was
-            // held, and takes it for abandoned: then it is gone once he lets go of it.
-            loop {
-                let file = match options.open(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        remove_abandoned(&path)?;
-                        options.open(&path)?
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        lock::make_dir(&self.dir.join(BESIDE))?;
-                        options.open(&path)?
-                    }
-                    opened => opened?,
-                };
-                lock::lock(&file)?;
-                if !lock::is_unlinked(&file)? {
-                    return Ok(file);
-                }
+    pub(super) fn begin_named(&self, stem: &str) -> io::Result<(PathBuf, File)> {
+        self.make_ready()?;
+        let path = self.beside(stem, DRAFT);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        // Goes round only when someone opened the server in the moment before the file was
+        // held, and takes it for abandoned: then it is gone once he lets go of it.
+        lock::make_dir(&self.dir.join(BESIDE))?;
+        loop {
+            let file = place_draft(&path, || options.open(&path))?;
+            lock::lock(&file)?;
+            if !lock::is_unlinked(&file)? {
+                return Ok((path, file));
             }
+        }
+    }
+
+    /// Gives a draft's file, which has none, the name of one, and holds it.
+    pub(super) fn name_draft(&self, stem: &str, file: &File) -> io::Result<PathBuf> {
+        let path = self.beside(stem, DRAFT);
+        lock::make_dir(&self.dir.join(BESIDE))?;
+        // Before it can be found, and taken for abandoned.
+        lock::lock(file)?;
+        match place_draft(&path, || disk::link(file, &path))? {
+            true => Ok(path),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Whether a file that was made without a name can be given one: tried once.
+    fn names_unnamed(&self, stem: &str) -> io::Result<bool> {
+        if let Some(known) = self.names_unnamed.get() {
+            return Ok(*known);
+        }
+        let names = match self.begin_unnamed()? {
+            Some(file) => {
+                let path = self.beside(stem, DRAFT);
+                lock::make_dir(&self.dir.join(BESIDE))?;
+                let linked = place_draft(&path, || disk::link(&file, &path))?;
+                // One that cannot be removed is removed when the server is next opened.
+                drop(fs::remove_file(path));
+                linked
+            }
+            None => false,
         };
-        let file = begin().map_err(|error| {
-            TargetError::from_io(format!("beginning {}", path.display()), error)
-        })?;
-        Ok((path, file))
+        Ok(*self.names_unnamed.get_or_init(|| names))
     }
 
     /// Makes a file without a name; `None` where there are none.
     pub(super) fn begin_unnamed(&self) -> io::Result<Option<File>> {
         self.make_ready()?;
         disk::unnamed(&self.dir)
+    }
+
+    /// As if a file that was made without a name could not be given one.
+    #[cfg(test)]
+    pub(super) fn have_drafts_named(&self) {
+        self.names_unnamed.set(false).expect("nobody has tried yet");
     }
 
     /// Has room for a journal kept, before there is a file that may need it.
@@ -203,6 +242,17 @@ impl Surroundings for Root {
             // Room that is not there is not kept.
             drop(fs::remove_file(path));
         }
+    }
+}
+
+/// Puts something where a draft is to be, by `place`, which finds none in its way that nobody holds.
+fn place_draft<T>(path: &Path, place: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match place() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_abandoned(path)?;
+            place()
+        }
+        placed => placed,
     }
 }
 

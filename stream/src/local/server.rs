@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -22,7 +22,8 @@ use crate::{
 /// Sealed files in a directory: the file of a name is `DIR/NAME`, byte for byte.
 ///
 /// What changes a file holds a lock of the system (`flock`), so several processes may use one
-/// directory. Locks, journals and drafts are kept in `DIR/.sealback/`, which is made when first needed.
+/// directory. Locks and journals are kept in `DIR/.sealback/`, which is made when first needed; drafts, too,
+/// where the file system has no files without a name, and for the moment in which one replaces a file.
 /// A name that is a symbolic link is followed when it is opened; publishing a draft replaces the
 /// link itself. A file that may only be read is opened for reading, and writing to it fails.
 ///
@@ -56,19 +57,17 @@ impl LocalServer {
         &self.0
     }
 
-    /// Begins a draft with its whole header.
+    /// Begins a draft with its whole header, in a file that was made for it.
     fn begin(
         &self,
         name: &Name,
-        file_id: FileId,
         header: &[u8; HEADER_BYTES],
+        stem: String,
+        (path, file): (Option<PathBuf>, File),
     ) -> Result<LocalFile, TargetError> {
-        let (path, file) = self.0.begin_draft(file_id)?;
         let draft = Draft { path, name: name.clone() };
-        let draft = LocalFile::draft(self.0.clone(), file, stem_of(header), draft);
-        draft.exclusively(|flat| overwrite(flat, 0, header))?.map_err(|error| {
-            TargetError::from_io(format!("writing the header of '{name}'"), error)
-        })?;
+        let draft = LocalFile::draft(self.0.clone(), file, stem, draft);
+        draft.begin(header)?;
         Ok(draft)
     }
 
@@ -118,19 +117,21 @@ impl Server for LocalServer {
     fn create(
         &self,
         name: &Name,
-        file_id: FileId,
+        _file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
         if let Some(file) = self.create_unnamed(name, header)? {
             return Ok(file);
         }
-        let draft = self.begin(name, file_id, header)?;
+        let stem = stem_of(header);
+        let (path, file) = self.0.begin_named(&stem).map_err(unbegun(name))?;
+        let draft = self.begin(name, header, stem, (Some(path.clone()), file))?;
         // A link, unlike a rename, does not replace what is there.
-        let linked = draft.place(|Draft { path, name }| {
-            fs::hard_link(path, self.0.file(name))
+        let linked = draft.place(|Draft { name, .. }| {
+            fs::hard_link(&path, self.0.file(name))
                 .map_err(|error| TargetError::from_io(format!("creating '{name}'"), error))?;
             // If this fails, the next sweep removes the second name.
-            drop(fs::remove_file(path));
+            drop(fs::remove_file(&path));
             Ok(())
         });
         match linked {
@@ -147,10 +148,12 @@ impl Server for LocalServer {
     fn draft(
         &self,
         name: &Name,
-        file_id: FileId,
+        _file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
-        Ok(Arc::new(self.begin(name, file_id, header)?))
+        let stem = stem_of(header);
+        let made = self.0.begin_draft(&stem).map_err(unbegun(name))?;
+        Ok(Arc::new(self.begin(name, header, stem, made)?))
     }
 
     fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
@@ -180,6 +183,10 @@ impl Server for LocalServer {
         }
         self.0.sync_names()
     }
+}
+
+fn unbegun(name: &Name) -> impl Fn(io::Error) -> TargetError {
+    move |error| TargetError::from_io(format!("beginning '{name}'"), error)
 }
 
 /// Opens a file for reading and writing, or else for reading, with the reason.

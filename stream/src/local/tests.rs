@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use sealback_crypto::{Engine, FileId, Geometry, Header, NewHeader, RootKey};
+use sealback_crypto::{Engine, Geometry, Header, NewHeader, RootKey};
 use tempfile::TempDir;
 
 use crate::{
@@ -39,6 +39,15 @@ fn a_local_server_keeps_the_contract() {
 }
 
 #[test]
+fn a_local_server_whose_drafts_have_names_keeps_the_contract() {
+    let dir = TempDir::new().unwrap();
+    let make = || -> Arc<dyn Server> {
+        Arc::new(open_with_named_drafts(&tempfile::tempdir_in(dir.path()).unwrap().keep()))
+    };
+    conformance::server(&make);
+}
+
+#[test]
 fn a_local_cache_keeps_the_contract() {
     for durability in [Durability::Process, Durability::PowerCut] {
         let options = LocalOptions::default().with_durability(durability);
@@ -63,6 +72,13 @@ fn name(name: &str) -> Name {
 
 fn open(dir: &Path) -> LocalServer {
     LocalServer::open(dir, LocalOptions::default()).unwrap()
+}
+
+/// One whose file system could not give a file a name that was made without.
+fn open_with_named_drafts(dir: &Path) -> LocalServer {
+    let server = open(dir);
+    server.root().have_drafts_named();
+    server
 }
 
 /// What is in `.sealback`, by its endings, but for the room that is kept.
@@ -137,21 +153,59 @@ fn a_link_is_followed_and_replaced() {
 #[test]
 fn only_abandoned_drafts_are_removed_when_a_server_is_opened() {
     let dir = TempDir::new().unwrap();
-    let (server, new) = (open(dir.path()), sample());
+    let (server, new, other) = (open_with_named_drafts(dir.path()), sample(), sample());
     let live = server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap();
-    let left = dir.path().join(".sealback").join(format!("{}.draft", FileId::from_bytes([7; 32])));
+    let left = dir.path().join(".sealback").join(format!("{}.draft", other.header.file_id()));
     fs::write(&left, "left by a crash").unwrap();
     drop(open(dir.path()));
     assert!(!left.exists());
     // One that is left by a crash while the server is open is in nobody's way.
     fs::write(&left, "left by a crash").unwrap();
-    drop(server.draft(&name("b"), FileId::from_bytes([7; 32]), &new.bytes).unwrap());
+    drop(server.draft(&name("b"), other.header.file_id(), &other.bytes).unwrap());
     let taken = server.draft(&name("b"), new.header.file_id(), &new.bytes);
     assert_eq!(taken.unwrap_err().kind(), TargetErrorKind::AlreadyExists);
     live.publish().unwrap();
     drop(open(dir.path()));
     assert_eq!(server.open(&name("a")).unwrap().read_header().unwrap(), new.bytes[..]);
     assert_eq!(beside(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_draft_leaves_nothing_beside_the_files_whether_or_not_it_replaces_one() {
+    let dir = TempDir::new().unwrap();
+    let server = open(dir.path());
+    for new in [sample(), sample()] {
+        let draft = server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+        assert_eq!(beside(dir.path()), [""; 0], "it has no name");
+        drop(open(dir.path()));
+        draft.publish().unwrap();
+        // The lock of the file that is replaced stays, for those who have it open.
+        assert!(!beside(dir.path()).contains(&"draft".to_owned()));
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), new.bytes[..]);
+        drop(draft);
+        assert_eq!(server.open(&name("a")).unwrap().read_header().unwrap(), new.bytes[..]);
+    }
+}
+
+#[test]
+fn a_draft_that_was_named_and_not_published_can_be_published_later_or_goes() {
+    for is_published in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let (server, new) = (open(dir.path()), sample());
+        fs::create_dir(dir.path().join("a")).unwrap();
+        let draft = server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+        assert_eq!(draft.publish().unwrap_err().kind(), TargetErrorKind::IsADirectory);
+        drop(open(dir.path()));
+        if is_published {
+            fs::remove_dir(dir.path().join("a")).unwrap();
+            draft.publish().unwrap();
+            assert_eq!(fs::read(dir.path().join("a")).unwrap(), new.bytes[..]);
+        } else {
+            assert_eq!(beside(dir.path()), ["draft"], "nobody takes it for abandoned");
+        }
+        drop(draft);
+        assert_eq!(beside(dir.path()), [""; 0]);
+    }
 }
 
 #[test]

@@ -53,5 +53,7 @@ fn a_full_disk_takes_whole_blocks_as_long_as_there_is_room_and_then_says_so() {
     };
     assert_eq!(error.kind(), TargetErrorKind::NoSpace);
     let draft = server.draft(&name("b"), new.header.file_id(), &new.bytes);
-    assert_eq!(draft.unwrap_err().kind(), TargetErrorKind::NoSpace);
+    let published = draft.and_then(|draft| draft.publish());
+    assert_eq!(published.unwrap_err().kind(), TargetErrorKind::NoSpace);
+    assert!(!small.path().join("b").exists());
 }
