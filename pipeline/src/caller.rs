@@ -147,7 +147,8 @@ mod tests {
     use crate::{RequestStats, sync::Arc};
 
     fn ending() -> Ending {
-        Ending { result: Ok(()), cache_failed: false, stats: Arc::new(RequestStats::new(1)) }
+        let stats = Arc::new(RequestStats::new(1));
+        Ending { result: Ok(()), cache_failed: false, committed: false, stats }
     }
 
     #[test]

@@ -54,8 +54,10 @@ impl OpenFile {
                 let folios = self.folios();
                 (folios.size(), folios.holes(), folios.sent_again())
             };
-            self.flush(kind, observer)?;
+            let committed = self.flush(kind, observer)?;
             match kind {
+                // A pass that has made the file longer has committed that.
+                PassKind::Sync if committed && self.header_has(size, &holes) => {}
                 PassKind::Sync => self.commit_growth(size, &holes, sent_again)?,
                 // It speaks for a part, and for no more than the file had.
                 _ => {
@@ -69,6 +71,12 @@ impl OpenFile {
             }
         }
         Err(Error::Conflict { blocks: Vec::new() })
+    }
+
+    /// Whether the header says that the file is at least `size` long, and that it may have these holes.
+    fn header_has(&self, size: u64, holes: &Range<u64>) -> bool {
+        let header = self.header();
+        header.size() >= size && hull(&header.holes(), holes) == header.holes()
     }
 
     /// Commits a header, with the lock that the size asks for; not if something of what was sent is gone

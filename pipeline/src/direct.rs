@@ -224,14 +224,14 @@ impl OpenFile {
     fn flush_for_direct(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
         let geometry = self.geometry();
         if range.end > self.header().size() && !self.is_draft() {
-            return self.flush(PassKind::Sync, None);
+            return self.flush(PassKind::Sync, None).map(drop);
         }
         let blocks = geometry.blocks_covering(range.clone());
         let positions = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);
         if !self.folios().is_dirty_within(&positions) {
             return Ok(());
         }
-        self.flush(PassKind::Range { start: blocks.start, end: blocks.end }, None)
+        self.flush(PassKind::Range { start: blocks.start, end: blocks.end }, None).map(drop)
     }
 
     /// Reads at `position` into `to`, from the server or the cache's copy, past the page cache; what is

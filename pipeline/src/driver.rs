@@ -64,6 +64,8 @@ pub(crate) struct Ending {
     pub(crate) result: Result<(), Error>,
     /// The cache's stream was switched off.
     pub(crate) cache_failed: bool,
+    /// A header was committed for all that it wrote, and for what was on the server before.
+    pub(crate) committed: bool,
     /// One for all who are told.
     pub(crate) stats: Arc<RequestStats>,
 }
@@ -279,7 +281,7 @@ impl Driver {
         let result = result?;
         let stats = Arc::new(request.take_stats());
         let parts = parts.take().expect("a request ends once");
-        Some((parts, Ending { result, cache_failed: *cache_failed, stats }))
+        Some((parts, Ending { result, cache_failed: *cache_failed, committed: false, stats }))
     }
 
     /// Tells the source of something; whether it took it. If not, the request fails before anything else

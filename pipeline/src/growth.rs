@@ -100,11 +100,10 @@ impl Growth {
         let section = std::mem::replace(&mut *self.section(), Section::Left);
         let Section::Entered(_lock) = section else { return };
         let grown = if ending.result.is_ok() { file.grow_at_last(self.least) } else { Ok(()) };
-        let committed = grown.and_then(|()| file.commit_what_is_there());
-        if let Err(error) = committed
-            && ending.result.is_ok()
-        {
-            ending.result = Err(error);
+        match grown.and_then(|()| file.commit_what_is_there()) {
+            Ok(committed) => ending.committed = committed,
+            Err(error) if ending.result.is_ok() => ending.result = Err(error),
+            Err(_) => {}
         }
     }
 }
@@ -233,20 +232,22 @@ impl OpenFile {
         if self.is_draft() { Ok(()) } else { self.close_gaps() }
     }
 
-    /// Commits the size up to which everything is on the server.
-    fn commit_what_is_there(&self) -> Result<(), Error> {
+    /// Commits the size up to which everything is on the server, if it is more than the header says;
+    /// returns whether it was.
+    fn commit_what_is_there(&self) -> Result<bool, Error> {
         if self.is_draft() {
-            return Ok(());
+            return Ok(false);
         }
         let (size, holes) = {
             let folios = self.folios();
             (folios.size_to_commit(), folios.holes())
         };
         let _one_at_a_time = self.commits();
-        if size > self.header().size() {
+        let grows = size > self.header().size();
+        if grows {
             self.commit_size(size, &holes)?;
         }
-        Ok(())
+        Ok(grows)
     }
 
     /// Grows the file to `size`, by zeros.

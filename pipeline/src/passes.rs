@@ -423,26 +423,27 @@ impl OpenFile {
 
     /// Writes back what is dirty now, all or a part: waits for the pass that is running, then for one
     /// more, its own or somebody else's, or, if there are older write groups, one for each. To be
-    /// called with sizes held.
+    /// called with sizes held. Returns whether the last one has committed a header, too.
     pub(crate) fn flush(
         self: &Arc<Self>,
         kind: PassKind,
         observer: Option<&Arc<dyn Observer>>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let group = self.folios().group();
         for _pass in 0..MAX_PASSES {
             // Looked at and begun in one step: what another pass has taken is not on the server.
-            let Some(idle) = self.passes.wait_for_turn() else { return Ok(()) };
+            let Some(idle) = self.passes.wait_for_turn() else { return Ok(false) };
             let (has_work, oldest, newest) = {
                 let folios = self.folios();
                 (folios.has_work(), folios.oldest_group(), folios.group())
             };
             if !has_work || oldest > group {
-                return Ok(());
+                return Ok(false);
             }
-            self.carry_out(idle, self.plan(kind), observer.cloned()).result?;
+            let ending = self.carry_out(idle, self.plan(kind), observer.cloned());
+            ending.result?;
             if oldest == newest {
-                return Ok(());
+                return Ok(ending.committed);
             }
         }
         Err(Error::Conflict { blocks: Vec::new() })

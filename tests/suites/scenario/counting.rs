@@ -112,8 +112,10 @@ fn refused_grants_and_streams_that_are_switched_off_are_counted() {
 
 #[test]
 fn what_is_tried_again_of_headers_is_counted_apart() {
+    // A new file's first sync commits two.
     let fault = Fault::Unknown(TargetErrorKind::TimedOut);
-    let stats = sync_with(&rule(Operation::Header, fault), &Faults::none());
+    let last = Rule { operation: Operation::Header, when: When::Once(2), fault };
+    let stats = sync_with(&Faults::scripted([last]), &Faults::none());
     assert_eq!(stats.control_retries, Retries { timed_out: 1, ..Retries::default() });
     assert_eq!(stats.requests.streams[0].retries, Retries::default());
 }
@@ -131,6 +133,22 @@ fn each_request_sync_and_barrier_is_timed() {
     assert!(stats.barrier_latency.count() >= 3, "each commit has barriers");
     assert!(stats.sync_latency.sum() >= stats.barrier_latency.sum());
     assert!(stats.folios_high_water >= 1 && stats.buffers_high_water >= 1);
+}
+
+#[test]
+fn a_sync_commits_one_header_and_the_first_of_a_new_file_two() {
+    let (engine, server) = (Engine::new(quick()).unwrap(), memory());
+    let file = create(&engine, &server, None, BLOCK);
+    for (len, generation) in [(4096, 3), (9000, 4), (9000, 5), (20_000, 6)] {
+        file.write_at(0, &sample(len)).unwrap();
+        file.sync().unwrap();
+        assert_eq!(file.info().generation, generation, "{len} bytes");
+    }
+    file.set_len(100_000).unwrap();
+    file.sync().unwrap();
+    assert_eq!((file.info().generation, file.info().size), (7, 100_000));
+    file.sync().unwrap();
+    assert_eq!(file.info().generation, 8, "with nothing to write, too");
 }
 
 #[test]
