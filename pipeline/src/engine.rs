@@ -463,6 +463,10 @@ impl Core {
         if files.by_key.get(&key).is_some_and(|file| file.strong_count() == 0) {
             files.by_key.remove(&key);
         }
+        drop(files);
+        if file.queued.load(Ordering::SeqCst) {
+            self.flusher.drop_closed();
+        }
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

@@ -43,6 +43,14 @@ impl Flusher {
         let due = state.waiting.front().is_some_and(|(waits, _)| *waits <= since);
         if due { state.waiting.pop_front().map(|(_, file)| file) } else { None }
     }
+
+    /// Drops those at the end of the queue that are no longer open: while they wait, their memory stays.
+    pub(crate) fn drop_closed(&self) {
+        let mut state = self.state();
+        while state.waiting.back().is_some_and(|(_, file)| file.strong_count() == 0) {
+            state.waiting.pop_back();
+        }
+    }
 }
 
 impl Core {
@@ -205,5 +213,35 @@ impl Drop for MemoryWait<'_> {
             totals.memory_waits += 1;
             totals.memory_wait_time += waited;
         }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use sealback_crypto::RootKey;
+    use sealback_stream::{MemoryOptions, MemoryServer, Name};
+
+    use crate::{Config, CreateOptions, Engine, Place};
+
+    #[test]
+    fn files_that_were_closed_do_not_wait_to_be_written_back() {
+        let engine = Engine::new(Config::default()).unwrap();
+        let server = MemoryServer::new(MemoryOptions::default());
+        let root = RootKey::from_bytes(&[1; 32]);
+        let place = Place { server: &server, cache: None, root: &root };
+        let create = |name: &str| {
+            let file = engine.create(&place, &Name::new(name).unwrap(), &CreateOptions::default());
+            let file = file.unwrap();
+            file.write_at(0, b"something").unwrap();
+            file
+        };
+        let n_waiting = || engine.core().flusher.state().waiting.len();
+        let open = create("open");
+        for name in ["a", "b", "c"] {
+            create(name).close().unwrap();
+        }
+        assert_eq!(n_waiting(), 1, "the one that is open");
+        open.close().unwrap();
+        assert_eq!(n_waiting(), 0);
     }
 }
