@@ -9,12 +9,24 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// A folio's bytes; plaintext. Wiped when dropped, and its memory goes home.
 pub(crate) struct FolioBytes {
     bytes: Vec<u8>,
+    /// From here on there are zeros, and nothing to be wiped: a small file's folio is wiped as far as it
+    /// was used.
+    zeros_from: usize,
     home: Arc<Home>,
 }
 
 impl FolioBytes {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.zeros_from = self.bytes.len();
         &mut self.bytes
+    }
+
+    /// Wipes all but the first `len` bytes.
+    pub(crate) fn wipe_from(&mut self, len: usize) {
+        if let Some(behind) = self.bytes.get_mut(len..self.zeros_from) {
+            behind.zeroize();
+            self.zeros_from = len;
+        }
     }
 }
 
@@ -32,7 +44,7 @@ impl fmt::Debug for FolioBytes {
 
 impl Drop for FolioBytes {
     fn drop(&mut self) {
-        self.bytes.as_mut_slice().zeroize();
+        self.wipe_from(0);
         let mut state = self.home.state();
         state.n_out -= 1;
         if state.n_out < self.home.max {
@@ -124,7 +136,7 @@ impl FolioPool {
         let recycled = state.free.pop();
         drop(state);
         let bytes = recycled.unwrap_or_else(|| vec![0; self.0.folio_bytes]);
-        Some(FolioBytes { bytes, home: self.0.clone() })
+        Some(FolioBytes { bytes, zeros_from: 0, home: self.0.clone() })
     }
 
     /// What has happened: read it, try, and wait with it, so that nothing is missed.
@@ -200,5 +212,22 @@ mod tests {
         let again = pool.try_take().unwrap();
         assert_eq!(again.as_ref().as_ptr(), address, "recycled");
         assert!(again.as_ref().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_folio_of_which_a_part_was_wiped_before_is_wiped_as_a_whole() {
+        let pool = FolioPool::new(1, 4096);
+        for parts in [&[100][..], &[0], &[4096], &[100, 200], &[200, 100]] {
+            let mut folio = pool.try_take().unwrap();
+            folio.as_mut_slice().fill(7);
+            for len in parts {
+                folio.wipe_from(*len);
+            }
+            let kept = *parts.iter().min().unwrap();
+            assert!(folio.as_ref()[..kept].iter().all(|byte| *byte == 7));
+            assert!(folio.as_ref()[kept..].iter().all(|byte| *byte == 0));
+            drop(folio);
+            assert!(pool.0.state().free.iter().flatten().all(|byte| *byte == 0), "{parts:?}");
+        }
     }
 }

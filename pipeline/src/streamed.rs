@@ -9,7 +9,7 @@
 use std::io;
 
 use sealback_crypto::MAX_FILE_BYTES;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     Error, WriteKind,
@@ -95,7 +95,7 @@ impl OpenFile {
             Ok(len) => (len, (len < room).then_some(Ok(()))),
             Err((len, error)) => (len, Some(Err(error))),
         };
-        memory.as_mut_slice()[len..].zeroize();
+        memory.wipe_from(len);
         if at + len as u64 > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
