@@ -170,7 +170,8 @@ pub(super) fn get(setup: &Setup) -> Result<Sides, Failure> {
 const N_SMALL: usize = 100_000;
 const SMALL: usize = 4 << 10;
 
-/// Many small files through one engine, in a tmpfs, against as many plain files.
+/// Many small files through one engine, each as `writeback put` does it, in a tmpfs, against as many plain
+/// files.
 pub(super) fn small_files(setup: &Setup) -> Result<Sides, Failure> {
     let world = World::new(&setup.tmpfs)?;
     let plain = world.path("plain");
@@ -191,13 +192,14 @@ pub(super) fn small_files(setup: &Setup) -> Result<Sides, Failure> {
         make_empty(&sealed)?;
         let server = LocalServer::open(&sealed, LocalOptions::default())?;
         let place = Place { server: &server, cache: None, root: &world.root };
-        let options = CreateOptions { block_bytes: SMALL as u64, replace: false };
+        let options = CreateOptions { block_bytes: SMALL as u64, replace: true };
         Round::time(bytes, || {
             for number in 0..n_files {
                 let name = Name::new(&number.to_string())?;
                 let file = world.engine.create(&place, &name, &options)?;
-                file.write_at(0, &data)?;
-                file.close().map_err(|unclosed| unclosed.error)?;
+                file.write_from(0, &mut &data[..], |_| ())?.1?;
+                file.sync()?;
+                file.publish()?;
             }
             Ok(())
         })
