@@ -1,8 +1,9 @@
-//! What the programs share: sizes as people write them, key files, how much memory a process took, and what a
-//! writeback tells of itself.
+//! What the programs share: sizes as people write them, key files, how much memory a process took, what a
+//! writeback tells of itself, and how far ahead the kernel reads.
 #![forbid(unsafe_code)]
 
 pub mod key_file;
+pub mod read_ahead;
 pub mod recorder;
 
 use std::{error, fmt, fs};
