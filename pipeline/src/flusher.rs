@@ -74,11 +74,11 @@ impl Core {
         !self.is_idle() || !self.flusher.state().waiting.is_empty()
     }
 
-    /// Begins passes over files that have waited since `since` or longer, until enough of them run.
+    /// Begins passes over files that have waited since `since` or longer, until enough of them run. Those of
+    /// which one runs already are left to it, and wait again.
     fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
-        // Each is looked at once: those that have still something to write come back.
         let n_waiting = self.flusher.state().waiting.len();
-        for _ in 0..n_waiting.min(MAX_PASSES) {
+        for _ in 0..MAX_PASSES.min(n_waiting) {
             if self.n_active() >= MAX_PASSES {
                 return;
             }
