@@ -49,7 +49,7 @@ pub(crate) const CACHE: usize = 1;
 const N_STREAMS: usize = 2;
 const N_READAHEAD_THREADS: usize = 2;
 /// They read what is to be changed in part, and most of the time they wait for a server.
-const N_CONTROL_THREADS: usize = 4;
+pub(crate) const N_CONTROL_THREADS: usize = 4;
 /// How often a header is read before what is wrong with it is reported.
 const MAX_HEADER_READS: usize = 3;
 

@@ -11,6 +11,7 @@ use sealback_crypto::Sealed;
 use crate::{
     Error,
     config::READ_UNIT_BYTES,
+    engine::N_CONTROL_THREADS,
     granule::{Granules, Reach},
     open_file::OpenFile,
     page_cache::{NextRun, Takes},
@@ -172,7 +173,9 @@ impl Pass {
                 NextRun::Lacking(block) => {
                     // Whoever reads the file may have fetched it since: all the same, or nobody would
                     // wake the pass.
-                    self.fetch(&mut fetches, block, waker);
+                    if !fetches.has_met(block) {
+                        self.fetch(&mut fetches, vec![block], waker);
+                    }
                     self.fetch_ahead(&mut fetches, block + 1..within.end, waker);
                     return Next::Later;
                 }
@@ -196,40 +199,49 @@ impl Pass {
         self.file.folios().first_dirty(within, self.takes)
     }
 
-    /// Has the next blocks of `within` that lack something fetched, on other threads.
+    /// Has the next blocks of `within` that lack something fetched, on other threads, unless many are
+    /// on their way.
     fn fetch_ahead(&self, fetches: &mut Fetches, within: Range<u64>, waker: &Waker) {
         let geometry = self.file.geometry();
         // A block that is larger than a folio may need more memory than there is.
         let unit_blocks = READ_UNIT_BYTES as u64 / geometry.block_bytes();
         let max = MAX_FETCHES.min(usize::try_from(unit_blocks).unwrap_or(MAX_FETCHES)).max(1);
-        let lacking = self.file.folios().lacking(within, max, self.takes);
-        for block in lacking {
-            if fetches.under_way.len() >= max {
-                break;
-            }
-            self.fetch(fetches, block, waker);
+        let n_under_way = fetches.under_way.len();
+        if n_under_way > max / 2 {
+            return;
+        }
+        let mut lacking = self.file.folios().lacking(within, max, self.takes);
+        lacking.retain(|block| !fetches.has_met(*block));
+        lacking.truncate(max - n_under_way);
+        // Each thread wakes the pass once for all that it has fetched.
+        for blocks in lacking.chunks(lacking.len().div_ceil(N_CONTROL_THREADS).max(1)) {
+            self.fetch(fetches, blocks.to_vec(), waker);
         }
     }
 
-    /// Has a block fetched on another thread, which wakes the pass, unless it is being fetched already
-    /// or cannot be had.
-    fn fetch(&self, fetches: &mut Fetches, block: u64, waker: &Waker) {
-        if fetches.given_up.contains(&block) || !fetches.under_way.insert(block) {
-            return;
-        }
+    /// Has blocks fetched on another thread, one after the other, which then wakes the pass.
+    fn fetch(&self, fetches: &mut Fetches, blocks: Vec<u64>, waker: &Waker) {
+        fetches.under_way.extend(&blocks);
         let (file, shared) = (self.file.clone(), self.fetches.clone());
         let waker = waker.clone();
         self.file.core.io.control(move || {
-            let fetched = file.fill_to_seal(block);
+            for block in blocks {
+                let fetched = file.fill_to_seal(block);
+                shared.lock().unwrap_or_else(PoisonError::into_inner).ended(block, fetched);
+            }
             // The pass may end in here, and then nothing holds on to the file.
             drop(file);
-            shared.lock().unwrap_or_else(PoisonError::into_inner).ended(block, fetched);
             waker.wake();
         });
     }
 }
 
 impl Fetches {
+    /// Whether a block is on its way, or cannot be had.
+    fn has_met(&self, block: u64) -> bool {
+        self.under_way.contains(&block) || self.given_up.contains(&block)
+    }
+
     fn ended(&mut self, block: u64, fetched: Result<(), Error>) {
         self.under_way.remove(&block);
         if let Err(error) = fetched {
