@@ -27,6 +27,8 @@ mod filesystem;
 mod handles;
 #[path = "mount/inodes.rs"]
 mod inodes;
+#[path = "mount/kernel.rs"]
+mod kernel;
 #[path = "mount/lower.rs"]
 mod lower;
 #[path = "mount/owner.rs"]
@@ -47,7 +49,7 @@ use std::{
     fs::File,
     path::Path,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     thread,
     time::Duration,
 };
@@ -62,13 +64,13 @@ use sealback::{
     Config, Engine,
     stream::{Durability, LocalCache, LocalOptions, LocalServer},
 };
-use sealback_examples::key_file;
+use sealback_examples::{key_file, read_ahead::Mountpoint};
 
 use crate::{
     args::Args,
-    filesystem::Kernel,
     handles::Handles,
     inodes::Inodes,
+    kernel::Kernel,
     owner::Owner,
     tree::{Options, Tree},
     unmount::Asked,
@@ -113,11 +115,13 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     config.n_threads = Some(args.threads.into());
     config.clone_fd = true;
     let mounting = of(mountpoint.display());
+    let mounted_on = Mountpoint::new(&mountpoint);
     let session = Session::new(Kernel(tree.clone()), &mountpoint, &config).map_err(mounting)?;
     let asked = Asked::default();
     signals::watch(tree.clone(), asked.clone(), mountpoint).map_err(of("watching signals"))?;
     let again = tree.clone();
     thread::spawn(move || {
+        mounted_on.read_far_ahead();
         loop {
             thread::sleep(TRY_AGAIN);
             again.try_again();
@@ -152,7 +156,8 @@ fn open(args: &Args, server: &Path) -> Result<Tree, String> {
     };
     let cache = args.cache.as_deref().map(open_cache).transpose()?;
     let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
-    let config = Config { memory_bytes: args.memory, ..Config::default() };
+    let (memory_bytes, folio_bytes) = (args.memory, FOLIO_BYTES);
+    let config = Config { memory_bytes, folio_bytes, ..Config::default() };
     Ok(Tree {
         options: Options {
             block_bytes: args.block_size,
@@ -170,6 +175,7 @@ fn open(args: &Args, server: &Path) -> Result<Tree, String> {
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         n_requests: AtomicU64::new(0),
+        granted: OnceLock::new(),
     })
 }
 
@@ -180,4 +186,7 @@ fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Pages that are written here and there take a folio each: small ones let more of them be dirty at once,
+/// and cost whoever reads one byte after the other.
+const FOLIO_BYTES: usize = 32 << 10;
 const TRY_AGAIN: Duration = Duration::from_secs(5);

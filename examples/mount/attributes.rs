@@ -72,6 +72,29 @@ impl Tree {
     }
 }
 
+impl Inode {
+    /// Takes away what lets a file run as its owner, as its group, or with capabilities: the kernel leaves that
+    /// to the file system, but for changes of the owner, where the lower one does it.
+    pub(crate) fn drop_privileges(&self) -> Result<()> {
+        let path = lower::path_of(&self.reference);
+        let mode = self.stat()?.mode() & 0o7777;
+        let group = if mode & S_IXGRP == 0 { 0 } else { S_ISGID };
+        if mode & (S_ISUID | group) != 0 {
+            let mode = Mode::from_raw_mode(mode & !(S_ISUID | group));
+            fs::chmodat(CWD, &path, mode, AtFlags::empty())?;
+        }
+        match fs::removexattr(path, "security.capability") {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const S_ISUID: u32 = 0o4000;
+/// Of a directory it says whose group the files are that are made in it.
+pub(crate) const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o10;
+
 fn wanted(time: Option<TimeOrNow>) -> Timespec {
     match time {
         Some(TimeOrNow::SpecificTime(time)) => timespec(time),

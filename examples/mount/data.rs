@@ -19,6 +19,8 @@ pub(crate) struct How {
     pub(crate) flags: OFlags,
     /// The kernel's page cache writes, which tells of times by itself.
     pub(crate) from_page_cache: bool,
+    /// Whoever writes may not leave a file that runs as somebody else.
+    pub(crate) drops_privileges: bool,
 }
 
 impl Tree {
@@ -69,6 +71,9 @@ impl Tree {
         how: How,
     ) -> Result<()> {
         let open = self.files.get(handle)?;
+        if how.drops_privileges {
+            open.inode.drop_privileges()?;
+        }
         let written = match how.flags.contains(OFlags::DIRECT) && !how.from_page_cache {
             true => open.file.write_direct(position, Zeroizing::new(data.to_vec())).result,
             false => open.file.write_at(position, data),
@@ -86,10 +91,10 @@ impl Tree {
         self.sync_content(&open.inode, &open.file)
     }
 
-    /// A descriptor is closed: with several mounts, others are to see what was written.
+    /// A descriptor is closed, with several mounts: others are to see what was written.
     pub(crate) fn flush(&self, handle: FileHandle) -> Result<()> {
         let open = self.files.get(handle)?;
-        match self.options.shared && open.file.is_unwritten() {
+        match open.file.is_unwritten() {
             true => self.sync(handle),
             false => Ok(()),
         }

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use crate::{
-    attributes::{device_from, kind_of},
+    attributes::{S_ISGID, device_from, kind_of},
     errors::{Result, of_io},
     handles::OpenFile,
     inodes::Inode,
@@ -331,5 +331,3 @@ fn nameless(ino: INodeNo, kind: fuser::FileType) -> FileAttr {
         flags: 0,
     }
 }
-
-const S_ISGID: u32 = 0o2000;

@@ -1,123 +1,24 @@
 //! The kernel's requests, each handed on to the room that it is about.
 
-use std::{
-    ffi::OsStr,
-    io,
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
-};
+use std::{ffi::OsStr, io, path::Path, time::SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
-use rustix::fs::{FallocateFlags, OFlags, fstatvfs};
+use rustix::fs::{FallocateFlags, fstatvfs};
 
 use crate::{
     attributes::Changes,
     data::{How, Whence},
-    directory::Maker,
-    errors::Result,
-    tree::Tree,
+    kernel::{GENERATION, Kernel, MAX_BYTES, done, flags_of, maker, told, xattr},
 };
-
-/// What the kernel talks to.
-pub(crate) struct Kernel(pub(crate) Arc<Tree>);
-
-impl Kernel {
-    /// How long the kernel may believe what it was told. What one mount has for itself changes through
-    /// the kernel only.
-    fn believed_for(&self) -> Duration {
-        if self.0.options.shared { Duration::ZERO } else { Duration::from_secs(60) }
-    }
-
-    /// How the kernel is to treat a file that it opens: what it has in its page cache stays, unless
-    /// others may have changed it.
-    fn opened(&self) -> FopenFlags {
-        match self.0.options.shared {
-            true => FopenFlags::empty(),
-            false => FopenFlags::FOPEN_KEEP_CACHE,
-        }
-    }
-
-    /// The tree, for one more request.
-    fn tree(&self) -> &Arc<Tree> {
-        self.0.n_requests.fetch_add(1, Ordering::Relaxed);
-        &self.0
-    }
-
-    fn entry(&self, reply: ReplyEntry, found: Result<fuser::FileAttr>) {
-        match found {
-            Ok(attributes) => reply.entry(&self.believed_for(), &attributes, GENERATION),
-            Err(error) => reply.error(told(error)),
-        }
-    }
-
-    fn attributes(&self, reply: ReplyAttr, found: Result<fuser::FileAttr>) {
-        match found {
-            Ok(attributes) => reply.attr(&self.believed_for(), &attributes),
-            Err(error) => reply.error(told(error)),
-        }
-    }
-}
-
-fn told(error: rustix::io::Errno) -> Errno {
-    Errno::from_i32(error.raw_os_error())
-}
-
-fn done(reply: ReplyEmpty, done: Result<()>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(told(error)),
-    }
-}
-
-/// Answers with bytes, or with how many there are.
-fn xattr(reply: ReplyXattr, room: u32, found: Result<Vec<u8>>) {
-    match found {
-        Ok(bytes) => match u32::try_from(bytes.len()) {
-            Ok(n_bytes) if room == 0 => reply.size(n_bytes),
-            Ok(n_bytes) if n_bytes <= room => reply.data(&bytes),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(error) => reply.error(told(error)),
-    }
-}
-
-fn maker(request: &Request) -> Maker {
-    Maker { uid: request.uid(), gid: request.gid() }
-}
-
-fn flags_of(flags: i32) -> OFlags {
-    OFlags::from_bits_retain(flags.cast_unsigned())
-}
-
-/// Numbers are not given twice while the kernel knows them: see `inodes`.
-const GENERATION: Generation = Generation(0);
-/// What one request carries.
-const MAX_BYTES: u32 = 1 << 20;
 
 impl Filesystem for Kernel {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_ASYNC_DIO
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_CACHE_SYMLINKS;
-        match self.0.options.shared {
-            true => wanted |= InitFlags::FUSE_AUTO_INVAL_DATA,
-            false => wanted |= InitFlags::FUSE_WRITEBACK_CACHE,
-        }
-        // What an older kernel does not have, it does without.
-        let _ = config.add_capabilities(wanted & config.capabilities());
-        let _ = config.set_max_write(MAX_BYTES);
-        if let Err(most) = config.set_max_readahead(MAX_BYTES) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(64);
+        self.agree(config);
         Ok(())
     }
 
@@ -137,7 +38,7 @@ impl Filesystem for Kernel {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -155,7 +56,12 @@ impl Filesystem for Kernel {
     ) {
         let tree = self.tree();
         let changes = Changes { mode, uid, gid, size, accessed, modified };
-        let changed = tree.inodes.get(number).and_then(|inode| tree.change(&inode, &changes));
+        let changed = tree.inodes.get(number).and_then(|inode| {
+            if size.is_some() && request.uid() != 0 {
+                inode.drop_privileges()?;
+            }
+            tree.change(&inode, &changes)
+        });
         self.attributes(reply, changed);
     }
 
@@ -286,8 +192,11 @@ impl Filesystem for Kernel {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let from_page_cache = kind.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let how = How { flags: flags_of(flags.0), from_page_cache };
+        let how = How {
+            flags: flags_of(flags.0),
+            from_page_cache: kind.contains(WriteFlags::FUSE_WRITE_CACHE),
+            drops_privileges: kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
         match self.tree().write(handle, position, data, how) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(told(error)),
@@ -295,7 +204,11 @@ impl Filesystem for Kernel {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        done(reply, self.tree().flush(handle));
+        match self.0.options.shared {
+            true => done(reply, self.tree().flush(handle)),
+            // There is nothing to be done, and the kernel does not ask again.
+            false => reply.error(Errno::ENOSYS),
+        }
     }
 
     fn release(

@@ -3,6 +3,7 @@
 
 use std::{fmt::Write, sync::atomic::Ordering};
 
+use fuser::InitFlags;
 use sealback::EngineStats;
 use sealback_examples::Size;
 
@@ -23,6 +24,9 @@ impl Tree {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{what:<28}{value}");
         };
+        let granted = self.granted.get().copied().unwrap_or(InitFlags::empty());
+        let collects = granted.contains(InitFlags::FUSE_WRITEBACK_CACHE);
+        line("the kernel collects writes", &if collects { "yes" } else { "no" });
         line("requests of the kernel", &self.n_requests.load(Ordering::Relaxed));
         line("known to the kernel", &inodes.len());
         line("open by callers", &self.files.len());

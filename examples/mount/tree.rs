@@ -1,7 +1,12 @@
 //! The mounted tree: what all rooms share.
 
-use std::{fmt, fs::File, sync::atomic::AtomicU64};
+use std::{
+    fmt,
+    fs::File,
+    sync::{OnceLock, atomic::AtomicU64},
+};
 
+use fuser::InitFlags;
 use sealback::{
     Engine, Place,
     crypto::RootKey,
@@ -30,6 +35,8 @@ pub(crate) struct Tree {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) n_requests: AtomicU64,
+    /// What the kernel has agreed to, once it is mounted.
+    pub(crate) granted: OnceLock<InitFlags>,
 }
 
 /// What the user has chosen.
