@@ -1,6 +1,6 @@
 //! Reading and writing open files, and what else there is to do with what is in them.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use fuser::FileHandle;
 use rustix::{
@@ -164,30 +164,47 @@ impl Tree {
         }
         let stored = lower::open(&open.inode.reference, OFlags::RDONLY)?;
         let geometry = geometry_of(&open.file)?;
-        // A block with anything stored of it counts as data: what the lower file has as a hole is one.
-        let next_data =
-            |block: u64| match seek(&stored, SeekFrom::Data(geometry.stored_start(block))) {
-                Ok(found) => Ok((found - geometry.stored_start(0)) / geometry.stride_bytes()),
-                Err(Errno::NXIO) => Ok(u64::MAX),
-                Err(error) => Err(error),
-            };
         let first = geometry.block_at(position);
         match whence {
-            Whence::Data => match next_data(first)? {
-                u64::MAX => Err(Errno::NXIO),
-                block => Ok(geometry.block_start(block).max(position)),
+            Whence::Data => match next_data(&stored, &geometry, first)? {
+                None => Err(Errno::NXIO),
+                Some(block) => Ok(geometry.block_start(block).max(position)),
             },
             Whence::Hole => {
-                let n_blocks = geometry.n_blocks(size);
-                let mut blocks = first..n_blocks;
-                let hole = blocks.find_map(|block| match next_data(block) {
-                    Ok(data) if data == block => None,
-                    found => Some(found.map(|_| geometry.block_start(block))),
-                });
-                Ok(hole.transpose()?.unwrap_or(size).clamp(position, size))
+                let hole = next_hole(&stored, &geometry, first..geometry.n_blocks(size))?;
+                Ok(hole.map_or(size, |block| geometry.block_start(block)).clamp(position, size))
             }
         }
     }
+}
+
+/// The first block from `block` on that something is stored of: as the lower file tells it, which is by pages
+/// of its own.
+fn next_data(stored: &std::fs::File, geometry: &Geometry, block: u64) -> Result<Option<u64>> {
+    match seek(stored, SeekFrom::Data(geometry.stored_start(block))) {
+        Ok(found) => Ok(Some((found - geometry.stored_start(0)) / geometry.stride_bytes())),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first of some blocks that nothing is stored of: asks once for each stretch of the lower file, however
+/// many blocks that has.
+fn next_hole(
+    stored: &std::fs::File,
+    geometry: &Geometry,
+    mut blocks: Range<u64>,
+) -> Result<Option<u64>> {
+    while let Some(block) = blocks.clone().next() {
+        if next_data(stored, geometry, block)? != Some(block) {
+            return Ok(Some(block));
+        }
+        let hole = seek(stored, SeekFrom::Hole(geometry.stored_start(block)))?;
+        // One within a block makes no hole of it.
+        let behind = (hole - geometry.stored_start(0)).div_ceil(geometry.stride_bytes());
+        blocks.start = behind.max(block + 1);
+    }
+    Ok(None)
 }
 
 /// What is looked for.
@@ -208,4 +225,28 @@ fn reserve(inode: &Inode, file: &File, position: u64, end: u64) -> Result<()> {
 
 fn geometry_of(file: &File) -> Result<Geometry> {
     Geometry::new(file.block_bytes()).map_err(|_| Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn data_and_holes_are_those_of_whole_blocks() {
+        let geometry = Geometry::new(64 << 10).unwrap();
+        let stored = tempfile::tempfile().unwrap();
+        // Blocks 0, 1 and half of 2, the middle of block 5, and nothing from there to block 8.
+        let block_bytes = usize::try_from(geometry.stride_bytes()).unwrap();
+        stored.write_all_at(&vec![1; 2 * block_bytes + 30_000], geometry.stored_start(0)).unwrap();
+        stored.write_all_at(b"some", geometry.stored_start(5) + 30_000).unwrap();
+        stored.set_len(geometry.stored_start(9)).unwrap();
+        let holes = (0..10).map(|block| next_hole(&stored, &geometry, block..9).unwrap());
+        let hole = |block| if block < 9 { Some(block) } else { None };
+        assert_eq!(holes.collect::<Vec<_>>(), [3, 3, 3, 3, 4, 6, 6, 7, 8, 9].map(hole));
+        let data = (0..9).map(|block| next_data(&stored, &geometry, block).unwrap());
+        let found = [0, 1, 2, 5, 5, 5].map(Some).into_iter().chain([None; 3]);
+        assert_eq!(data.collect::<Vec<_>>(), found.collect::<Vec<_>>());
+    }
 }
