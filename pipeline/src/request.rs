@@ -19,26 +19,28 @@
 //!    nothing is being sealed, and every folio has been released.
 //! 4. A stream that may fail never delays or fails the others by failing.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
-use sealback_crypto::{Geometry, SealError, Sealed};
+use sealback_crypto::Geometry;
 use sealback_stream::{
-    BlockConflict, Collected, Failure, Prepared, Role, Stream, TargetError, TargetErrorKind, Ticket,
+    Collected, Failure, Prepared, Role, Stream, TargetError, TargetErrorKind, Ticket,
 };
 
 use crate::{
-    Cause, Error,
+    Error,
     issuer::{Downstream, Issuer, IssuerState},
     patience::{Patience, Wait},
     releaser::Releaser,
-    retryer::{LastFailure, RetryStep, Retryer},
-    rmw::{Merged, Merger},
-    source::{Destinations, Writeback},
-    spans::{Passed, Spans},
+    retryer::{RetryStep, Retryer},
+    rmw::Merger,
+    source::Writeback,
+    spans::Spans,
     stats::{RequestStats, StallClock, StreamStats, WaitClock},
     trace::TraceEvent,
 };
 
+mod answers;
+mod collector;
 mod interface;
 mod view;
 
@@ -173,121 +175,6 @@ impl Request {
     /// The streams, for whoever checks them.
     pub fn streams(&self) -> &[Stream] {
         &self.streams
-    }
-
-    fn on_sealed(&mut self, span: u64, result: Result<Sealed, SealError>, host: &mut impl Host) {
-        match result {
-            Ok(sealed) => {
-                self.spans.sealed(span, Some(sealed));
-                self.stats.spans += 1;
-                if host.tracing() {
-                    host.trace(TraceEvent::Sealed { span });
-                }
-            }
-            Err(error) => {
-                self.spans.sealed(span, None);
-                self.end_with(Error::Seal(std::sync::Arc::new(error)));
-            }
-        }
-    }
-
-    fn on_terminated(
-        &mut self,
-        ticket: Ticket,
-        outcome: Result<u64, Failure>,
-        now: Duration,
-        host: &mut impl Host,
-    ) {
-        let Ticket { stream: index, id } = ticket;
-        if host.tracing() {
-            let outcome = outcome.as_ref().map(|n| *n).map_err(Failure::to_string);
-            host.trace(TraceEvent::Terminated { stream: index, id, outcome });
-        }
-        self.patience[index].heard(now);
-        if let Some(issued_at) = self.streams[index].issued_at(id) {
-            self.stats.streams[index].latency.record(now.saturating_sub(issued_at));
-        }
-        let cause = Cause::of(&outcome);
-        let collected = self.streams[index].terminated(id, outcome);
-        self.stats.streams[index].bytes += collected.bytes();
-        let role = self.streams[index].role();
-        match (collected, role) {
-            (Collected::Ignored | Collected::Passed { .. }, _) => {}
-            (Collected::Failed { failure, .. }, Role::May)
-            | (Collected::Unfinished { failure, .. }, Role::May) => {
-                self.switch_off(index, failure, host);
-            }
-            (Collected::Failed { blocks, attempts, failure }, Role::Must) => {
-                self.give_up(LastFailure { blocks: blocks.hull(), attempts, failure });
-            }
-            (Collected::Unfinished { blocks, attempts, failure, .. }, Role::Must) => {
-                let (paused, range) = (self.retryer.is_paused(), blocks.hull());
-                self.stats.streams[index].retries.count(cause);
-                if let Failure::Conflict(conflicts) = &failure {
-                    self.stats.conflicts += conflicts.len() as u64;
-                    let is_lost = |conflict: &&BlockConflict| {
-                        !blocks.contains(conflict.block)
-                            || self.spans.to_merge(conflict.block).is_none()
-                    };
-                    let lost: Vec<_> = conflicts.iter().filter(is_lost).copied().collect();
-                    if conflicts.is_empty() || !lost.is_empty() {
-                        let failure = Failure::Conflict(lost);
-                        return self.give_up(LastFailure { blocks: range, attempts, failure });
-                    }
-                    conflicts.iter().for_each(|conflict| self.merger.add(conflict.block));
-                    let n_blocks = conflicts.len();
-                    host.trace(TraceEvent::Conflict { stream: index, id, n_blocks });
-                }
-                match self.retryer.failed(now, LastFailure { blocks: range, attempts, failure }) {
-                    Some(last) => self.give_up(last),
-                    None if !paused => {
-                        self.paused(now);
-                        host.trace(TraceEvent::Paused { stream: index, cause });
-                    }
-                    None => {}
-                }
-            }
-        }
-    }
-
-    fn on_merged(&mut self, block: u64, result: Result<Merged, Error>, host: &mut impl Host) {
-        self.merger.ended();
-        match result {
-            Ok(Merged { sealed, expected, plain }) => {
-                self.spans.merged(block, &sealed, expected);
-                self.stats.merges += 1;
-                host.trace(TraceEvent::Merged { block });
-                self.actions.push(Action::Refresh { block, plain });
-            }
-            Err(error) => self.end_with(error),
-        }
-    }
-
-    fn switch_off(&mut self, index: usize, failure: Failure, host: &mut impl Host) {
-        let cause = Cause::of_failure(&failure);
-        host.trace(TraceEvent::Off { stream: index, cause });
-        self.streams[index].switch_off();
-        self.stats.streams[index].switched_off += 1;
-        self.actions.push(Action::StreamOff { stream: index, failure });
-    }
-
-    fn give_up(&mut self, last: LastFailure) {
-        let LastFailure { blocks, attempts, failure } = last;
-        let range = Some(self.positions(&blocks));
-        self.end_with(match failure {
-            Failure::Conflict(blocks) => Error::Conflict { blocks },
-            Failure::Fatal(source) | Failure::Renegotiate(source) | Failure::Retry(source) => {
-                Error::Server { range, attempts, source }
-            }
-            _ => {
-                let source = TargetError::new(TargetErrorKind::Io, failure.to_string());
-                Error::Server { range, attempts, source }
-            }
-        });
-    }
-
-    fn positions(&self, blocks: &Range<u64>) -> Range<u64> {
-        self.geometry.block_start(blocks.start)..self.geometry.block_start(blocks.end)
     }
 
     /// Ends the request with an error; the first one stands.
@@ -479,56 +366,6 @@ impl Request {
                 self.stalls[index].stalled(head.id, now);
             }
         }
-    }
-
-    /// Collects every stream, and lets go of what all of them have passed.
-    fn collect(&mut self, host: &mut impl Host) {
-        let issued_to = self.issuer.issued_to();
-        for stream in &mut self.streams {
-            if stream.is_active() && stream.collect(issued_to) && stream.role() == Role::Must {
-                self.retryer.progressed();
-            }
-        }
-        let collected_to = self.collected_to();
-        // After a failure, what never left makes the streams look as if they had passed it.
-        let running = matches!(self.phase, Phase::Running);
-        if running && host.tracing() && collected_to > self.told_to {
-            self.told_to = collected_to;
-            host.trace(TraceEvent::Collected { to: collected_to });
-        }
-        while let Some(Passed { sealed, destinations, span }) = self.spans.next_passed(collected_to)
-        {
-            if running && self.has(Role::Must, destinations) {
-                self.actions.push(Action::Stored { sealed });
-            }
-            if let Some(sealed) = span
-                && running
-                && self.has(Role::May, destinations)
-            {
-                self.actions.push(Action::Cached { sealed });
-            }
-        }
-        if running {
-            while let Some(folio) = self.releaser.pop_passed(collected_to) {
-                self.release(folio, Writeback::Clean, host);
-            }
-        }
-    }
-
-    /// Whether a stream of that role that has not failed was among the destinations.
-    fn has(&self, role: Role, destinations: Destinations) -> bool {
-        self.streams.iter().enumerate().any(|(index, stream)| {
-            stream.role() == role && stream.is_active() && destinations.contains(index)
-        })
-    }
-
-    fn release(&mut self, folio: u64, outcome: Writeback, host: &mut impl Host) {
-        let clean = matches!(outcome, Writeback::Clean);
-        self.stats.folios += u64::from(clean);
-        if host.tracing() {
-            host.trace(TraceEvent::Released { folio, clean });
-        }
-        self.actions.push(Action::Release { folio, outcome });
     }
 
     /// What it waits for is timed event by event.

@@ -13,7 +13,7 @@ use crate::{
     claims::Claims,
     engine::models::{Answers, BLOCK, File, end, start},
     origin::Subject,
-    source::{Destinations, DirtyRun, FolioEnd, RunContent, Writeback},
+    source::{Destinations, DirtyRun, FolioEnd, Next, PlainSlice, RunContent, Writeback},
 };
 
 /// Blocks 0, 2, 4, ...: each of them a run, a span and a folio by itself.

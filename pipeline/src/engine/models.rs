@@ -1,7 +1,10 @@
 //! A small engine for models, with a server that answers as it is told to; and what an engine's end has
 //! to bring about.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use sealback_crypto::{
     Engine as Cipher, Geometry, NewHeader, RootKey, SlotExpectation, SlotWrite,
