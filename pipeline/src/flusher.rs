@@ -80,6 +80,10 @@ impl Core {
         let n_waiting = self.flusher.state().waiting.len();
         for _ in 0..MAX_PASSES.min(n_waiting) {
             if self.n_active() >= MAX_PASSES {
+                // Passes that wait for their writers leave room, now or soon.
+                self.end_idle_writethroughs();
+            }
+            if self.n_active() >= MAX_PASSES {
                 return;
             }
             let Some(waiting) = self.flusher.pop(since) else { return };

@@ -1,6 +1,6 @@
 //! Streams into new files: how far they go ahead, and what they leave in the memory.
 
-use std::{sync::mpsc, thread};
+use std::{sync::mpsc, thread, time::Duration};
 
 use sealback::{Config, CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, NullServer, Server};
@@ -83,6 +83,40 @@ fn whoever_syncs_does_not_wait_for_a_stream_whose_source_has_nothing_yet() {
     drop(engine);
     file.sync().unwrap();
     assert_same(&read_all(&file), &data, "its handle");
+}
+
+#[test]
+fn streams_whose_sources_have_nothing_yet_keep_no_other_file_from_being_written_back() {
+    const N_STREAMS: usize = 20;
+    let dirty_expire = Duration::from_millis(20);
+    let engine = Engine::new(Config { memory_bytes: MEMORY, dirty_expire, ..config() }).unwrap();
+    let server = MemoryServer::new(MemoryOptions::default());
+    let other = crate::support::create(&engine, &server, None, BLOCK as u64);
+    thread::scope(|scope| {
+        let streams: Vec<_> = (0..N_STREAMS)
+            .map(|_| {
+                let ((sender, source), (written, far)) = (mpsc::channel(), mpsc::channel());
+                let file = draft(&engine, &NullServer::default());
+                let mut source = Sent(source);
+                scope.spawn(move || {
+                    // When the test fails, nobody hears it.
+                    let far = |bytes| written.send(bytes).unwrap_or_default();
+                    file.write_from(0, &mut source, far).unwrap().1.unwrap();
+                });
+                (0..256).for_each(|_| sender.send(vec![7; 4096]).unwrap());
+                while far.recv().unwrap() < MIB {}
+                (sender, far)
+            })
+            .collect();
+        other.write_at(0, &[1; 100]).unwrap();
+        let is_clean = || other.dirty_bytes() == 0 && server.n_writes() > 0;
+        let waited = (0..10_000).find(|_| {
+            thread::sleep(Duration::from_millis(1));
+            is_clean()
+        });
+        assert!(waited.is_some(), "it is dirty still: {}", engine.dump());
+        drop(streams);
+    });
 }
 
 #[test]
