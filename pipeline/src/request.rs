@@ -221,9 +221,6 @@ impl Request {
     fn advance_running(&mut self, now: Duration, host: &mut impl Host) {
         self.collect(host);
         let in_flight = self.in_flight();
-        if in_flight == 0 && self.merger.is_busy() {
-            return self.merge();
-        }
         match self.retryer.step(now, in_flight, || host.random()) {
             RetryStep::Proceed => {}
             RetryStep::Wait => return,
@@ -231,6 +228,8 @@ impl Request {
                 host.trace(TraceEvent::BackingOff { until });
                 return self.actions.push(Action::WakeAt(until));
             }
+            // As late as can be: what is read now must still be stored when it is written over.
+            RetryStep::Reissue if self.merger.is_busy() => return self.merge(),
             RetryStep::Reissue => self.reissue(now, host),
         }
         loop {
@@ -285,6 +284,7 @@ impl Request {
     }
 
     fn reissue(&mut self, now: Duration, host: &mut impl Host) {
+        self.retryer.reissued();
         self.pause.end(now, &mut self.stats.pause_time);
         let spans = &self.spans;
         let merged = self.merger.take_done();

@@ -76,7 +76,7 @@ pub(crate) enum RetryStep {
     Wait,
     /// Issue nothing, and wake the request at this time.
     WaitUntil(Duration),
-    /// Cut what failed anew, then go on.
+    /// Cut what failed anew, say so with [`Retryer::reissued`], and go on.
     Reissue,
 }
 
@@ -145,6 +145,11 @@ impl Retryer {
         !matches!(self.state, State::Idle)
     }
 
+    /// Notes that what failed has been cut anew.
+    pub(crate) fn reissued(&mut self) {
+        self.state = State::Idle;
+    }
+
     /// Says what to do now, with `in_flight` subrequests outstanding.
     pub(crate) fn step(
         &mut self,
@@ -163,10 +168,7 @@ impl Retryer {
         }
         match self.state {
             State::Idle => RetryStep::Proceed,
-            State::BackingOff { until } if now >= until => {
-                self.state = State::Idle;
-                RetryStep::Reissue
-            }
+            State::BackingOff { until } if now >= until => RetryStep::Reissue,
             State::BackingOff { .. } | State::Draining => RetryStep::Wait,
         }
     }

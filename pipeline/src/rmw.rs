@@ -185,9 +185,9 @@ impl Merger {
         self.running.is_some()
     }
 
-    /// The block that is being merged, and how many wait.
-    pub(crate) fn progress(&self) -> (Option<u64>, usize) {
-        (self.running, self.waiting.len())
+    /// The block that is being merged, if one is, and how many wait.
+    pub(crate) fn progress(&self) -> Option<(u64, usize)> {
+        self.running.map(|block| (block, self.waiting.len()))
     }
 
     /// The next block to merge, if none is being merged.

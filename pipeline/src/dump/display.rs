@@ -98,11 +98,8 @@ impl RequestState {
             RequestState::Busy => f.write_str("busy"),
             RequestState::Ending(error) => write!(f, "ends with an error: {error}"),
             RequestState::Finishing => f.write_str("has ended, and finishes"),
-            RequestState::Merging { block: Some(block), n_waiting } => {
+            RequestState::Merging { block, n_waiting } => {
                 write!(f, "merges block {block}, {n_waiting} wait")
-            }
-            RequestState::Merging { block: None, n_waiting } => {
-                write!(f, "waits for answers, then merges {n_waiting} blocks")
             }
             RequestState::NotBegun => f.write_str("is not begun"),
             RequestState::Pausing => f.write_str("waits for answers, then sends again what failed"),

@@ -42,8 +42,8 @@ pub enum RequestState {
     Finishing,
     /// Blocks that somebody else has changed are read and merged, one after the other.
     Merging {
-        /// The one that is being merged, if the others' answers have come.
-        block: Option<u64>,
+        /// The one that is being merged.
+        block: u64,
         /// How many wait for their turn.
         n_waiting: usize,
     },
@@ -114,8 +114,7 @@ impl Request {
             Phase::Ending(error) => return RequestState::Ending(error.clone()),
             Phase::Running => {}
         }
-        if self.merger.is_busy() {
-            let (block, n_waiting) = self.merger.progress();
+        if let Some((block, n_waiting)) = self.merger.progress() {
             return RequestState::Merging { block, n_waiting };
         }
         match (self.retryer.paused(), self.issuer.state()) {

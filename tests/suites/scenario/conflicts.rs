@@ -1,8 +1,18 @@
 //! Two clients of one file: what one changes, the other keeps.
 
-use std::thread;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use sealback::{CacheReport, Config, Engine, Error, File, Resolution};
+use sealback::{
+    CacheReport, Config, Engine, Error, File, Resolution,
+    trace::{Observer, TraceEvent},
+};
 use sealback_stream::{
     BlockConflict, Cache, Failure, LocalCache, LocalOptions, LocalServer, MemoryCache,
     MemoryOptions, Server, TargetError, TargetErrorKind,
@@ -32,6 +42,47 @@ fn what_two_clients_change_in_one_block_is_all_there() {
     let mut seen = [0; 6];
     file.read_at(0, &mut seen).unwrap();
     assert_eq!(&seen, b"second", "what is clean here became what is stored");
+}
+
+/// Has another client change the block whenever a request waits before it sends again, and once when
+/// it does so.
+struct Interferer {
+    other: File,
+    has_met_the_second: AtomicBool,
+}
+
+impl Observer for Interferer {
+    fn event(&self, _at: Duration, _request: u64, event: &TraceEvent) {
+        let again = match event {
+            TraceEvent::Reissued { .. } => !self.has_met_the_second.swap(true, Ordering::SeqCst),
+            TraceEvent::BackingOff { .. } => true,
+            _ => false,
+        };
+        if again {
+            self.other.write_at(0, b"other").unwrap();
+            self.other.sync().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_others_change_while_a_request_waits_is_no_further_conflict() {
+    let server = memory();
+    let engine = engine();
+    let file = create(&engine, &server, None, 4096);
+    file.write_at(0, &[b'.'; 4096]).unwrap();
+    file.sync().unwrap();
+    let other = open(&crate::support::engine(), &server, None);
+    other.write_at(0, b"first").unwrap();
+    other.sync().unwrap();
+    engine.observe(Some(Arc::new(Interferer { other, has_met_the_second: false.into() })));
+    file.write_at(100, b"mine").unwrap();
+    let stats = file.writeback().wait().unwrap();
+    engine.observe(None);
+    assert_eq!((stats.conflicts, stats.merges), (2, 2));
+    file.sync().unwrap();
+    let read = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap();
+    assert_eq!((&read.plaintext[..5], &read.plaintext[100..104]), (&b"other"[..], &b"mine"[..]));
 }
 
 #[test]
