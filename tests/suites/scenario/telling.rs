@@ -4,7 +4,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -20,7 +20,7 @@ use sealback_stream::{
     Failure, MemoryCache, MemoryOptions, MemoryServer, Server, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyCache, FaultyServer, Operation, Rule, When},
 };
-use tracing::{Dispatch, Level, dispatcher};
+use tracing::{Dispatch, Level, Subscriber, dispatcher, level_filters::LevelFilter};
 
 use crate::support::{config, create, memory, name, open, read_all, sample};
 
@@ -41,6 +41,20 @@ impl io::Write for Told {
     }
 }
 
+/// Two that hear nothing. While there is one subscriber alone, `tracing` asks the thread that first comes
+/// to an event whether anybody wants it, and keeps the answer: another test's, which has none, would
+/// silence it for all (<https://github.com/tokio-rs/tracing/issues/3611>).
+static DEAF: LazyLock<[Dispatch; 2]> = LazyLock::new(|| {
+    let deaf = || tracing_subscriber::fmt().with_max_level(LevelFilter::OFF).finish();
+    [Dispatch::new(deaf()), Dispatch::new(deaf())]
+});
+
+/// Runs something with a subscriber.
+fn with<S: Subscriber + Send + Sync, R>(subscriber: S, run: impl FnOnce() -> R) -> R {
+    LazyLock::force(&DEAF);
+    dispatcher::with_default(&Dispatch::new(subscriber), run)
+}
+
 impl Told {
     /// Runs something with a subscriber that hears up to a level.
     fn hear<R>(&self, level: Level, run: impl FnOnce() -> R) -> R {
@@ -50,7 +64,7 @@ impl Told {
             .without_time()
             .with_ansi(false)
             .with_writer(move || told.clone());
-        dispatcher::with_default(&Dispatch::new(subscriber.finish()), run)
+        with(subscriber.finish(), run)
     }
 
     fn text(&self) -> String {
@@ -378,8 +392,7 @@ fn a_subscriber_or_an_observer_of_the_engine_that_panics_hangs_nobody() {
     engine.observe(Some(Arc::new(Panicking)));
     let file = create(&engine, &server, None, BLOCK);
     file.write_at(0, &sample(10_000)).unwrap();
-    let writeback =
-        dispatcher::with_default(&Dispatch::new(panicking.finish()), || file.writeback());
+    let writeback = with(panicking.finish(), || file.writeback());
     writeback.wait().unwrap();
     assert_eq!(file.dirty_bytes(), 0);
 }
