@@ -201,12 +201,13 @@ fn a_direct_write_that_fails_counts_what_is_there_and_leaves_no_hole_below_it() 
     }
 }
 
-/// A file on a gated server; the engine has room for a few spans, and one write in flight.
+/// A file on a gated server; the engine has room for a few spans, one write in flight, and seals as many
+/// more as it has threads before it rests.
 fn gated() -> (Gate, GateServer<MemoryServer>, Engine) {
     let gate = Gate::default();
     let memory = MemoryServer::new(MemoryOptions::default().with_boundary_blocks(4));
     let server = GateServer::new(memory, gate.clone());
-    let small = Config { upload_window: 1, span_bytes: 4 * BLOCK, ..config() };
+    let small = Config { upload_window: 1, span_bytes: 4 * BLOCK, threads: 3, ..config() };
     (gate, server, Engine::new(small).unwrap())
 }
 
