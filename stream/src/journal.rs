@@ -51,6 +51,9 @@ use journaled::Journaled;
 use record::Record;
 use redo::redo;
 
+/// What is hashed in one go, at least, if there is as much.
+const GATHERED_BYTES: usize = 64 << 10;
+
 /// Whose journal it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner<'a> {
@@ -65,10 +68,20 @@ pub(crate) struct Owner<'a> {
 impl Owner<'_> {
     fn hasher(&self, parts: &[&[u8]]) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.stem.as_bytes());
+        // BLAKE3 takes many KiB at once, side by side; blocks here and there come in small pieces.
+        let mut gathered = self.stem.as_bytes().to_vec();
         for part in parts {
-            hasher.update(part);
+            if gathered.len() + part.len() > GATHERED_BYTES {
+                hasher.update(&gathered);
+                gathered.clear();
+            }
+            if part.len() > GATHERED_BYTES {
+                hasher.update(part);
+            } else {
+                gathered.extend_from_slice(part);
+            }
         }
+        hasher.update(&gathered);
         hasher
     }
 

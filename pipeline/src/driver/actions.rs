@@ -16,6 +16,9 @@ use crate::{
 /// Plaintext or sealed bytes that take less time where they are than a thread takes to wake.
 const SMALL_BYTES: u64 = 64 << 10;
 
+/// Plaintext that is sealed where the request is driven: in less time than it takes to hand it over.
+const TINY_BYTES: u64 = 16 << 10;
+
 impl Driver {
     /// Carries out what the request wants done. In here the order is the request's; nothing in
     /// here blocks.
@@ -134,7 +137,7 @@ impl Driver {
     ) {
         let (driver, key) = (self.clone(), parts.content_key.clone());
         let seal_gen = parts.seal_gen;
-        let is_small = plain.iter().map(PlainSlice::said_bytes).sum::<u64>() <= SMALL_BYTES;
+        let bytes = plain.iter().map(PlainSlice::said_bytes).sum::<u64>();
         let job = move || {
             let result = contain(|| {
                 let slices: Vec<&[u8]> = plain.iter().map(PlainSlice::as_slice).collect();
@@ -149,7 +152,10 @@ impl Driver {
             let result = result.unwrap_or(Err(SealError::NothingToSeal));
             driver.post(Event::Sealed { span, result });
         };
-        let offered = if is_small { self.caller.offer(job) } else { Err(job) };
+        if bytes <= TINY_BYTES {
+            return job();
+        }
+        let offered = if bytes <= SMALL_BYTES { self.caller.offer(job) } else { Err(job) };
         if let Err(job) = offered {
             self.core.workers.spawn(job);
         }
