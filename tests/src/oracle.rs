@@ -342,6 +342,8 @@ impl Oracle {
 
     /// What failed goes out again.
     pub(crate) fn on_reissue(&mut self, now: Duration, subrequests: usize) {
+        self.check_waited(now);
+        self.hurried = false;
         let pause = self.pause.take().expect("only what failed is sent again");
         self.tally.goes_on(now);
         assert!(pause.told, "it paused, and did not tell");
@@ -352,15 +354,19 @@ impl Oracle {
             view.reissued_from = 0;
             view.stalled -= std::mem::take(&mut view.again).len();
         }
-        let waited = now - pause.drained_at;
-        let full = self.retry.delay(pause.attempts, 0);
-        assert!(
-            std::mem::take(&mut self.hurried) || waited >= full / 2,
-            "waited {waited:?}, not {full:?}, for {pause:?}"
-        );
-        self.back_offs += u64::from(!full.is_zero());
+        self.back_offs += u64::from(!self.retry.delay(pause.attempts, 0).is_zero());
         let uploads = pause.failed.into_iter().filter(|(stream, _)| *stream == 0);
         self.reissued.extend(uploads.map(|(_, blocks)| blocks));
+    }
+
+    /// What failed is gone on with: not before its time, unless somebody waits.
+    fn check_waited(&self, now: Duration) {
+        let pause = self.pause.as_ref().expect("only what failed is sent again");
+        let (waited, full) = (now - pause.drained_at, self.retry.delay(pause.attempts, 0));
+        assert!(
+            self.hurried || waited >= full / 2,
+            "waited {waited:?}, not {full:?}, for {pause:?}"
+        );
     }
 
     /// A subrequest was cut: not too early. Counts how what failed is cut anew.

@@ -411,7 +411,7 @@ impl World {
                 self.met.cache_off += 1;
             }
             Action::Merge(merge) => {
-                self.oracle.on_merge(&merge);
+                self.oracle.on_merge(self.now, &merge);
                 self.under_way.push(UnderWay::Merge(merge));
             }
             Action::Refresh { block, plain } => self.oracle.on_refresh(block, &plain),

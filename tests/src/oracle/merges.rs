@@ -78,9 +78,11 @@ impl Oracle {
         None
     }
 
-    pub(crate) fn on_merge(&mut self, merge: &Merge) {
+    pub(crate) fn on_merge(&mut self, now: Duration, merge: &Merge) {
         let block = merge.block;
         self.log.push(format!("merge {block}"));
+        // What is read is to be there still when it is written over.
+        self.check_waited(now);
         assert!(self.merges.waiting.remove(&block), "block {block} is in no conflict");
         assert!(self.merges.running.replace(block).is_none(), "one after the other");
         for view in &self.streams {
@@ -91,12 +93,9 @@ impl Oracle {
         assert_eq!(merge.dirty, self.merges.partial[&block].dirty);
     }
 
-    pub(crate) fn on_merged(&mut self, now: Duration, block: u64, result: &Result<Merged, Error>) {
+    pub(crate) fn on_merged(&mut self, block: u64, result: &Result<Merged, Error>) {
         self.log.push(format!("merged {block}: {}", result.is_ok()));
         assert_eq!(self.merges.running.take(), Some(block));
-        if let Some(pause) = &mut self.pause {
-            pause.drained_at = now;
-        }
         let merged = match result {
             Ok(merged) => merged,
             Err(error) => return self.tally.ends_with(error.clone()),

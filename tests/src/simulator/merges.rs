@@ -63,7 +63,7 @@ impl World {
                 plain: Zeroizing::new(plain_block(block)),
             }),
         };
-        self.oracle.on_merged(self.now, block, &result);
+        self.oracle.on_merged(block, &result);
         self.met.merges += u64::from(result.is_ok());
         result
     }
