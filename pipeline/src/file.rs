@@ -329,14 +329,13 @@ impl File {
     }
 
     /// Puts a file that was created to replace another in its place. To be called after
-    /// [`sync`](File::sync); whoever opens the name from now on gets this file.
+    /// [`sync`](File::sync); whoever opens the name from now on gets this file. Waits for calls that are
+    /// under way, but not for the source of a [`write_from`](File::write_from).
     ///
     /// # Errors
     /// [`Error::Server`]: the earlier file is still there, whole.
     pub fn publish(&self) -> Result<(), Error> {
-        self.file.target.publish().map_err(Error::server)?;
-        self.file.set_draft(false);
-        Ok(())
+        self.file.publish()
     }
 
     /// Drops what was written and is not on the server, in all handles of the file; what was cut off

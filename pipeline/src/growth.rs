@@ -100,7 +100,8 @@ impl Growth {
         let section = std::mem::replace(&mut *self.section(), Section::Left);
         let Section::Entered(_lock) = section else { return };
         let grown = if ending.result.is_ok() { file.grow_at_last(self.least) } else { Ok(()) };
-        match grown.and_then(|()| file.commit_what_is_there()) {
+        let commit = || if file.is_draft() { Ok(false) } else { file.commit_what_is_there() };
+        match grown.and_then(|()| commit()) {
             Ok(committed) => ending.committed = committed,
             Err(error) if ending.result.is_ok() => ending.result = Err(error),
             Err(_) => {}
@@ -235,9 +236,6 @@ impl OpenFile {
     /// Commits the size up to which everything is on the server, if it is more than the header says;
     /// returns whether it was.
     fn commit_what_is_there(&self) -> Result<bool, Error> {
-        if self.is_draft() {
-            return Ok(false);
-        }
         let (size, holes) = {
             let folios = self.folios();
             (folios.size_to_commit(), folios.holes())
@@ -248,6 +246,18 @@ impl OpenFile {
             self.commit_size(size, &holes)?;
         }
         Ok(grows)
+    }
+
+    /// Puts a draft in its place. From then on others may make the file longer: no pass goes on that began
+    /// without the size's lock, and a header speaks for what is stored.
+    pub(crate) fn publish(&self) -> Result<(), Error> {
+        let _alone = self.alone();
+        if self.is_draft() {
+            self.commit_what_is_there()?;
+        }
+        self.target.publish().map_err(Error::server)?;
+        self.set_draft(false);
+        Ok(())
     }
 
     /// Grows the file to `size`, by zeros.

@@ -1,6 +1,6 @@
 //! Streams into new files: how far they go ahead, and what they leave in the memory.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{io, sync::mpsc, thread, time::Duration};
 
 use sealback::{Config, CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, NullServer, Server};
@@ -21,11 +21,17 @@ fn draft(engine: &Engine, server: &dyn Server) -> File {
     engine.create(&Place { server, cache: None, root: &root }, &name, &options).unwrap()
 }
 
+fn open_streamed(engine: &Engine, server: &dyn Server) -> File {
+    let root = root();
+    let place = Place { server, cache: None, root: &root };
+    engine.open(&place, &Name::new("streamed").unwrap()).unwrap()
+}
+
 #[test]
 fn a_stream_into_a_new_file_is_never_further_ahead_of_the_server_than_its_lead() {
     let engine = Engine::new(Config { memory_bytes: MEMORY, ..config() }).unwrap();
     let file = draft(&engine, &NullServer::default());
-    let (mut source, mut most) = (std::io::Read::take(std::io::repeat(7), 100 * MIB), 0);
+    let (mut source, mut most) = (io::Read::take(io::repeat(7), 100 * MIB), 0);
     let each = |_| most = most.max(file.dirty_bytes());
     file.write_from(0, &mut source, each).unwrap().1.unwrap();
     assert!((1..=MOST_AHEAD).contains(&most), "{most} bytes were dirty at once");
@@ -128,12 +134,60 @@ fn a_stream_leaves_in_the_memory_what_others_have_there() {
     kept.write_at(0, &data).unwrap();
     kept.sync().unwrap();
     let file = draft(&engine, &NullServer::default());
-    let mut source = std::io::Read::take(std::io::repeat(7), 100 * MIB);
+    let mut source = io::Read::take(io::repeat(7), 100 * MIB);
     file.write_from(0, &mut source, |_| ()).unwrap().1.unwrap();
     file.sync().unwrap();
     let n_reads = server.n_reads();
     assert_same(&read_all(&kept), &data, name().as_str());
     assert_eq!(server.n_reads(), n_reads, "nothing had to be fetched");
+}
+
+/// Yields so many bytes; then tells of it, and waits to be let go on.
+struct Stalling {
+    left: usize,
+    stalled: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl io::Read for Stalling {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            self.stalled.send(()).unwrap();
+            let _ = self.go_on.recv();
+        }
+        let n = to.len().min(self.left);
+        self.left -= n;
+        to[..n].fill(7);
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_draft_is_published_without_the_pass_of_a_stream_that_has_stalled() {
+    let engine = Engine::new(Config { memory_bytes: MEMORY, ..config() }).unwrap();
+    let server = MemoryServer::new(MemoryOptions::default());
+    let file = draft(&engine, &server);
+    let other = Engine::new(config()).unwrap();
+    let ((stalled, has_stalled), (go, go_on)) = (mpsc::channel(), mpsc::channel());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut source = Stalling { left: 2 << 20, stalled, go_on };
+            file.write_from(0, &mut source, |_| ()).unwrap().1.unwrap();
+        });
+        // It is let go on, too, when this fails.
+        let go = go;
+        has_stalled.recv().unwrap();
+        file.publish().unwrap();
+        // It holds no lock on the size, which others may take from now on.
+        let requests = engine.dump().requests;
+        assert!(requests.is_empty(), "still under way: {requests:?}");
+        // What it has stored is nobody else's to overwrite.
+        let size = open_streamed(&other, &server).size();
+        assert!(size >= MIB, "the header speaks of {size} bytes");
+        go.send(()).unwrap();
+    });
+    file.close().unwrap();
+    assert_same(&read_all(&open_streamed(&other, &server)), &[7; 2 << 20], name().as_str());
 }
 
 #[test]
