@@ -31,7 +31,7 @@ use std::{
 
 use sealback::{
     RetryLimits,
-    request::{Request, StreamSetup},
+    request::{Request, RequestState, StreamSetup},
     source::{Destinations, FolioEnd, Writeback},
 };
 use sealback_crypto::{Nonce, Sealed};
@@ -188,7 +188,7 @@ impl Oracle {
     }
 
     pub(crate) fn on_step(&mut self, now: Duration, request: &Request) {
-        self.tally.on_step(now);
+        self.tally.on_step(now, || matches!(request.view().state, RequestState::Sending));
         let goes_now = std::mem::take(&mut self.goes_now);
         assert!(!goes_now || self.pause.is_none(), "somebody waits, and it waits its time");
         let mut least = None;

@@ -87,8 +87,9 @@ impl Tally {
             self.paused_since.take().map_or(Duration::ZERO, |since| now - since);
     }
 
-    /// A step has been taken.
-    pub(crate) fn on_step(&mut self, now: Duration) {
+    /// A step has been taken. Who rests, because a stream has enough, waits for no buffer.
+    pub(crate) fn on_step(&mut self, now: Duration, rests: impl FnOnce() -> bool) {
+        self.is_starved = self.is_starved && !rests();
         let since = self.starved_since.take();
         if self.is_starved && !self.is_ending() {
             self.starved_since = Some(since.unwrap_or(now));
