@@ -117,6 +117,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let mounting = of(mountpoint.display());
     let mounted_on = Mountpoint::new(&mountpoint);
     let session = Session::new(Kernel(tree.clone()), &mountpoint, &config).map_err(mounting)?;
+    // It is mounted once.
+    let _ = tree.notifier.set(session.notifier());
     let asked = Asked::default();
     signals::watch(tree.clone(), asked.clone(), mountpoint).map_err(of("watching signals"))?;
     let again = tree.clone();
@@ -176,6 +178,7 @@ fn open(args: &Args, server: &Path) -> Result<Tree, String> {
         gid: getegid().as_raw(),
         n_requests: AtomicU64::new(0),
         granted: OnceLock::new(),
+        notifier: OnceLock::new(),
     })
 }
 

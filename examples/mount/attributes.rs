@@ -36,6 +36,14 @@ impl Tree {
         Ok(attributes_of(inode.number, &stat, content.as_ref()))
     }
 
+    /// Has the kernel ask anew for the attributes of what it did not change itself.
+    pub(crate) fn tell_changed(&self, inode: &Inode) {
+        if let Some(kernel) = self.notifier.get() {
+            // A negative offset leaves what is in the page cache. One that has forgotten it needs no telling.
+            let _ = kernel.inval_inode(inode.number, -1, 0);
+        }
+    }
+
     /// Changes attributes, and tells how they are then.
     pub(crate) fn change(
         self: &Arc<Tree>,
@@ -74,17 +82,19 @@ impl Tree {
 
 impl Inode {
     /// Takes away what lets a file run as its owner, as its group, or with capabilities: the kernel leaves that
-    /// to the file system, but for changes of the owner, where the lower one does it.
-    pub(crate) fn drop_privileges(&self) -> Result<()> {
+    /// to the file system, but for changes of the owner, where the lower one does it. Returns whether the mode
+    /// has changed.
+    pub(crate) fn drop_privileges(&self) -> Result<bool> {
         let path = lower::path_of(&self.reference);
         let mode = self.stat()?.mode() & 0o7777;
         let group = if mode & S_IXGRP == 0 { 0 } else { S_ISGID };
-        if mode & (S_ISUID | group) != 0 {
+        let changes = mode & (S_ISUID | group) != 0;
+        if changes {
             let mode = Mode::from_raw_mode(mode & !(S_ISUID | group));
             fs::chmodat(CWD, &path, mode, AtFlags::empty())?;
         }
         match fs::removexattr(path, "security.capability") {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(changes),
             Err(error) => Err(error),
         }
     }

@@ -71,8 +71,8 @@ impl Tree {
         how: How,
     ) -> Result<()> {
         let open = self.files.get(handle)?;
-        if how.drops_privileges {
-            open.inode.drop_privileges()?;
+        if how.drops_privileges && open.inode.drop_privileges()? {
+            self.tell_changed(&open.inode);
         }
         let written = match how.flags.contains(OFlags::DIRECT) && !how.from_page_cache {
             true => open.file.write_direct(position, Zeroizing::new(data.to_vec())).result,

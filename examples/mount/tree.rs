@@ -6,7 +6,7 @@ use std::{
     sync::{OnceLock, atomic::AtomicU64},
 };
 
-use fuser::InitFlags;
+use fuser::{InitFlags, Notifier};
 use sealback::{
     Engine, Place,
     crypto::RootKey,
@@ -37,6 +37,8 @@ pub(crate) struct Tree {
     pub(crate) n_requests: AtomicU64,
     /// What the kernel has agreed to, once it is mounted.
     pub(crate) granted: OnceLock<InitFlags>,
+    /// Tells the kernel what it does not know by itself, once it is mounted.
+    pub(crate) notifier: OnceLock<Notifier>,
 }
 
 /// What the user has chosen.
