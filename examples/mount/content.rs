@@ -143,6 +143,16 @@ impl Tree {
         self.begin(inode, &mut state, file)
     }
 
+    /// With several mounts: looks for what others have done to a file that is open here. Whoever opens it
+    /// to append writes where it ended when its name was looked up, not where it ends when it is opened.
+    pub(crate) fn ask_others(&self, inode: &Inode) {
+        let open = if self.options.shared { inode.content.open_file() } else { None };
+        if let Some(file) = open {
+            // Whoever opens it is told why not.
+            let _ = file.revalidate();
+        }
+    }
+
     /// The first user of a file that was not open.
     fn begin(&self, inode: &Inode, state: &mut State, file: File) -> Result<File> {
         let known = *state.file_id.get_or_insert(file.file_id());

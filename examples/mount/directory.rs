@@ -51,7 +51,9 @@ impl Tree {
     /// Looks a name up.
     pub(crate) fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<FileAttr> {
         let dir = self.entry(parent, name)?;
-        self.meet(&dir, name).and_then(|inode| self.told(&inode))
+        let inode = self.meet(&dir, name)?;
+        self.ask_others(&inode);
+        self.told(&inode)
     }
 
     fn meet(&self, dir: &Inode, name: &OsStr) -> Result<Arc<Inode>> {
