@@ -1,0 +1,139 @@
+# What is below is damaged, exchanged, full, or fails: no wrong byte, no write lost, nothing silent.
+
+# Reads a file block by block, each in a request of its own, and prints which blocks are errors.
+bad_blocks() {
+    local file=$1 n_blocks=$2 bad= block
+    for block in $(seq 0 $((n_blocks - 1))); do
+        dd if="$file" of="$here/block" bs=16384 skip="$block" count=1 status=none || { bad+="$block "; continue; }
+        cmp -n 16384 -i $((block * 16384)):0 "$here/original" "$here/block" >&2 || bad+="$block-WRONG "
+    done
+    echo "$bad"
+}
+stored_start() { echo $((8192 + $1 * 16432)); }
+write_original() {
+    random 1000000 >"$here/original"
+    cp "$here/original" "$folder/damaged"
+}
+# While it is open, and nothing of it is in memory.
+names_the_block() {
+    up
+    write_original
+    again
+    exec 5<"$folder/damaged"
+    printf X | dd of="$lower/damaged" bs=1 seek=$(($(stored_start 5) + 100)) conv=notrunc status=none
+    [ "$(bad_blocks "$folder/damaged" 62)" = "5 " ]
+    grep -q 'damaged: block 5: altered or torn' "$here/log"
+    exec 5<&-
+    # What is written over all of it is good again.
+    dd if="$here/original" of="$folder/damaged" bs=16384 skip=5 seek=5 count=1 conv=notrunc status=none
+    again
+    cmp "$here/original" "$folder/damaged"
+    down
+    verifies
+}
+# Two blocks change places, and one has its neighbour's nonce or tag.
+moved_blocks() {
+    up
+    write_original
+    down
+    dd if="$lower/damaged" of="$here/block" bs=16432 count=1 skip="$(stored_start 7)" iflag=skip_bytes status=none
+    dd if="$here/block" of="$lower/damaged" bs=16432 seek="$(stored_start 9)" oflag=seek_bytes conv=notrunc status=none
+    up
+    [ "$(bad_blocks "$folder/damaged" 62)" = "9 " ]
+    down
+}
+# Somebody cuts the lower file while it is open.
+cut_below() {
+    up
+    write_original
+    again
+    exec 5<"$folder/damaged"
+    truncate -s "$(stored_start 40)" "$lower/damaged"
+    bad=$(bad_blocks "$folder/damaged" 62)
+    [ "$bad" = "$(seq -s ' ' 40 61) " ]
+    exec 5<&-
+    down
+}
+# In the place of a sealed file is another of the same key, under its name and number.
+swapped() {
+    up
+    write_original
+    echo other >"$folder/other"
+    down
+    up
+    cat "$folder/damaged" "$folder/other" >"$here/read"
+    cat "$lower/other" >"$lower/damaged"
+    fails cat "$folder/damaged"
+    grep -q "damaged: another sealed file was put in its place" "$here/log"
+    [ "$(cat "$folder/other")" = other ]
+    down
+}
+# What is no sealed file of this key is an error, and can be seen and removed.
+foreign() {
+    echo "in the clear" >"$lower/foreign"
+    random 100000 >"$lower/longer"
+    up
+    [ "$(find "$folder" -type f | wc -l)" = 2 ]
+    fails cat "$folder/foreign"
+    fails cat "$folder/longer"
+    fails sh -c "echo more >>'$folder/foreign'"
+    [ "$(cat "$lower/foreign")" = "in the clear" ]
+    rm "$folder/foreign" "$folder/longer"
+    down
+}
+small_disk() { mount -t tmpfs -o size=10m none "$lower"; }
+# Six times what there is room for: told at fsync, kept, and written back when there is room.
+full_disk() {
+    small_disk
+    up
+    random 60000000 >"$here/original"
+    cat "$here/original" >"$folder/large"
+    fails sync "$folder/large" 2>"$here/refused"
+    grep -q "No space left" "$here/refused"
+    forget_pages
+    cmp "$here/original" "$folder/large"
+    mount -o remount,size=100m "$lower"
+    sync "$folder/large"
+    again
+    cmp "$here/original" "$folder/large"
+    down
+    verifies
+    umount "$lower"
+}
+# Nothing is written after fsync has told: the next fsync that succeeds has all of it.
+refused_once() {
+    local errno=$1 message=$2
+    up
+    # Attached to the running program, and let go: what is being overwritten fails in between.
+    random 300000 >"$here/original"
+    exec 5<>"$folder/refused"
+    cat "$here/original" >&5
+    strace -f -qq -o "$here/strace" -p "$pid" -e trace=pwrite64,pwritev,pwritev2 \
+        -e "inject=pwrite64,pwritev,pwritev2:error=$errno" &
+    local tracer=$!
+    timeout 30 sh -c "until grep -q 'TracerPid:.[1-9]' /proc/$pid/status; do sleep 0.05; done"
+    sleep 0.3
+    fails timeout 60 sync "$folder/refused" 2>"$here/refused"
+    kill "$tracer"
+    wait "$tracer" || true
+    grep -q "$message" "$here/refused"
+    grep -q "INJECTED" "$here/strace"
+    sync "$folder/refused"
+    exec 5<&-
+    again
+    cmp "$here/original" "$folder/refused"
+    down
+    verifies
+}
+
+holds "of a file that is damaged while it is open one block is an error, and named" names_the_block
+holds "a block in another's place is an error there" moved_blocks
+holds "of a file that is cut below what is left is readable" cut_below
+holds "a sealed file that is put in another's place is noticed" swapped
+holds "what is not sealed is an error, and can be removed" foreign
+holds "a full disk is told of, and loses nothing" full_disk
+if [ -n "$whole" ]; then needs strace strace; fi
+if command -v strace >/dev/null; then
+    holds "a full quota is told of, and loses nothing" refused_once EDQUOT "Disk quota exceeded"
+    holds "a disk that fails is told of, and loses nothing" refused_once EIO "Input/output error"
+fi
