@@ -23,6 +23,8 @@ mod directory;
 mod errors;
 #[path = "mount/filesystem.rs"]
 mod filesystem;
+#[path = "mount/forgetting.rs"]
+mod forgetting;
 #[path = "mount/handles.rs"]
 mod handles;
 #[path = "mount/inodes.rs"]
@@ -97,13 +99,13 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     if server.starts_with(&mountpoint) || mountpoint.starts_with(&server) {
         return Err("SERVER and MOUNTPOINT must not lie in one another".to_owned());
     }
-    allow_many_files();
+    let n_descriptors = allow_many_files();
     // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
     umask(Mode::RWXG | Mode::RWXO);
     let beside = server.join(".sealback");
     let take = || Owner::take(&beside, args.shared).map_err(of(args.server.display()));
     let mut owner = if args.read_only { None } else { Some(take()?) };
-    let tree = Arc::new(open(args, &server)?);
+    let tree = Arc::new(open(args, &server, n_descriptors)?);
     let mut config = fuser::Config::default();
     config.mount_options = vec![
         MountOption::FSName(server.display().to_string()),
@@ -121,7 +123,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let _ = tree.notifier.set(session.notifier());
     let asked = Asked::default();
     signals::watch(tree.clone(), asked.clone(), mountpoint).map_err(of("watching signals"))?;
-    let again = tree.clone();
+    let (again, forgetful) = (tree.clone(), tree.clone());
+    thread::spawn(move || forgetful.keep_few());
     thread::spawn(move || {
         mounted_on.read_far_ahead();
         loop {
@@ -147,11 +150,12 @@ fn run(args: &Args) -> Result<ExitCode, String> {
 }
 
 /// Opens what the command line names.
-fn open(args: &Args, server: &Path) -> Result<Tree, String> {
+fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String> {
     let root_key = key_file::read(&args.key).map_err(of(args.key.display()))?;
     let options = LocalOptions::default().with_durability(args.durability);
     let root = lower::reference(CWD, server.as_os_str());
-    let inodes = root.and_then(Inodes::new).map_err(of(server.display()))?;
+    let inodes =
+        root.and_then(|root| Inodes::new(root, n_descriptors)).map_err(of(server.display()))?;
     let open_cache = |dir: &Path| {
         std::fs::create_dir_all(dir).map_err(of(dir.display()))?;
         LocalCache::open(dir, options).map_err(of(dir.display()))
@@ -182,11 +186,13 @@ fn open(args: &Args, server: &Path) -> Result<Tree, String> {
     })
 }
 
-/// Each file that the kernel knows takes a descriptor.
-fn allow_many_files() {
+/// Each file that the kernel knows takes a descriptor. Returns how many there may be.
+fn allow_many_files() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // With fewer, fewer are known at once.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let allowed = getrlimit(Resource::Nofile).current;
+    allowed.and_then(|allowed| usize::try_from(allowed).ok()).unwrap_or(usize::MAX)
 }
 
 /// Pages that are written here and there take a folio each: small ones let more of them be dirty at once,

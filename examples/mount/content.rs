@@ -135,7 +135,7 @@ impl Tree {
             }
             return Ok(open.use_again());
         }
-        let opened = lower::open_file(&inode.reference)?;
+        let opened = self.with_room(|| lower::open_file(&inode.reference))?;
         let target = self.server.adopt(opened).map_err(of_server);
         let file =
             target.and_then(|target| self.engine.open_target(&self.place(), &inode.path(), target));
@@ -304,7 +304,8 @@ impl Tree {
 
     /// Reads the size from the header.
     fn read_size(&self, inode: &Inode, state: &mut State, of: (u64, i64, i64)) -> Option<u64> {
-        let file = lower::open(&inode.reference, rustix::fs::OFlags::RDONLY).ok()?;
+        let open = || lower::open(&inode.reference, rustix::fs::OFlags::RDONLY);
+        let file = self.with_room(open).ok()?;
         let mut bytes = [0; HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
         let header = Header::open(&bytes, &self.root_key, &OpenOptions::default()).ok()?;

@@ -57,7 +57,7 @@ impl Tree {
     }
 
     fn meet(&self, dir: &Inode, name: &OsStr) -> Result<Arc<Inode>> {
-        self.inodes.meet(lower::reference(&dir.reference, name)?)
+        self.inodes.meet(self.with_room(|| lower::reference(&dir.reference, name))?)
     }
 
     /// The attributes of what was met, which the kernel forgets if it does not hear of them.
@@ -73,7 +73,7 @@ impl Tree {
         mode: u32,
         maker: Maker,
     ) -> Result<(Arc<Inode>, sealback::File)> {
-        let new = lower::new_file(&dir.reference, &self.beside)?;
+        let new = self.with_room(|| lower::new_file(&dir.reference, &self.beside))?;
         let file = self.seal_new(&new.file, name)?;
         let (uid, gid) = self.owner(dir, maker)?;
         if uid.is_some() || gid.is_some() {
@@ -81,7 +81,8 @@ impl Tree {
         }
         fs::fchmod(&new.file, Mode::from_raw_mode(mode & 0o7777))?;
         let named = new.name(&dir.reference, name)?;
-        Ok((self.inodes.meet(lower::reference_to(&named, &dir.reference, name)?)?, file))
+        let found = self.with_room(|| lower::reference_to(&named, &dir.reference, name))?;
+        Ok((self.inodes.meet(found)?, file))
     }
 
     /// Whom something new in a directory is to be given to, if not to who runs this.
@@ -255,7 +256,8 @@ impl Tree {
     }
 
     /// Lists a directory with the attributes of what is in it, as [`list`](Tree::list) does. What `add`
-    /// takes, the kernel knows from then on.
+    /// takes, the kernel knows from then on; when that is many, it is given one at a time, so that it
+    /// forgets as fast as it learns.
     pub(crate) fn list_with_attributes(
         &self,
         handle: FileHandle,
@@ -274,7 +276,7 @@ impl Tree {
             if is_full {
                 self.inodes.forget(inode.number, 1);
             }
-            is_full
+            is_full || self.inodes.are_many()
         })
     }
 

@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     fs::{File, Metadata},
     os::unix::fs::MetadataExt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread::Thread,
 };
 
 use fuser::INodeNo;
@@ -39,6 +40,10 @@ impl Inode {
 /// All of them.
 pub(crate) struct Inodes {
     device: u64,
+    /// More than so many are many.
+    most: usize,
+    /// Wakes who sees to it that they are not.
+    forgetter: OnceLock<Thread>,
     known: Mutex<Known>,
 }
 
@@ -47,6 +52,7 @@ struct Known {
     by_number: HashMap<u64, Entry>,
     by_identity: HashMap<(u64, u64), u64>,
     n_foreign: u64,
+    n_meetings: u64,
 }
 
 struct Entry {
@@ -54,20 +60,24 @@ struct Entry {
     identity: (u64, u64),
     /// How often the kernel has been told of it and has not forgotten it.
     n_lookups: u64,
+    /// Which meeting the last one was.
+    last_met: u64,
 }
 
 impl Inodes {
-    /// Knows the root, for good.
-    pub(crate) fn new(root: File) -> Result<Inodes> {
+    /// Knows the root, for good. A file that is open takes up to four of
+    /// `n_descriptors`.
+    pub(crate) fn new(root: File, n_descriptors: usize) -> Result<Inodes> {
         let stat = root.metadata().map_err(|error| of_io(&error))?;
-        let inodes = Inodes { device: stat.dev(), known: Mutex::default() };
+        let (device, most, known) = (stat.dev(), n_descriptors / 4, Mutex::default());
+        let inodes = Inodes { device, most, forgetter: OnceLock::new(), known };
         let number = INodeNo::ROOT;
         let content = Content::default();
         let kind = FileType::Directory;
         let inode = Arc::new(Inode { number, reference: root, kind, content });
         let mut known = inodes.known();
         let identity = lower::identity(&stat);
-        known.by_number.insert(number.0, Entry { inode, identity, n_lookups: 1 });
+        known.by_number.insert(number.0, Entry { inode, identity, n_lookups: 1, last_met: 0 });
         known.by_identity.insert(identity, number.0);
         drop(known);
         Ok(inodes)
@@ -88,9 +98,10 @@ impl Inodes {
         let stat = reference.metadata().map_err(|error| of_io(&error))?;
         let identity = lower::identity(&stat);
         let mut known = self.known();
-        let Known { by_number, by_identity, n_foreign } = &mut *known;
+        let Known { by_number, by_identity, n_foreign, n_meetings } = &mut *known;
+        *n_meetings += 1;
         if let Some(entry) = by_identity.get(&identity).and_then(|n| by_number.get_mut(n)) {
-            entry.n_lookups += 1;
+            (entry.n_lookups, entry.last_met) = (entry.n_lookups + 1, *n_meetings);
             return Ok(entry.inode.clone());
         }
         let mut number = stat.ino();
@@ -103,7 +114,11 @@ impl Inodes {
         let content = Content::default();
         let inode = Arc::new(Inode { number, reference, kind, content });
         by_identity.insert(identity, number.0);
-        by_number.insert(number.0, Entry { inode: inode.clone(), identity, n_lookups: 1 });
+        let entry = Entry { inode: inode.clone(), identity, n_lookups: 1, last_met: *n_meetings };
+        by_number.insert(number.0, entry);
+        if by_number.len() > self.most {
+            self.forgetter.get().inspect(|forgetter| forgetter.unpark());
+        }
         Ok(inode)
     }
 
@@ -122,6 +137,38 @@ impl Inodes {
     pub(crate) fn retire(&self, number: INodeNo) {
         let let_go = self.known().retire(number);
         drop(let_go);
+    }
+
+    /// Wakes a thread when they are many.
+    pub(crate) fn wake_when_many(&self, forgetter: Thread) {
+        // There is one.
+        let _ = self.forgetter.set(forgetter);
+    }
+
+    /// Whether more are known than there should be.
+    pub(crate) fn are_many(&self) -> bool {
+        self.known().by_number.len() > self.most
+    }
+
+    /// Whether there is hardly room for more.
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.known().by_number.len() > self.most / 4 * 5
+    }
+
+    /// The half that was met longest ago.
+    pub(crate) fn oldest(&self) -> Vec<Arc<Inode>> {
+        let known = self.known();
+        let met = |entry: &Entry| (entry.last_met, entry.inode.clone());
+        let mut all: Vec<_> = known.by_number.values().map(met).collect();
+        drop(known);
+        all.sort_unstable_by_key(|(last_met, _)| *last_met);
+        all.truncate(all.len() / 2);
+        all.into_iter().map(|(_, inode)| inode).collect()
+    }
+
+    /// The number of what is known by its identity.
+    pub(crate) fn number_of(&self, identity: (u64, u64)) -> Option<INodeNo> {
+        self.known().by_identity.get(&identity).copied().map(INodeNo)
     }
 
     /// Everything that is known.

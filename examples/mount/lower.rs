@@ -33,9 +33,10 @@ pub(crate) fn reference_to(file: &File, dir: impl AsFd, name: &OsStr) -> Result<
         let identity_of = |file: &File| file.metadata().ok().map(|stat| identity(&stat));
         identity_of(found) == identity_of(file)
     };
-    match reference(dir, name).ok().filter(same) {
-        Some(found) => Ok(found),
-        None => open(file, OFlags::PATH),
+    match reference(dir, name) {
+        Ok(found) if same(&found) => Ok(found),
+        Err(Errno::MFILE) => Err(Errno::MFILE),
+        _ => open(file, OFlags::PATH),
     }
 }
 

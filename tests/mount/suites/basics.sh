@@ -75,11 +75,32 @@ extracts() {
     tar cf - -C "$folder" . | tar tf - >"$here/names"
     down
 }
+# More files than the program may have open, in one directory and in many, and some of them open all the time.
+few_descriptors() {
+    (ulimit -n 400; up; echo "$pid" >"$here/pid")
+    pid=$(cat "$here/pid")
+    local n
+    exec 5<>"$folder/open"
+    for n in $(seq 30); do mkdir "$folder/$n"; done
+    for n in $(seq 600); do echo "$n" >"$folder/file-$n"; echo "$n" >"$folder/$((n % 30 + 1))/$n"; done
+    for n in 1 2; do
+        [ "$(find "$folder" -type f -printf '%s\n' | wc -l)" = 1201 ]
+        find "$folder" -type f -name "[0-9]*" -exec cat {} + | sort -n | cmp - <(seq 600)
+        find "$folder" -name "file-*" -exec cat {} + | sort -n | cmp - <(seq 600)
+    done
+    echo open >&5
+    [ "$(cat "$folder/open")" = open ]
+    exec 5<&-
+    fusermount3 -u "$folder"
+    timeout 60 tail --pid="$pid" -f /dev/null
+    verifies "$lower/1"
+}
 
 holds "what is written is read, now and after a remount, and verifies" is_kept
 holds "no plaintext is below" no_plaintext
 holds "what the library keeps beside the files is hidden, and for nobody else" hidden
 holds "a file that has no name any more can be written and read, and goes with its last handle" unlinked_goes_on
 holds "who writes to a set-user-id file takes that away" drops_privileges
+holds "there may be more files than descriptors" few_descriptors
 holds "a second mount is refused" second_is_refused
 holds "an archive is extracted, and the same before and after a remount" extracts
