@@ -2,7 +2,7 @@
 
 # Reads a file block by block, each in a request of its own, and prints which blocks are errors.
 bad_blocks() {
-    local file=$1 n_blocks=$2 bad= block
+    local file=$1 n_blocks=$2 bad="" block
     for block in $(seq 0 $((n_blocks - 1))); do
         dd if="$file" of="$here/block" bs=16384 skip="$block" count=1 status=none || { bad+="$block "; continue; }
         cmp -n 16384 -i $((block * 16384)):0 "$here/original" "$here/block" >&2 || bad+="$block-WRONG "
@@ -133,7 +133,7 @@ holds "a sealed file that is put in another's place is noticed" swapped
 holds "what is not sealed is an error, and can be removed" foreign
 holds "a full disk is told of, and loses nothing" full_disk
 if [ -n "$whole" ]; then needs strace strace; fi
-if command -v strace >/dev/null; then
+if can_trace; then
     holds "a full quota is told of, and loses nothing" refused_once EDQUOT "Disk quota exceeded"
     holds "a disk that fails is told of, and loses nothing" refused_once EIO "Input/output error"
 fi

@@ -97,8 +97,8 @@ becomes_read_only() {
 }
 two_up() {
     mkdir -p "$here/one" "$here/other"
-    start "$lower" "$here/one" --shared "$@"; one=$pid
-    start "$lower" "$here/other" --shared "$@"; other=$pid
+    start "$lower" "$here/one" --shared; one=$pid
+    start "$lower" "$here/other" --shared; other=$pid
 }
 two_down() {
     fusermount3 -u "$here/one"

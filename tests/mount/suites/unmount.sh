@@ -89,7 +89,7 @@ next_waits() {
 }
 in_background() {
     "$bin/mount" "$lower" "$folder" --key "$work/key" --log "$here/log"
-    pgrep -f "$bin/mount $lower " >>"$work/pids"
+    sed 's/process \([0-9]*\):.*/\1/' "$lower/.sealback/mount.lock" >>"$work/pids"
     random 3000000 >"$here/original"
     cp "$here/original" "$folder/file"
     fusermount3 -u "$folder"
@@ -122,7 +122,7 @@ holds "a second SIGINT gives up, lists what is lost, and is an error" gives_up I
 holds "in the background, too" in_background
 holds "SIGUSR1 tells statistics" statistics
 if [ -n "$whole" ]; then needs strace strace; needs attr getfattr; fi
-if command -v strace >/dev/null; then
+if can_trace; then
     holds "SIGINT shows how much is left" with_progress INT
     [ -z "$whole" ] || holds "SIGTERM shows how much is left" with_progress TERM
 fi
