@@ -43,7 +43,7 @@ fn a_stream_into_a_new_file_is_never_further_ahead_of_the_server_than_its_lead()
 fn one_pass_follows_a_stream_from_its_first_folio_to_its_last() {
     let engine = Engine::new(Config { memory_bytes: MEMORY, ..config() }).unwrap();
     let file = draft(&engine, &NullServer::default());
-    let mut source = std::io::Read::take(std::io::repeat(7), 100 * MIB);
+    let mut source = io::Read::take(io::repeat(7), 100 * MIB);
     file.write_from(0, &mut source, |_| ()).unwrap().1.unwrap();
     file.sync().unwrap();
     let n_passes = engine.stats().request_latency.count();
@@ -54,8 +54,8 @@ fn one_pass_follows_a_stream_from_its_first_folio_to_its_last() {
 /// Yields what it is sent, and waits for it.
 struct Sent(mpsc::Receiver<Vec<u8>>);
 
-impl std::io::Read for Sent {
-    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+impl io::Read for Sent {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let Ok(sent) = self.0.recv() else { return Ok(0) };
         to[..sent.len()].copy_from_slice(&sent);
         Ok(sent.len())
