@@ -75,6 +75,9 @@ fn assert_read(server: &Server, cache: &dyn Cache, data: &[u8]) {
     assert!(read_all(&open(&engine(), server, Some(cache))) == data);
 }
 
+/// It runs out in these tests; on a loaded machine not before the neighbours have been asked for.
+const SHORT: Duration = Duration::from_millis(500);
+
 fn patience(cache_patience: Duration) -> Engine {
     Engine::new(Config { cache_patience, ..config() }).unwrap()
 }
@@ -197,7 +200,7 @@ fn a_neighbour_that_is_written_here_meanwhile_is_not_in_the_cache_as_it_was() {
 fn answered_late(meanwhile: impl FnOnce(&File, &mut Vec<u8>)) {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = patience(Duration::from_millis(20));
+    let engine = patience(SHORT);
     let file = open(&engine, &server, Some(&cache));
     write_block(&file, 37, &mut data);
     reads.hold();
@@ -248,7 +251,7 @@ fn an_answer_that_comes_late_brings_nothing_back_that_was_cut_off_or_punched_sin
 fn an_answer_that_comes_late_to_a_file_that_was_closed_does_no_harm() {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = patience(Duration::from_millis(20));
+    let engine = patience(SHORT);
     let file = open(&engine, &server, Some(&cache));
     write_block(&file, 37, &mut data);
     reads.hold();
@@ -329,7 +332,7 @@ fn neighbours_that_cannot_be_read_are_done_without() {
 fn a_server_that_never_answers_about_neighbours_holds_a_sync_up_once_and_not_for_ever() {
     let (server, reads, mut data) = stored(100);
     let cache = cache();
-    let engine = patience(Duration::from_millis(20));
+    let engine = patience(SHORT);
     let file = open(&engine, &server, Some(&cache));
     reads.hold();
     for block in [5, 37, 90] {
