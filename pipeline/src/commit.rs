@@ -52,7 +52,7 @@ impl OpenFile {
         for _attempt in 0..MAX_COMMITS {
             let (size, holes, sent_again) = {
                 let folios = self.folios();
-                (folios.size(), folios.holes(), folios.sent_again())
+                (folios.settled_size(), folios.holes(), folios.sent_again())
             };
             let committed = self.flush(kind, observer)?;
             match kind {

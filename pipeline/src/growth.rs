@@ -265,8 +265,8 @@ impl OpenFile {
         self.folios().grow(size, self.geometry().n_blocks(size), &self.core.folios);
     }
 
-    /// Grows the file up to a position that is written next.
+    /// Grows the file up to a position that is written next, and is settled then.
     pub(crate) fn grow_before(&self, position: u64) {
-        self.folios().grow(position, self.geometry().block_at(position), &self.core.folios);
+        self.folios().grow_unsettled(position, &self.core.folios);
     }
 }

@@ -204,7 +204,11 @@ impl OpenFile {
         if growing.is_some() {
             self.grow_before(position);
         }
-        self.write_or_leave_short(position, data)
+        let written = self.write_or_leave_short(position, data);
+        if growing.is_some() {
+            self.folios().settle();
+        }
+        written
     }
 
     /// Writes `data` behind the end, and returns where that was.

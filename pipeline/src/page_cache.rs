@@ -90,6 +90,8 @@ pub(crate) struct Folios {
     committed: u64,
     /// Positions from this one on were never sent to the server.
     sent_to: u64,
+    /// While a write makes the file longer: the size up to which all is a hole, dirty or stored.
+    settled: Option<u64>,
     /// Blocks behind the committed size that nobody has written.
     gaps: RangeSet,
     /// Blocks that the server has acknowledged with bytes behind the committed size: their nonces, and
@@ -133,6 +135,7 @@ impl Folios {
             holes,
             committed: size,
             sent_to: size,
+            settled: None,
             gaps: RangeSet::default(),
             uncommitted: BTreeMap::new(),
             folios: BTreeMap::new(),

@@ -86,6 +86,26 @@ impl Folios {
         }
     }
 
+    /// Makes the file `position` long, if it is shorter, for data that is put there next: until then the
+    /// block that this lies in is neither a hole nor dirty, and no size within it is to be committed.
+    pub(crate) fn grow_unsettled(&mut self, position: u64, pool: &FolioPool) {
+        if self.size < position {
+            let block = self.geometry.block_at(position);
+            self.settled = Some(self.size.max(self.geometry.block_start(block)));
+            self.grow(position, block, pool);
+        }
+    }
+
+    /// The data is there, or the block stays as it is.
+    pub(crate) fn settle(&mut self) {
+        self.settled = None;
+    }
+
+    /// The size that a sync may commit.
+    pub(crate) fn settled_size(&self) -> u64 {
+        self.settled.unwrap_or(self.size)
+    }
+
     /// A block that the file has grown into may stay as it is stored: short, or not there at all.
     pub(crate) fn leave_short(&mut self, block: u64) {
         if self.is_dirty(block) {
@@ -252,7 +272,8 @@ impl Folios {
             sets.filter_map(first).map(|range| self.geometry.block_at(range.start)).min()
         });
         let missing = gap.into_iter().chain(dirty).min();
-        missing.map_or(self.size, |block| self.geometry.block_start(block))
+        let there = missing.map_or(self.size, |block| self.geometry.block_start(block));
+        there.min(self.settled_size())
     }
 
     /// Whether the server has acknowledged a block with bytes behind the committed size.

@@ -17,7 +17,7 @@ use sealback_stream::{
     Target, TargetError, TargetErrorKind, Write,
 };
 use sealback_tests::{
-    gate::Gate,
+    gate::{Gate, GateServer},
     interpose::{Hook, InterposedCache, InterposedServer},
 };
 
@@ -389,4 +389,37 @@ fn a_closed_file_is_read_from_the_server_when_it_is_opened_again() {
         file.read_at(0, &mut [0; 4096]).unwrap();
         assert_eq!(n_reads.load(Ordering::SeqCst), round, "it still had what was closed");
     }
+}
+
+/// The write waits for memory, since what is dirty of another file is on its way, and a sync comes in
+/// between: it committed a size within a block that was nowhere.
+#[test]
+fn a_size_is_not_committed_within_a_block_that_is_about_to_be_written() {
+    let gate = Gate::default();
+    let gated = GateServer::new(memory(), gate.clone());
+    let few = Config { dirty_background_percent: 0, dirty_limit_percent: 1, ..config() };
+    let (engine, server) = (Engine::new(few).unwrap(), memory());
+    let (other, file) = (create(&engine, &gated, None, 4096), create(&engine, &server, None, 4096));
+    let position = 5 * 4096 + 1000;
+    let found = thread::scope(|scope| {
+        scope.spawn(|| other.write_at(0, &[1; 16 << 20]).unwrap());
+        gate.wait_for(1);
+        // Until it waits, too.
+        thread::sleep(Duration::from_millis(200));
+        scope.spawn(|| file.write_at(position, &[7; 10]).unwrap());
+        while file.size() < 5 * 4096 {
+            thread::yield_now();
+        }
+        let synced = file.sync();
+        let client = open(&self::engine(), &server, None);
+        let mut read = vec![1; usize::try_from(client.size()).unwrap()];
+        let found = client.read_at(0, &mut read).map(|_| read);
+        gate.open();
+        synced.and(found)
+    });
+    assert!(found.unwrap().iter().all(|byte| *byte == 0), "nothing was there yet");
+    file.sync().unwrap();
+    let mut expected = vec![0; 5 * 4096 + 1000];
+    expected.extend([7; 10]);
+    assert!(read_all(&open(&self::engine(), &server, None)) == expected);
 }
