@@ -300,11 +300,12 @@ impl OpenFile {
         while stored.n_reached(geometry) < n_blocks {
             let n_whole = stored.len / stride;
             let rest = self.read_once(target, blocks.start + n_whole as u64..blocks.end)?;
-            let rest = &rest.buffer[..rest.len];
             let from = n_whole * stride;
-            stored.len = stored.len.max(from + rest.len());
-            stored.buffer[from..][..rest.len()].copy_from_slice(rest);
-            if rest.len() < stride {
+            // The first answer may have come in a buffer that has no room for this one.
+            let len = rest.len.min(stored.buffer.len() - from);
+            stored.len = stored.len.max(from + len);
+            stored.buffer[from..][..len].copy_from_slice(&rest.buffer[..len]);
+            if len < stride {
                 // It is all that is stored of its first block, and so the end.
                 break;
             }

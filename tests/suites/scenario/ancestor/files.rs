@@ -321,18 +321,18 @@ fn a_second_writeback_of_a_file_joins_the_one_that_runs() {
     ended.expect(NO_END);
 }
 
-/// Claims to have read more than it was asked for, with the buffer that it was given or another.
+/// Claims to have read more than it was asked for, with the buffer that it was given or another one of
+/// so many bytes.
 #[derive(Debug)]
 struct Boastful {
-    own_buffer: bool,
+    own_buffer: Option<usize>,
 }
 
 impl Hook for Boastful {
     fn read(&self, target: &Arc<dyn Target>, read: Read, done: ReadCompletion) {
         let own_buffer = self.own_buffer;
         let boast = ReadCompletion::new(move |outcome| match outcome {
-            Ok(_) if own_buffer => done.read(Buffer::unpooled(100), usize::MAX),
-            Ok((buffer, _)) => done.read(buffer, usize::MAX),
+            Ok((given, _)) => done.read(own_buffer.map_or(given, Buffer::unpooled), usize::MAX),
             Err(error) => done.failed(error),
         });
         target.read(read, boast);
@@ -346,13 +346,16 @@ fn a_target_that_claims_to_have_read_more_than_it_was_asked_for_is_not_believed(
         let file = create(&engine(), &inner, None, 4096);
         file.write_at(0, &sample(20_000)).unwrap();
         file.close().unwrap();
-        for own_buffer in [false, true] {
+        // One of exactly a block, which is a short answer; one of a block and a part.
+        for own_buffer in [None, Some(100), Some(4096 + 48), Some(5000)] {
             let server = InterposedServer::new(inner.clone(), Boastful { own_buffer });
             let file = open(&engine(), &server, None);
             let mut bytes = vec![0xEE; 20_000];
             match file.read_at(0, &mut bytes[..10_000]) {
-                Ok(len) => assert!(!own_buffer && bytes[..len] == sample(20_000)[..10_000]),
-                Err(error) => assert!(own_buffer, "{error}"),
+                Ok(len) => {
+                    assert!(own_buffer.is_none() && bytes[..len] == sample(20_000)[..10_000]);
+                }
+                Err(error) => assert!(own_buffer.is_some(), "{error}"),
             }
             assert!(bytes[10_000..].iter().all(|byte| *byte == 0xEE), "it wrote behind the buffer");
         }
