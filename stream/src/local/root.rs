@@ -113,14 +113,20 @@ impl Root {
 
     /// Gives a draft's file, which has none, the name of one, and holds it.
     pub(super) fn name_draft(&self, stem: &str, file: &File) -> io::Result<PathBuf> {
-        let path = self.beside(stem, DRAFT);
-        lock::make_dir(&self.dir.join(BESIDE))?;
         // Before it can be found, and taken for abandoned.
         lock::lock(file)?;
-        match place_draft(&path, || disk::link(file, &path))? {
-            true => Ok(path),
-            false => Err(io::ErrorKind::Unsupported.into()),
+        match self.link_draft(stem, file)? {
+            (path, true) => Ok(path),
+            (_, false) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Links a file that has no name where a draft of that stem would be; whether that can be done here.
+    fn link_draft(&self, stem: &str, file: &File) -> io::Result<(PathBuf, bool)> {
+        let path = self.beside(stem, DRAFT);
+        lock::make_dir(&self.dir.join(BESIDE))?;
+        let linked = place_draft(&path, || disk::link(file, &path))?;
+        Ok((path, linked))
     }
 
     /// Whether a file that was made without a name can be given one: tried once.
@@ -130,9 +136,7 @@ impl Root {
         }
         let names = match self.begin_unnamed()? {
             Some(file) => {
-                let path = self.beside(stem, DRAFT);
-                lock::make_dir(&self.dir.join(BESIDE))?;
-                let linked = place_draft(&path, || disk::link(&file, &path))?;
+                let (path, linked) = self.link_draft(stem, &file)?;
                 // One that cannot be removed is removed when the server is next opened.
                 drop(fs::remove_file(path));
                 linked
