@@ -79,11 +79,7 @@ impl Core {
     fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
         let n_waiting = self.flusher.state().waiting.len();
         for _ in 0..MAX_PASSES.min(n_waiting) {
-            if self.n_active() >= MAX_PASSES {
-                // Passes that wait for their writers leave room, now or soon.
-                self.end_idle_writethroughs();
-            }
-            if self.n_active() >= MAX_PASSES {
+            if !self.has_room_for_a_pass() {
                 return;
             }
             let Some(waiting) = self.flusher.pop(since) else { return };
@@ -95,6 +91,15 @@ impl Core {
                     self.queue(&file);
                 }
             }
+        }
+    }
+
+    /// Whether another pass may begin in the background. Passes that wait for their writers leave room, now or
+    /// soon.
+    fn has_room_for_a_pass(&self) -> bool {
+        self.n_active() < MAX_PASSES || {
+            self.end_idle_following();
+            self.n_active() < MAX_PASSES
         }
     }
 
@@ -186,7 +191,7 @@ impl OpenFile {
             waiting.begin();
             // A pass that makes folios clean goes on; when one ends, it is told of.
             if !only_cleaned {
-                self.core.end_idle_writethroughs();
+                self.core.end_idle_following();
                 // Last blocks that are not full can fill the memory, too.
                 self.core.flush(Duration::MAX, PassKind::Sync);
             }

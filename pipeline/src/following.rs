@@ -122,7 +122,7 @@ impl Filling {
     }
 }
 
-/// The writethroughs of all files that a pass follows.
+/// How far the writers of all files have come that a pass follows.
 #[derive(Debug, Default)]
 pub(crate) struct Fillings(Mutex<Vec<Weak<Filling>>>);
 
@@ -140,7 +140,7 @@ impl Fillings {
 
 impl Core {
     /// Has passes end that wait for their writer: others need what they keep.
-    pub(crate) fn end_idle_writethroughs(&self) {
+    pub(crate) fn end_idle_following(&self) {
         let all: Vec<_> = self.fillings.all().iter().filter_map(Weak::upgrade).collect();
         all.iter().filter(|filling| filling.is_waiting()).for_each(|filling| filling.give_way());
     }
