@@ -333,7 +333,8 @@ impl File {
     /// under way, but not for the source of a [`write_from`](File::write_from).
     ///
     /// # Errors
-    /// [`Error::Server`]: the earlier file is still there, whole.
+    /// [`Error::Server`]: the earlier file is still there, whole; or this one is in its place, and it is
+    /// not known whether that survives a power cut. To be called again.
     pub fn publish(&self) -> Result<(), Error> {
         self.file.publish()
     }

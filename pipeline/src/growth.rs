@@ -255,9 +255,9 @@ impl OpenFile {
         if self.is_draft() {
             self.commit_what_is_there()?;
         }
-        self.target.publish().map_err(Error::server)?;
+        // Whatever is said of it: it may have its name by then.
         self.set_draft(false);
-        Ok(())
+        self.target.publish().map_err(Error::server)
     }
 
     /// Grows the file to `size`, by zeros.

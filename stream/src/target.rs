@@ -95,10 +95,12 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// [`TargetError`]: nothing can be said of what was written since the last barrier.
     fn barrier(&self) -> Result<(), TargetError>;
 
-    /// Makes a draft the file of its name, atomically; does nothing for a file that is no draft.
+    /// Makes a draft the file of its name, atomically; does nothing for a file that is no draft. Called
+    /// again after an error, it does what is left to do.
     ///
     /// # Errors
-    /// [`TargetError`]: the earlier file of that name is still there, whole.
+    /// [`TargetError`]: the earlier file of that name is still there, whole; or this one is in its
+    /// place, and it is not known whether that is durable.
     fn publish(&self) -> Result<(), TargetError>;
 
     /// Takes the lock under which sizes change, where the target has one. Blocks.

@@ -41,8 +41,17 @@ pub(super) struct LocalFile {
     stem: String,
     /// As long as it is only here.
     header: Mutex<Unwritten>,
-    /// Boxed: most files are none.
-    draft: Mutex<Option<Box<Draft>>>,
+    naming: Mutex<Naming>,
+}
+
+/// How far a file has come to its name.
+#[derive(Debug)]
+enum Naming {
+    /// Not yet published. Boxed: most files are no drafts.
+    Draft(Box<Draft>),
+    /// Its name leads to it, and a power cut may undo that.
+    NotDurable,
+    Named,
 }
 
 /// Where a draft is, and what it is to become.
@@ -103,7 +112,7 @@ impl LocalFile {
             identity,
             stem,
             header: Mutex::default(),
-            draft: Mutex::new(draft.map(Box::new)),
+            naming: Mutex::new(draft.map_or(Naming::Named, |draft| Naming::Draft(Box::new(draft)))),
         }
     }
 
@@ -130,7 +139,7 @@ impl LocalFile {
     /// Begins it with its whole header. One that is gone with its last descriptor anyway, and is not to
     /// survive more than that, has it written when it gets its name, as it is then.
     pub(super) fn begin(&self, header: &[u8; HEADER_BYTES]) -> Result<(), TargetError> {
-        let is_unnamed = self.unpublished().as_ref().is_some_and(|draft| draft.path.is_none());
+        let is_unnamed = matches!(&*self.naming(), Naming::Draft(draft) if draft.path.is_none());
         if is_unnamed && !self.root.options.survives_power_cut() {
             *self.header() = Some(Box::new(*header));
             return Ok(());
@@ -143,13 +152,13 @@ impl LocalFile {
         self.header.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unpublished(&self) -> MutexGuard<'_, Option<Box<Draft>>> {
-        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    fn naming(&self) -> MutexGuard<'_, Naming> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody else knows it.
     fn is_draft(&self) -> bool {
-        self.unpublished().is_some()
+        matches!(*self.naming(), Naming::Draft(_))
     }
 
     /// Whether a crash left something half done, or somebody is doing it now.
@@ -182,25 +191,32 @@ impl LocalFile {
         Err(TargetError::new(TargetErrorKind::NotFound, context))
     }
 
-    /// Puts a draft in its place by `place`, which is given where it is and where it is to go.
-    /// Does nothing for a file that is no draft.
+    /// Puts a draft in its place by `place`, which is given where it is and where it is to go, and waits
+    /// until its name is as durable as is asked for. Called again, it does what failed.
     pub(super) fn place(
         &self,
         place: impl FnOnce(&mut Draft) -> Result<(), TargetError>,
     ) -> Result<(), TargetError> {
-        let mut slot = self.unpublished();
-        let Some(draft) = slot.as_mut() else { return Ok(()) };
-        self.lock.share_by(|| {
-            let written = Headed { file: &self.file, header: &mut self.header() }.write_header();
-            written.map_err(|error| TargetError::from_io("writing the header", error))?;
-            self.make_durable()?;
-            place(draft)
-        })?;
-        if slot.take().is_some_and(|draft| draft.path.is_some()) {
-            // Held no longer: it is no draft. Closing the file would free it, too.
-            drop(self.file.unlock());
+        let mut naming = self.naming();
+        if let Naming::Draft(draft) = &mut *naming {
+            self.lock.share_by(|| {
+                let written =
+                    Headed { file: &self.file, header: &mut self.header() }.write_header();
+                written.map_err(|error| TargetError::from_io("writing the header", error))?;
+                self.make_durable()?;
+                place(draft)
+            })?;
+            if draft.path.is_some() {
+                // Held no longer: it is no draft. Closing the file would free it, too.
+                drop(self.file.unlock());
+            }
+            *naming = Naming::NotDurable;
         }
-        self.root.sync_names()
+        if matches!(*naming, Naming::NotDurable) {
+            self.root.sync_names()?;
+            *naming = Naming::Named;
+        }
+        Ok(())
     }
 }
 
@@ -287,8 +303,9 @@ impl Place for LocalFile {
 
 impl Drop for LocalFile {
     fn drop(&mut self) {
-        let draft = self.draft.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = draft.as_ref().and_then(|draft| draft.path.as_ref()) {
+        if let Naming::Draft(draft) = self.naming.get_mut().unwrap_or_else(PoisonError::into_inner)
+            && let Some(path) = &draft.path
+        {
             // What cannot be removed now is removed when the server is next opened.
             drop(fs::remove_file(path));
         }

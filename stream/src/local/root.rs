@@ -37,6 +37,8 @@ pub(super) struct Root {
     has_reserve: AtomicBool,
     /// A file that was made without a name can be given one, once that is known.
     names_unnamed: OnceLock<bool>,
+    #[cfg(test)]
+    fails_to_sync_names: AtomicBool,
 }
 
 impl Root {
@@ -50,7 +52,14 @@ impl Root {
             return Err(TargetError::new(TargetErrorKind::Unsupported, context));
         }
         let (has_reserve, names_unnamed) = (AtomicBool::new(false), OnceLock::new());
-        Ok(Root { dir: canonical, options, has_reserve, names_unnamed })
+        Ok(Root {
+            dir: canonical,
+            options,
+            has_reserve,
+            names_unnamed,
+            #[cfg(test)]
+            fails_to_sync_names: AtomicBool::new(false),
+        })
     }
 
     /// The directory, as an absolute path.
@@ -72,6 +81,11 @@ impl Root {
     pub(super) fn sync_names(&self) -> Result<(), TargetError> {
         if !self.options.survives_power_cut() {
             return Ok(());
+        }
+        #[cfg(test)]
+        if self.fails_to_sync_names.swap(false, Ordering::Relaxed) {
+            let context = "making the directory durable";
+            return Err(TargetError::from_io(context, io::Error::from_raw_os_error(5)));
         }
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
@@ -150,6 +164,12 @@ impl Root {
     pub(super) fn begin_unnamed(&self) -> io::Result<Option<File>> {
         self.make_ready()?;
         disk::unnamed(&self.dir)
+    }
+
+    /// Fails the next time that names are to be made durable.
+    #[cfg(test)]
+    pub(super) fn fail_to_sync_names(&self) {
+        self.fails_to_sync_names.store(true, Ordering::Relaxed);
     }
 
     /// As if a file that was made without a name could not be given one.

@@ -209,6 +209,24 @@ fn a_draft_that_was_named_and_not_published_can_be_published_later_or_goes() {
 }
 
 #[test]
+fn a_name_that_could_not_be_made_durable_is_so_when_publishing_again_says_so() {
+    let dir = TempDir::new().unwrap();
+    let options = LocalOptions::default().with_durability(Durability::PowerCut);
+    let (server, new) = (LocalServer::open(dir.path(), options).unwrap(), sample());
+    let draft = server.draft(&name("a"), new.header.file_id(), &new.bytes).unwrap();
+    for _ in 0..2 {
+        server.root().fail_to_sync_names();
+        draft.publish().expect_err("the directory is not durable");
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), new.bytes[..], "it has its name");
+    }
+    draft.publish().unwrap();
+    server.root().fail_to_sync_names();
+    draft.publish().expect("nothing is left to do");
+    drop(draft);
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), new.bytes[..]);
+}
+
+#[test]
 fn removing_a_file_removes_its_lock_unless_that_is_held() {
     for is_held in [false, true] {
         let dir = TempDir::new().unwrap();
