@@ -18,10 +18,10 @@ handles_seeds() {
 fio_verifies() {
     up
     timeout 300 fio --name=v --filename="$folder/fio" --size=64M --rw=randwrite --verify=crc32c --do_verify=1 \
-        --ioengine=psync "$@"
+        --ioengine=psync --verify_state_save=0 "$@"
     again
     timeout 300 fio --name=v --filename="$folder/fio" --size=64M --rw=randwrite --verify=crc32c --verify_only \
-        --ioengine=psync "$@"
+        --ioengine=psync --verify_state_save=0 "$@"
     down
     verifies
 }
