@@ -54,6 +54,7 @@ impl Tree {
                 let to = &mut buffer[..n_bytes];
                 let read = match flags.contains(OFlags::DIRECT) {
                     true => open.file.read_direct(position, to),
+                    false if n_bytes >= READ_ONCE_BYTES => open.file.read_once(position, to),
                     false => open.file.read_at(position, to),
                 };
                 read.map_err(|error| self.refused(&open.inode, &error))
@@ -206,6 +207,10 @@ fn next_hole(
     }
     Ok(None)
 }
+
+/// The kernel keeps what it reads; so much at once need not be kept here as well. Of less, what else is in the
+/// same block is likely to be asked for soon.
+const READ_ONCE_BYTES: usize = 128 << 10;
 
 /// What is looked for.
 #[derive(Clone, Copy)]
