@@ -19,7 +19,6 @@ impl Tree {
     /// requests: the kernel may wait for the answer to one while it is being asked.
     pub(crate) fn keep_few(&self) -> ! {
         self.inodes.wake_when_many(thread::current());
-        let mut pause = PAUSE;
         loop {
             while !self.inodes.are_many() {
                 thread::park();
@@ -28,10 +27,12 @@ impl Tree {
             for inode in self.inodes.oldest() {
                 self.ask_to_forget(&inode);
             }
-            // What it has forgotten is told as any request is. What is in use it keeps: it is not asked all
-            // the time.
-            thread::sleep(pause);
-            pause = if self.inodes.len() < n_known { PAUSE } else { (pause * 2).min(LONG_PAUSE) };
+            // What it has forgotten is told as any request is.
+            thread::sleep(PAUSE);
+            if self.inodes.len() >= n_known {
+                // What is in use it keeps: it is asked again when it has learnt more, or much later.
+                thread::park_timeout(LONG_PAUSE);
+            }
         }
     }
 
