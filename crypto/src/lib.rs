@@ -75,6 +75,7 @@ mod key;
 pub mod models;
 mod nonce;
 mod open;
+mod plaintext;
 mod random;
 mod seal;
 mod sealed;
@@ -97,6 +98,7 @@ pub use header::{
 pub use key::{FileId, FileIdError, KeyError, RootKey};
 pub use nonce::Nonce;
 pub use open::{BlockDamage, DamageKind, FileView, Opened, Stored, Verdict};
+pub use plaintext::Plaintext;
 pub use random::RandomError;
 pub use seal::SealError;
 pub use sealed::Sealed;

@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::{error, fmt};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::buffer::Buffer;
 use crate::bytes;
@@ -19,6 +19,7 @@ use crate::cipher::Cipher;
 use crate::content::ContentKey;
 use crate::geometry::{Geometry, PREFIX_BYTES};
 use crate::nonce::Nonce;
+use crate::plaintext::Plaintext;
 use crate::sealed::Sealed;
 
 mod places;
@@ -67,8 +68,7 @@ impl ContentKey {
             .checked_add(wanted)
             .expect("what is read lies within the file");
         assert!(end <= view.size, "what is read must lie within the file: {end} > {}", view.size);
-        let mut opener =
-            Opener { key: self, view, cipher: None, scratch: Zeroizing::new(Vec::new()) };
+        let mut opener = Opener { key: self, view, cipher: None, scratch: Plaintext::default() };
         let mut verdicts = Vec::with_capacity(places.left().div_ceil(geometry.block_len_max()));
         for block in first_block.. {
             if places.left() == 0 {
@@ -286,7 +286,7 @@ struct Opener<'a> {
     /// The last subkey, which blocks that were sealed together share.
     cipher: Option<([u8; 12], Cipher)>,
     /// Empty until a block holds more than is wanted of it.
-    scratch: Zeroizing<Vec<u8>>,
+    scratch: Plaintext,
 }
 
 impl Opener<'_> {
@@ -367,7 +367,7 @@ impl Opener<'_> {
             // More is sealed in it than is wanted, but all of it must be authenticated. Never
             // grown afterwards: a reallocation would leave an unwiped copy behind.
             if self.scratch.is_empty() {
-                self.scratch = Zeroizing::new(vec![0; self.key.geometry().block_len_max()]);
+                self.scratch = Plaintext::zeros(self.key.geometry().block_len_max());
             }
             let whole = &mut self.scratch[..sealed.len()];
             let opened = cipher.open(&nonce.gcm_part(), &aad, message, whole);

@@ -6,13 +6,12 @@
 
 use std::{error, fmt};
 
-use zeroize::Zeroizing;
-
 use crate::buffer::Buffer;
 use crate::cipher::Cipher;
 use crate::content::ContentKey;
 use crate::geometry::{Geometry, MAX_FILE_BYTES, PREFIX_BYTES};
 use crate::nonce::SpanNonces;
+use crate::plaintext::Plaintext;
 use crate::random::RandomError;
 use crate::sealed::Sealed;
 
@@ -102,18 +101,13 @@ struct Pieces<'a> {
     front: &'a [u8],
     rest: std::slice::Iter<'a, &'a [u8]>,
     /// Empty until a block crosses slices.
-    scratch: Zeroizing<Vec<u8>>,
+    scratch: Plaintext,
     block_len_max: usize,
 }
 
 impl<'a> Pieces<'a> {
     fn new(plain: &'a [&'a [u8]], block_len_max: usize) -> Pieces<'a> {
-        Pieces {
-            front: &[],
-            rest: plain.iter(),
-            scratch: Zeroizing::new(Vec::new()),
-            block_len_max,
-        }
+        Pieces { front: &[], rest: plain.iter(), scratch: Plaintext::default(), block_len_max }
     }
 
     /// The next `len` bytes: where they lie, if they lie together, else gathered.
@@ -125,7 +119,7 @@ impl<'a> Pieces<'a> {
         }
         // Never grown afterwards: a reallocation would leave an unwiped copy behind.
         if self.scratch.is_empty() {
-            self.scratch = Zeroizing::new(vec![0; self.block_len_max]);
+            self.scratch = Plaintext::zeros(self.block_len_max);
         }
         let mut filled = 0;
         while filled < len {

@@ -36,12 +36,16 @@ impl Tree {
         Ok(attributes_of(inode.number, &stat, content.as_ref()))
     }
 
-    /// Has the kernel ask anew for the attributes of what it did not change itself.
-    pub(crate) fn tell_changed(&self, inode: &Inode) {
-        if let Some(kernel) = self.notifier.get() {
+    /// Takes away what lets a file run as somebody else, and has the kernel ask anew for the attributes if it did
+    /// not do so itself.
+    pub(crate) fn drop_privileges(&self, inode: &Inode) -> Result<()> {
+        if inode.drop_privileges()?
+            && let Some(kernel) = self.notifier.get()
+        {
             // A negative offset leaves what is in the page cache. One that has forgotten it needs no telling.
             let _ = kernel.inval_inode(inode.number, -1, 0);
         }
+        Ok(())
     }
 
     /// Changes attributes, and tells how they are then.

@@ -143,8 +143,7 @@ impl Tree {
         self.begin(inode, &mut state, file)
     }
 
-    /// With several mounts: looks for what others have done to a file that is open here. Whoever opens it
-    /// to append writes where it ended when its name was looked up, not where it ends when it is opened.
+    /// With several mounts: looks for what others have done to a file that is open here, before its size is told.
     pub(crate) fn ask_others(&self, inode: &Inode) {
         let open = if self.options.shared { inode.content.open_file() } else { None };
         if let Some(file) = open {

@@ -25,12 +25,13 @@ pub(crate) struct How {
 
 impl Tree {
     /// Opens a file.
-    pub(crate) fn open(&self, inode: Arc<Inode>) -> Result<FileHandle> {
+    pub(crate) fn open(&self, inode: Arc<Inode>, flags: OFlags) -> Result<FileHandle> {
         if !inode.kind.is_file() {
             return Err(Errno::OPNOTSUPP);
         }
         let file = self.use_content(&inode)?;
-        Ok(self.files.insert(OpenFile { inode, file }))
+        let appends = flags.contains(OFlags::APPEND);
+        Ok(self.files.insert(OpenFile { inode, file, appends }))
     }
 
     /// Reads, and hands what was read to `reply`: fewer bytes than asked for only at the end.
@@ -54,6 +55,7 @@ impl Tree {
                 let to = &mut buffer[..n_bytes];
                 let read = match flags.contains(OFlags::DIRECT) {
                     true => open.file.read_direct(position, to),
+                    false if n_bytes >= READ_ONCE_BYTES => open.file.read_once(position, to),
                     false => open.file.read_at(position, to),
                 };
                 read.map_err(|error| self.refused(&open.inode, &error))
@@ -62,7 +64,7 @@ impl Tree {
         });
     }
 
-    /// Writes all of `data`.
+    /// Writes all of `data`: with several mounts, what is appended goes to where the file ends now.
     pub(crate) fn write(
         &self,
         handle: FileHandle,
@@ -71,9 +73,14 @@ impl Tree {
         how: How,
     ) -> Result<()> {
         let open = self.files.get(handle)?;
-        if how.drops_privileges && open.inode.drop_privileges()? {
-            self.tell_changed(&open.inode);
+        if how.drops_privileges {
+            self.drop_privileges(&open.inode)?;
         }
+        let appends = open.appends && self.options.shared && how.flags.contains(OFlags::APPEND);
+        let position = match appends && !how.from_page_cache {
+            true => self.end_now(&open)?,
+            false => position,
+        };
         let written = match how.flags.contains(OFlags::DIRECT) && !how.from_page_cache {
             true => open.file.write_direct(position, Zeroizing::new(data.to_vec())).result,
             false => open.file.write_at(position, data),
@@ -83,6 +90,13 @@ impl Tree {
             false => open.inode.content.modified(None),
         }
         written.map_err(|error| self.refused(&open.inode, &error))
+    }
+
+    /// Where a file ends, with what other mounts have closed. The kernel has nobody else of this one append
+    /// meanwhile.
+    fn end_now(&self, open: &OpenFile) -> Result<u64> {
+        open.file.revalidate().map_err(|error| self.refused(&open.inode, &error))?;
+        Ok(open.file.size())
     }
 
     /// Waits until what was written is on the server.
@@ -123,8 +137,12 @@ impl Tree {
         handle: FileHandle,
         (position, n_bytes): (u64, u64),
         mode: FallocateFlags,
+        may_keep_privileges: bool,
     ) -> Result<()> {
         let open = self.files.get(handle)?;
+        if !may_keep_privileges {
+            self.drop_privileges(&open.inode)?;
+        }
         let end = position.checked_add(n_bytes).filter(|end| *end <= i64::MAX as u64);
         let end = end.ok_or(Errno::FBIG)?;
         let refused = |error| self.refused(&open.inode, &error);
@@ -206,6 +224,10 @@ fn next_hole(
     }
     Ok(None)
 }
+
+/// The kernel keeps what it reads; so much at once need not be kept here as well. Of less, what else is in the
+/// same block is likely to be asked for soon.
+const READ_ONCE_BYTES: usize = 128 << 10;
 
 /// What is looked for.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use std::{
 
 use fuser::{FileAttr, FileHandle, INodeNo};
 use rustix::{
-    fs::{self, AtFlags, FileType, Gid, Mode, RenameFlags, Uid},
+    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid},
     io::Errno,
 };
 
@@ -99,6 +99,7 @@ impl Tree {
         self: &Arc<Tree>,
         (parent, name): (INodeNo, &OsStr),
         mode: u32,
+        flags: OFlags,
         maker: Maker,
     ) -> Result<(FileAttr, FileHandle)> {
         let dir = self.new_entry(parent, name)?;
@@ -107,7 +108,8 @@ impl Tree {
             self.inodes.forget(inode.number, 1);
         })?;
         let attributes = self.told(&inode).inspect_err(|_| self.let_go(&inode))?;
-        Ok((attributes, self.files.insert(OpenFile { inode, file })))
+        let appends = flags.contains(OFlags::APPEND);
+        Ok((attributes, self.files.insert(OpenFile { inode, file, appends })))
     }
 
     /// Makes anything that is no directory.
@@ -286,7 +288,7 @@ impl Tree {
             return Ok(());
         }
         let inode = self.inodes.get(number)?;
-        let dir = lower::open(&inode.reference, fs::OFlags::RDONLY | fs::OFlags::DIRECTORY)?;
+        let dir = lower::open(&inode.reference, OFlags::RDONLY | OFlags::DIRECTORY)?;
         dir.sync_all().map_err(|error| of_io(&error))
     }
 }

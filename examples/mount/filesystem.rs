@@ -13,7 +13,9 @@ use rustix::fs::{FallocateFlags, fstatvfs};
 use crate::{
     attributes::Changes,
     data::{How, Whence},
-    kernel::{GENERATION, Kernel, MAX_BYTES, done, flags_of, maker, told, xattr},
+    kernel::{
+        GENERATION, Kernel, MAX_BYTES, done, flags_of, maker, may_keep_privileges, told, xattr,
+    },
 };
 
 impl Filesystem for Kernel {
@@ -57,7 +59,7 @@ impl Filesystem for Kernel {
         let tree = self.tree();
         let changes = Changes { mode, uid, gid, size, accessed, modified };
         let changed = tree.inodes.get(number).and_then(|inode| {
-            if size.is_some() && request.uid() != 0 {
+            if size.is_some() && !may_keep_privileges(request) {
                 inode.drop_privileges()?;
             }
             tree.change(&inode, &changes)
@@ -142,22 +144,23 @@ impl Filesystem for Kernel {
         name: &OsStr,
         mode: u32,
         _: u32,
-        _: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.tree().create((parent, name), mode, maker(request)) {
+        let flags = flags_of(flags);
+        match self.tree().create((parent, name), mode, flags, maker(request)) {
             Ok((attributes, handle)) => {
-                let (ttl, flags) = (self.believed_for(), self.opened());
+                let (ttl, flags) = (self.believed_for(), self.opened(flags));
                 reply.created(&ttl, &attributes, GENERATION, handle, flags);
             }
             Err(error) => reply.error(told(error)),
         }
     }
 
-    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let tree = self.tree();
-        match tree.inodes.get(number).and_then(|inode| tree.open(inode)) {
-            Ok(handle) => reply.opened(handle, self.opened()),
+    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (tree, flags) = (self.tree(), flags_of(flags.0));
+        match tree.inodes.get(number).and_then(|inode| tree.open(inode, flags)) {
+            Ok(handle) => reply.opened(handle, self.opened(flags)),
             Err(error) => reply.error(told(error)),
         }
     }
@@ -325,7 +328,7 @@ impl Filesystem for Kernel {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         position: u64,
@@ -334,7 +337,8 @@ impl Filesystem for Kernel {
         reply: ReplyEmpty,
     ) {
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        done(reply, self.tree().allocate(handle, (position, n_bytes), mode));
+        let range = (position, n_bytes);
+        done(reply, self.tree().allocate(handle, range, mode, may_keep_privileges(request)));
     }
 
     fn lseek(

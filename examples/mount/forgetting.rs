@@ -1,12 +1,18 @@
 //! Forgetting. Whatever the kernel remembers takes a descriptor here, and it would remember as much as it has memory
-//! for: when that is many, it is asked to forget what it has not looked up for longest.
+//! for: when that is many, it is asked to forget the files that it has not looked up for longest. Directories stay,
+//! since they may be somebody's working directory.
 
 use std::{ffi::OsString, fs, thread, time::Duration};
 
 use fuser::INodeNo;
 use rustix::io::Errno;
 
-use crate::{errors::Result, inodes::Inode, lower, tree::Tree};
+use crate::{
+    errors::Result,
+    inodes::{Inode, PAUSE},
+    lower,
+    tree::Tree,
+};
 
 impl Tree {
     /// Asks the kernel to forget whenever it remembers many. Runs on a thread of its own, which answers no
@@ -17,23 +23,24 @@ impl Tree {
             while !self.inodes.are_many() {
                 thread::park();
             }
+            let n_known = self.inodes.len();
             for inode in self.inodes.oldest() {
                 self.ask_to_forget(&inode);
             }
             // What it has forgotten is told as any request is.
             thread::sleep(PAUSE);
+            if self.inodes.len() >= n_known {
+                // What is in use it keeps: it is asked again when it has learnt more, or much later.
+                thread::park_timeout(LONG_PAUSE);
+            }
         }
     }
 
-    /// Opens something, and waits before that if the kernel learns faster than it forgets; then for a
-    /// descriptor, if there is none.
+    /// Opens something, and waits for a descriptor, if there is none.
     ///
     /// Not for ever: the kernel may have locked, for this very request, the directory that it is to forget
     /// something in.
     pub(crate) fn with_room<R>(&self, open: impl Fn() -> Result<R>) -> Result<R> {
-        if self.inodes.are_too_many() {
-            thread::sleep(PAUSE);
-        }
         for _ in 0..N_TRIES {
             match open() {
                 Err(Errno::MFILE) => thread::sleep(PAUSE),
@@ -43,11 +50,10 @@ impl Tree {
         open()
     }
 
-    /// Directories stay, since they may be somebody's working directory, and so does what is in use.
+    /// What is in use stays.
     fn ask_to_forget(&self, inode: &Inode) {
-        let kernel = self.notifier.get().filter(|_| !inode.kind.is_dir());
         let place = if inode.content.is_in_use() { None } else { self.place_of(inode) };
-        if let (Some(kernel), Some((parent, name))) = (kernel, place) {
+        if let (Some(kernel), Some((parent, name))) = (self.notifier.get(), place) {
             // What it has forgotten by itself it does not know.
             let _ = kernel.inval_entry(parent, &name);
         }
@@ -61,5 +67,5 @@ impl Tree {
     }
 }
 
-const PAUSE: Duration = Duration::from_millis(1);
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 const N_TRIES: u32 = 1000;

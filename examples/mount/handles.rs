@@ -23,6 +23,8 @@ pub(crate) struct Handles<T> {
 pub(crate) struct OpenFile {
     pub(crate) inode: Arc<Inode>,
     pub(crate) file: sealback::File,
+    /// It was opened to append.
+    pub(crate) appends: bool,
 }
 
 impl<T> Handles<T> {

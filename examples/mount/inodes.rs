@@ -5,7 +5,8 @@ use std::{
     fs::{File, Metadata},
     os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread::Thread,
+    thread::{self, Thread},
+    time::Duration,
 };
 
 use fuser::INodeNo;
@@ -40,8 +41,7 @@ impl Inode {
 /// All of them.
 pub(crate) struct Inodes {
     device: u64,
-    /// More than so many are many.
-    most: usize,
+    n_descriptors: usize,
     /// Wakes who sees to it that they are not.
     forgetter: OnceLock<Thread>,
     known: Mutex<Known>,
@@ -51,6 +51,8 @@ pub(crate) struct Inodes {
 struct Known {
     by_number: HashMap<u64, Entry>,
     by_identity: HashMap<(u64, u64), u64>,
+    /// Of those, so many are directories, which stay.
+    n_directories: usize,
     n_foreign: u64,
     n_meetings: u64,
 }
@@ -65,20 +67,19 @@ struct Entry {
 }
 
 impl Inodes {
-    /// Knows the root, for good. A file that is open takes up to four of
-    /// `n_descriptors`.
+    /// Knows the root, for good. What is known takes one of `n_descriptors`, and a file that is open up to
+    /// four.
     pub(crate) fn new(root: File, n_descriptors: usize) -> Result<Inodes> {
         let stat = root.metadata().map_err(|error| of_io(&error))?;
-        let (device, most, known) = (stat.dev(), n_descriptors / 4, Mutex::default());
-        let inodes = Inodes { device, most, forgetter: OnceLock::new(), known };
+        let (device, known) = (stat.dev(), Mutex::default());
+        let inodes = Inodes { device, n_descriptors, forgetter: OnceLock::new(), known };
         let number = INodeNo::ROOT;
         let content = Content::default();
         let kind = FileType::Directory;
         let inode = Arc::new(Inode { number, reference: root, kind, content });
         let mut known = inodes.known();
         let identity = lower::identity(&stat);
-        known.by_number.insert(number.0, Entry { inode, identity, n_lookups: 1, last_met: 0 });
-        known.by_identity.insert(identity, number.0);
+        known.insert(Entry { inode, identity, n_lookups: 1, last_met: 0 });
         drop(known);
         Ok(inodes)
     }
@@ -93,31 +94,36 @@ impl Inodes {
         known.by_number.get(&number.0).map(|entry| entry.inode.clone()).ok_or(Errno::STALE)
     }
 
-    /// The kernel is told of what a reference stands for: to be forgotten once more.
+    /// The kernel is told of what a reference stands for: to be forgotten once more. Waits a moment if it learns
+    /// faster than it forgets.
     pub(crate) fn meet(&self, reference: File) -> Result<Arc<Inode>> {
         let stat = reference.metadata().map_err(|error| of_io(&error))?;
         let identity = lower::identity(&stat);
         let mut known = self.known();
-        let Known { by_number, by_identity, n_foreign, n_meetings } = &mut *known;
-        *n_meetings += 1;
+        known.n_meetings += 1;
+        let last_met = known.n_meetings;
+        let Known { by_number, by_identity, .. } = &mut *known;
         if let Some(entry) = by_identity.get(&identity).and_then(|n| by_number.get_mut(n)) {
-            (entry.n_lookups, entry.last_met) = (entry.n_lookups + 1, *n_meetings);
+            (entry.n_lookups, entry.last_met) = (entry.n_lookups + 1, last_met);
             return Ok(entry.inode.clone());
         }
         let mut number = stat.ino();
         // Another file system that is mounted below has numbers of its own.
         if stat.dev() != self.device || number == INodeNo::ROOT.0 {
-            *n_foreign += 1;
-            number = FOREIGN | *n_foreign;
+            known.n_foreign += 1;
+            number = FOREIGN | known.n_foreign;
         }
         let (number, kind) = (INodeNo(number), lower::kind_of(stat.mode()));
         let content = Content::default();
         let inode = Arc::new(Inode { number, reference, kind, content });
-        by_identity.insert(identity, number.0);
-        let entry = Entry { inode: inode.clone(), identity, n_lookups: 1, last_met: *n_meetings };
-        by_number.insert(number.0, entry);
-        if by_number.len() > self.most {
+        known.insert(Entry { inode: inode.clone(), identity, n_lookups: 1, last_met });
+        let (n_files, many) = (known.n_files(), known.many(self.n_descriptors));
+        drop(known);
+        if n_files > many {
             self.forgetter.get().inspect(|forgetter| forgetter.unpark());
+        }
+        if n_files > many + many / 4 {
+            thread::sleep(PAUSE);
         }
         Ok(inode)
     }
@@ -145,21 +151,22 @@ impl Inodes {
         let _ = self.forgetter.set(forgetter);
     }
 
-    /// Whether more are known than there should be.
+    /// Whether more files are known than there should be.
     pub(crate) fn are_many(&self) -> bool {
-        self.known().by_number.len() > self.most
+        let known = self.known();
+        known.n_files() > known.many(self.n_descriptors)
     }
 
-    /// Whether there is hardly room for more.
-    pub(crate) fn are_too_many(&self) -> bool {
-        self.known().by_number.len() > self.most / 4 * 5
+    /// How many are known.
+    pub(crate) fn len(&self) -> usize {
+        self.known().by_number.len()
     }
 
-    /// The half that was met longest ago.
+    /// The half of the files that was met longest ago.
     pub(crate) fn oldest(&self) -> Vec<Arc<Inode>> {
         let known = self.known();
-        let met = |entry: &Entry| (entry.last_met, entry.inode.clone());
-        let mut all: Vec<_> = known.by_number.values().map(met).collect();
+        let files = known.by_number.values().filter(|entry| !entry.inode.kind.is_dir());
+        let mut all: Vec<_> = files.map(|entry| (entry.last_met, entry.inode.clone())).collect();
         drop(known);
         all.sort_unstable_by_key(|(last_met, _)| *last_met);
         all.truncate(all.len() / 2);
@@ -178,12 +185,31 @@ impl Inodes {
 }
 
 impl Known {
+    fn insert(&mut self, entry: Entry) {
+        let number = entry.inode.number.0;
+        self.n_directories += usize::from(entry.inode.kind.is_dir());
+        self.by_identity.insert(entry.identity, number);
+        self.by_number.insert(number, entry);
+    }
+
+    /// How many files are known, or whatever else is not a directory.
+    fn n_files(&self) -> usize {
+        self.by_number.len() - self.n_directories
+    }
+
+    /// More files than that are many: a quarter of the descriptors that directories leave. However many those
+    /// are, some files are known.
+    fn many(&self, n_descriptors: usize) -> usize {
+        n_descriptors.saturating_sub(self.n_directories).max(n_descriptors / 4) / 4
+    }
+
     fn retire(&mut self, number: INodeNo) -> Option<Entry> {
         let entry = self.by_number.get(&number.0)?;
         if entry.n_lookups > 0 || entry.inode.content.is_in_use() || entry.inode.is_root() {
             return None;
         }
         let entry = self.by_number.remove(&number.0)?;
+        self.n_directories -= usize::from(entry.inode.kind.is_dir());
         self.by_identity.remove(&entry.identity);
         Some(entry)
     }
@@ -191,3 +217,43 @@ impl Known {
 
 /// Numbers of what is on other file systems have this bit.
 const FOREIGN: u64 = 1 << 63;
+/// In which the kernel may forget something.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn directories_which_stay_are_no_reason_to_forget() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: String| {
+            lower::reference(CWD, dir.path().join(name).as_os_str()).expect("it was made")
+        };
+        let inodes = Inodes::new(open(String::new()), 80).unwrap();
+        let meet_directory = |n: u32| {
+            std::fs::create_dir(dir.path().join(format!("directory-{n}"))).unwrap();
+            inodes.meet(open(format!("directory-{n}"))).unwrap();
+        };
+        let meet_file = |n: u32| {
+            std::fs::write(dir.path().join(format!("file-{n}")), []).unwrap();
+            inodes.meet(open(format!("file-{n}"))).unwrap()
+        };
+        (0..39).for_each(meet_directory);
+        let files: Vec<_> = (0..10).map(meet_file).collect();
+        assert!(!inodes.are_many(), "a quarter of the 40 that the directories leave");
+        let one_more = meet_file(10);
+        assert!(inodes.are_many());
+        let numbers =
+            |inodes: &[Arc<Inode>]| inodes.iter().map(|inode| inode.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&inodes.oldest()), numbers(&files[..5]));
+        inodes.forget(one_more.number, 1);
+        assert!(!inodes.are_many());
+        (39..100).for_each(meet_directory);
+        assert_eq!(inodes.len(), 1 + 100 + 10);
+        (0..5).for_each(|n| inodes.forget(files[n].number, 1));
+        assert!(!inodes.are_many(), "some may be known, however many directories there are");
+    }
+}

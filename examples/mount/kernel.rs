@@ -27,7 +27,9 @@ impl Kernel {
             // Else the kernel asks for an attribute of the file before each write.
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
         match self.0.options.shared {
-            true => wanted |= InitFlags::FUSE_AUTO_INVAL_DATA,
+            true => {
+                wanted |= InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+            }
             false => wanted |= InitFlags::FUSE_WRITEBACK_CACHE,
         }
         // What an older kernel does not have, it does without.
@@ -49,9 +51,11 @@ impl Kernel {
     }
 
     /// How the kernel is to treat a file that it opens: what it has in its page cache stays, unless
-    /// others may have changed it.
-    pub(crate) fn opened(&self) -> FopenFlags {
+    /// others may have changed it. What is appended goes past that, where others append, too: to where the file
+    /// ends then, and not where the kernel takes it to end.
+    pub(crate) fn opened(&self, flags: OFlags) -> FopenFlags {
         match self.0.options.shared {
+            true if flags.contains(OFlags::APPEND) => FopenFlags::FOPEN_DIRECT_IO,
             true => FopenFlags::empty(),
             false => FopenFlags::FOPEN_KEEP_CACHE,
         }
@@ -103,6 +107,11 @@ pub(crate) fn xattr(reply: ReplyXattr, room: u32, found: Result<Vec<u8>>) {
 
 pub(crate) fn maker(request: &Request) -> Maker {
     Maker { uid: request.uid(), gid: request.gid() }
+}
+
+/// Whether whoever changes a file may leave one that runs as somebody else.
+pub(crate) fn may_keep_privileges(request: &Request) -> bool {
+    request.uid() == 0
 }
 
 pub(crate) fn flags_of(flags: i32) -> OFlags {

@@ -234,7 +234,16 @@ impl File {
             drop(readahead);
             self.file.read_ahead(ahead);
         }
-        self.file.following_cuts(|| self.file.read(position, to))
+        self.file.following_cuts(|| self.file.read(position, to, OpenFile::read_missing))
+    }
+
+    /// As [`read_at`](File::read_at), for who keeps what he reads, as the kernel's page cache does, or does not come
+    /// back: what is not in memory is opened straight into `to`, and not kept. Nothing is read ahead.
+    ///
+    /// # Errors
+    /// As for [`read_at`](File::read_at).
+    pub fn read_once(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
+        self.file.following_cuts(|| self.file.read(position, to, OpenFile::read_stored))
     }
 
     /// Whether a sync tells, with [`Error::Conflict`], of whole blocks that were overwritten here and

@@ -29,7 +29,12 @@ enum Filled {
 impl OpenFile {
     /// Reads at `position` into `to`; returns how many bytes there were: fewer than asked only at
     /// the file's end.
-    pub(crate) fn read(&self, position: u64, to: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn read(
+        &self,
+        position: u64,
+        to: &mut [u8],
+        read_missing: impl Fn(&OpenFile, &Range<u64>, &mut [u8], u64) -> Result<(), Error>,
+    ) -> Result<usize, Error> {
         let _sizes = self.hold_sizes();
         let size = self.folios().size();
         let end = size.min(position.saturating_add(to.len() as u64)).max(position);
@@ -39,7 +44,7 @@ impl OpenFile {
             let Some(missing) = self.read_held(&(at..end), rest) else { break };
             let piece = missing.start..missing.end.min(missing.start + self.piece_bytes());
             let to = &mut rest[index_of(piece.start - at)..index_of(piece.end - at)];
-            self.read_missing(&piece, to, size)?;
+            read_missing(self, &piece, to, size)?;
             at = piece.end;
         }
         Ok(index_of(end - position))
@@ -68,7 +73,12 @@ impl OpenFile {
 
     /// Fetches a range into the folios and copies it from there; or past them, if they have no memory
     /// to be had without waiting.
-    fn read_missing(&self, range: &Range<u64>, to: &mut [u8], size: u64) -> Result<(), Error> {
+    pub(crate) fn read_missing(
+        &self,
+        range: &Range<u64>,
+        to: &mut [u8],
+        size: u64,
+    ) -> Result<(), Error> {
         let n_folios = self.folios().n_without_memory(range);
         if let Some(memory) = self.spare_memory(n_folios)
             && self.fill_into(range, memory, size)? == Filled::Yes

@@ -7,10 +7,10 @@
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use sealback_crypto::{
-    BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Stored, Verdict,
+    BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Plaintext, Stored, Verdict,
 };
 use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::{
     Error,
@@ -106,7 +106,7 @@ impl OpenFile {
                 let block = geometry.block_start(geometry.block_at(start));
                 let block = block..(block + geometry.block_bytes()).min(size);
                 let end = block.end.min(edge.end);
-                let mut plain = Zeroizing::new(vec![0; index_of(block.end - block.start)]);
+                let mut plain = Plaintext::zeros(index_of(block.end - block.start));
                 self.fetch(block.clone(), vec![&mut plain], size)?;
                 let from = index_of(start - block.start)..index_of(end - block.start);
                 to[at(start)..at(end)].copy_from_slice(&plain[from]);
@@ -223,7 +223,7 @@ impl OpenFile {
         let blocks = blocks.start..blocks.start + geometry.n_blocks(len);
         let view = self.view(size);
         let stored = self.read_blocks(&*self.target, blocks.clone())?;
-        let mut plain = Zeroizing::new(vec![0; index_of(len)]);
+        let mut plain = Plaintext::zeros(index_of(len));
         let (plain, outcome) = (vec![&mut plain[..]], Outcome::Pending);
         let mut unit = Unit { blocks, plain, outcome, came: None };
         self.open_unit(&mut unit, &view, stored, Source::Server);

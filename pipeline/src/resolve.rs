@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use sealback_crypto::MAX_FILE_BYTES;
+use sealback_crypto::{MAX_FILE_BYTES, Plaintext};
 use sealback_stream::{BlockConflict, Expected};
 use tracing::debug;
-use zeroize::Zeroizing;
 
 use crate::{Error, open_file::OpenFile, ranges::index_of, trace::tell};
 
@@ -48,7 +47,7 @@ impl OpenFile {
         }
         // The cache may have what was there before.
         self.forget_cached(&(block..block + 1))?;
-        let mut plain = Zeroizing::new(vec![0; index_of(end - start)]);
+        let mut plain = Plaintext::zeros(index_of(end - start));
         let nonces = self.fetch(start..end, vec![&mut plain], size)?;
         let stored = nonces[0].map_or(Expected::Absent, Expected::Nonce);
         self.folios().take_over(block, &plain, stored, &self.core.folios);

@@ -7,10 +7,11 @@
 use std::{collections::VecDeque, error, fmt, ops::Range};
 
 use sealback_crypto::{
-    BlockDamage, Buffer, ContentKey, FileView, Geometry, Nonce, SealError, Sealed, Stored, Verdict,
+    BlockDamage, Buffer, ContentKey, FileView, Geometry, Nonce, Plaintext, SealError, Sealed,
+    Stored, Verdict,
 };
 use sealback_stream::Expected;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::ranges::index_of;
 
@@ -33,7 +34,7 @@ pub struct Merged {
     /// What it was made of: what must still be stored when it is written.
     pub expected: Expected,
     /// All of its plaintext.
-    pub plain: Zeroizing<Vec<u8>>,
+    pub plain: Plaintext,
 }
 
 /// Why a block could not be merged.
@@ -75,7 +76,7 @@ impl Merge {
         let start = geometry.block_start(self.block);
         let nonce = stored.nonce(geometry, 0);
         let (mut plain, their_len) = match their_bytes {
-            0 => (Zeroizing::new(vec![0; block_len(geometry)]), 0),
+            0 => (Plaintext::zeros(block_len(geometry)), 0),
             _ => open(key, self.block, stored).map_err(MergeError::Damaged)?,
         };
         let their_len = their_len.min(index_of(their_bytes));
@@ -115,7 +116,6 @@ pub(crate) fn trim(
     if stored_len <= len {
         return Ok(None);
     }
-    plain[len..].zeroize();
     plain.truncate(len);
     seal(key, seal_gen, block, nonce, plain).map(Some)
 }
@@ -126,7 +126,7 @@ fn seal(
     seal_gen: u32,
     block: u64,
     nonce: Option<Nonce>,
-    plain: Zeroizing<Vec<u8>>,
+    plain: Plaintext,
 ) -> Result<Merged, MergeError> {
     let buffer = Buffer::unpooled(index_of(key.geometry().span_bytes(plain.len() as u64)));
     let sealed = key.seal(block, seal_gen, &[&plain], buffer).map_err(MergeError::Seal)?;
@@ -138,13 +138,9 @@ fn seal(
 const ANY_GENERATION: u64 = u64::MAX;
 
 /// Opens one block, whatever its length: a block of plaintext with zeros behind, and its length.
-fn open(
-    key: &ContentKey,
-    block: u64,
-    stored: Stored,
-) -> Result<(Zeroizing<Vec<u8>>, usize), BlockDamage> {
+fn open(key: &ContentKey, block: u64, stored: Stored) -> Result<(Plaintext, usize), BlockDamage> {
     let geometry = key.geometry();
-    let mut plain = Zeroizing::new(vec![0; block_len(geometry)]);
+    let mut plain = Plaintext::zeros(block_len(geometry));
     // Any length and any hole will do, and whose header speaks for it is for the commit to say.
     let (size, holes) = (geometry.block_start(block + 1), block..block + 1);
     let view = FileView { size, generation: ANY_GENERATION, holes };
@@ -230,7 +226,7 @@ mod tests {
     }
 
     fn sealed(key: &ContentKey, plain: &[u8]) -> Sealed {
-        let plain = Zeroizing::new(plain.to_vec());
+        let plain = Plaintext::from(plain);
         seal(key, GENERATION, 1, None, plain).expect("it fits").sealed
     }
 

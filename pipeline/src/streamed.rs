@@ -8,8 +8,7 @@
 
 use std::io;
 
-use sealback_crypto::MAX_FILE_BYTES;
-use zeroize::Zeroizing;
+use sealback_crypto::{MAX_FILE_BYTES, Plaintext};
 
 use crate::{
     Error, WriteKind,
@@ -102,7 +101,7 @@ impl OpenFile {
         let mut memory = Some(memory);
         self.following_cuts(|| self.replace_folio(at, &mut memory, len))?;
         if let Some(unused) = memory {
-            let data = Zeroizing::new(unused.as_ref()[..len].to_vec());
+            let data = Plaintext::from(&unused.as_ref()[..len]);
             // Who waits for memory holds none that others wait for.
             drop(unused);
             self.following_cuts(|| self.write(at, &data))?;

@@ -2,7 +2,7 @@
 
 use std::{mem, vec};
 
-use zeroize::Zeroizing;
+use crate::plaintext::Plaintext;
 
 /// The slices, taken off block by block.
 pub(super) struct Places<'a> {
@@ -12,7 +12,7 @@ pub(super) struct Places<'a> {
     /// Bytes in all that are left.
     left: usize,
     /// Empty until a block crosses slices.
-    scratch: Zeroizing<Vec<u8>>,
+    scratch: Plaintext,
     block_len_max: usize,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Places<'a> {
             left: plain.iter().map(|slice| slice.len()).sum(),
             front: &mut [],
             rest: plain.into_iter(),
-            scratch: Zeroizing::new(Vec::new()),
+            scratch: Plaintext::default(),
             block_len_max,
         }
     }
@@ -46,7 +46,7 @@ impl<'a> Places<'a> {
         }
         // Never grown afterwards: a reallocation would leave an unwiped copy behind.
         if self.scratch.is_empty() {
-            self.scratch = Zeroizing::new(vec![0; self.block_len_max]);
+            self.scratch = Plaintext::zeros(self.block_len_max);
         }
         let filled = fill(&mut self.scratch[..len]);
         let mut at = 0;

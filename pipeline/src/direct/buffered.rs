@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, ops::Range, task::Waker};
 
-use sealback_crypto::{Geometry, Sealed};
+use sealback_crypto::{Geometry, Plaintext, Sealed};
 use sealback_stream::Expected;
-use zeroize::Zeroizing;
 
 use crate::{
     Error,
@@ -140,7 +139,7 @@ impl OpenFile {
         let held = start..size.min(start + geometry.block_bytes()).max(start);
         let dirty = range.start.max(start)..range.end.min(start + geometry.block_bytes());
         let len = index_of(held.end.max(dirty.end) - start);
-        let mut plain = Zeroizing::new(vec![0; len]);
+        let mut plain = Plaintext::zeros(len);
         let mut nonce = None;
         if !held.is_empty() {
             let to = &mut plain[..index_of(held.end - start)];

@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use sealback_crypto::Nonce;
+use sealback_crypto::{Nonce, Plaintext};
 use sealback_stream::Expected;
-use zeroize::Zeroizing;
 
 use super::Folios;
 use crate::{
@@ -221,7 +220,7 @@ impl Folios {
             let base = index * self.folio_bytes;
             for part in folio.dirty.within(&(base.max(size)..base + self.folio_bytes)) {
                 let from = index_of(part.start - base)..index_of(part.end - base);
-                let bytes = Zeroizing::new((*folio.bytes).as_ref()[from].to_vec());
+                let bytes = Plaintext::from(&(*folio.bytes).as_ref()[from]);
                 kept.push(Kept { start: part.start, bytes, group: folio.group });
             }
         }
@@ -405,6 +404,6 @@ impl Folios {
 /// Bytes that were written here, their first position, and their write group. Within one folio.
 struct Kept {
     start: u64,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Plaintext,
     group: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use zeroize::Zeroizing;
+use sealback_crypto::Plaintext;
 
 use super::{Folio, Folios};
 use crate::{
@@ -63,7 +63,7 @@ enum Room {
     /// A new folio's memory, where it lies in the folio.
     Folio(FolioBytes),
     /// To be copied.
-    Scratch(Zeroizing<Vec<u8>>),
+    Scratch(Plaintext),
 }
 
 impl Piece {
@@ -133,8 +133,7 @@ impl Folios {
         let parts = self.parts(range);
         let piece = |(index, range): (u64, Range<u64>)| {
             let fresh = (!self.has(index)).then(|| memory.pop()).flatten();
-            let scratch =
-                || Room::Scratch(Zeroizing::new(vec![0; index_of(range.end - range.start)]));
+            let scratch = || Room::Scratch(Plaintext::zeros(index_of(range.end - range.start)));
             let room = fresh.map_or_else(scratch, Room::Folio);
             Piece { range, room }
         };

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sealback_crypto::{Buffer, SealError, Sealed};
+use sealback_crypto::{Buffer, Plaintext, SealError, Sealed};
 use sealback_stream::{Failure, Prepared, Role, Ticket, Write};
-use zeroize::Zeroizing;
 
 use crate::{
     Error,
@@ -76,7 +75,7 @@ pub enum Action {
         /// The block.
         block: u64,
         /// All of its plaintext.
-        plain: Zeroizing<Vec<u8>>,
+        plain: Plaintext,
     },
     /// A folio's writeback has ended.
     Release {

@@ -49,7 +49,7 @@ unlinked_goes_on() {
 # Whoever else writes, or cuts, leaves nothing that runs as its owner.
 drops_privileges() {
     up
-    for change in 'echo more >>' 'truncate -s 1 '; do
+    for change in 'echo more >>' 'truncate -s 1 ' 'fallocate -l 9000 ' 'fallocate -p -l 2 '; do
         echo some >"$folder/privileged"
         chmod 6777 "$folder/privileged"
         setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$change'$folder/privileged'"

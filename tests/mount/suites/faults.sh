@@ -81,32 +81,46 @@ foreign() {
     rm "$folder/foreign" "$folder/longer"
     down
 }
+# What `fsync` says of the very file that is open as this descriptor.
+fsync_of() { dd if=/dev/null conv=fsync,notrunc status=none >&"$1"; }
+# Tells of an error once, by each of the descriptors that were open then, and by none that is opened later.
+told_once() {
+    local message=$1 descriptor; shift
+    for descriptor in "$@"; do
+        fails fsync_of "$descriptor" 2>"$here/told"
+        grep -q "$message" "$here/told"
+        fsync_of "$descriptor"
+    done
+    sync "$folder/refused"
+}
 small_disk() { mount -t tmpfs -o size=10m none "$lower"; }
 # Six times what there is room for: told at fsync, kept, and written back when there is room.
 full_disk() {
     small_disk
     up
     random 60000000 >"$here/original"
-    cat "$here/original" >"$folder/large"
-    fails sync "$folder/large" 2>"$here/refused"
+    exec 5<>"$folder/refused" 6<>"$folder/refused"
+    cat "$here/original" >&5
+    fails sync "$folder/refused" 2>"$here/refused"
     grep -q "No space left" "$here/refused"
     forget_pages
-    cmp "$here/original" "$folder/large"
+    cmp "$here/original" "$folder/refused"
     mount -o remount,size=100m "$lower"
-    sync "$folder/large"
+    told_once "No space left" 5 6
+    exec 5<&- 6<&-
     again
-    cmp "$here/original" "$folder/large"
+    cmp "$here/original" "$folder/refused"
     down
     verifies
     umount "$lower"
 }
-# Nothing is written after fsync has told: the next fsync that succeeds has all of it.
+# The next fsync that succeeds has all of it.
 refused_once() {
     local errno=$1 message=$2
     up
     # Attached to the running program, and let go: what is being overwritten fails in between.
     random 300000 >"$here/original"
-    exec 5<>"$folder/refused"
+    exec 5<>"$folder/refused" 6<>"$folder/refused"
     cat "$here/original" >&5
     strace -f -qq -o "$here/strace" -p "$pid" -e trace=pwrite64,pwritev,pwritev2 \
         -e "inject=pwrite64,pwritev,pwritev2:error=$errno" &
@@ -118,8 +132,8 @@ refused_once() {
     wait "$tracer" || true
     grep -q "$message" "$here/refused"
     grep -q "INJECTED" "$here/strace"
-    sync "$folder/refused"
-    exec 5<&-
+    told_once "$message" 5 6
+    exec 5<&- 6<&-
     again
     cmp "$here/original" "$folder/refused"
     down
@@ -131,9 +145,9 @@ holds "a block in another's place is an error there" moved_blocks
 holds "of a file that is cut below what is left is readable" cut_below
 holds "a sealed file that is put in another's place is noticed" swapped
 holds "what is not sealed is an error, and can be removed" foreign
-holds "a full disk is told of, and loses nothing" full_disk
+holds "a full disk is told of, once, and loses nothing" full_disk
 if [ -n "$whole" ]; then needs strace strace; fi
 if can_trace; then
-    holds "a full quota is told of, and loses nothing" refused_once EDQUOT "Disk quota exceeded"
-    holds "a disk that fails is told of, and loses nothing" refused_once EIO "Input/output error"
+    holds "a full quota is told of, once, and loses nothing" refused_once EDQUOT "Disk quota exceeded"
+    holds "a disk that fails is told of, once, and loses nothing" refused_once EIO "Input/output error"
 fi

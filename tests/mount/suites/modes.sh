@@ -112,6 +112,14 @@ two_mounts() {
     echo one >"$here/one/letter"
     echo two >>"$here/other/letter"
     [ "$(tr '\n' ' ' <"$here/one/letter")" = "one two " ]
+    # Who has it open to append writes where it ends then.
+    exec 5>>"$here/one/appended"
+    echo one >&5
+    exec 5<&- 5>>"$here/one/appended"
+    echo other >>"$here/other/appended"
+    echo more >&5
+    exec 5<&-
+    [ "$(tr '\n' ' ' <"$here/other/appended")" = "one other more " ]
     mv "$here/other/letter" "$here/other/renamed"
     [ ! -e "$here/one/letter" ]
     [ "$(stat -c %s "$here/one/renamed")" = 8 ]

@@ -7,9 +7,8 @@ use sealback::{
     rmw::{Merge, Merged},
     source::{Destinations, PartialBlock},
 };
-use sealback_crypto::SealError;
+use sealback_crypto::{Plaintext, SealError};
 use sealback_stream::{BlockConflict, Expected, Runs};
-use zeroize::Zeroizing;
 
 use super::{BLOCK, World, plain_block};
 
@@ -60,7 +59,7 @@ impl World {
             false => Ok(Merged {
                 sealed: self.seal_now(&(block..block + 1)),
                 expected: self.stored_now(block),
-                plain: Zeroizing::new(plain_block(block)),
+                plain: Plaintext::from(&*plain_block(block)),
             }),
         };
         self.oracle.on_merged(block, &result);

@@ -103,7 +103,8 @@ fn direct_and_buffered_calls_in_any_order_see_what_the_others_wrote() {
                 2 | 3 => {
                     let mut read = vec![0; len];
                     let n = match kind {
-                        2 => file.read_at(at as u64, &mut read).unwrap(),
+                        2 if len % 2 == 0 => file.read_at(at as u64, &mut read).unwrap(),
+                        2 => file.read_once(at as u64, &mut read).unwrap(),
                         _ => file.read_direct(at as u64, &mut read).unwrap(),
                     };
                     let expected = &model[at.min(model.len())..(at + len).min(model.len())];
@@ -163,6 +164,29 @@ fn whole_blocks_are_written_without_a_read_and_do_not_fill_the_page_cache() {
     let mut fetched = server.hook.take_read();
     assert_eq!((fetched.pop(), fetched.len()), (Some(1..3), 0));
     assert_eq!(engine.stats().folios_out, 0);
+}
+
+#[test]
+fn what_is_read_once_is_not_kept_and_what_is_in_memory_is_not_fetched() {
+    let server =
+        CountedServer::new(MemoryServer::new(MemoryOptions::default()), Counter::default());
+    let file = create(&engine(), &server, None, BLOCK as u64);
+    let mut data = sample(64 * BLOCK + 100);
+    write(&file, 0, &data);
+    file.close().unwrap();
+    let engine = another();
+    let file = open(&engine, &server, None);
+    data[20 * BLOCK..21 * BLOCK].fill(7);
+    file.write_at(20 * BLOCK as u64, &data[20 * BLOCK..21 * BLOCK]).unwrap();
+    let n_folios = engine.stats().folios_out;
+    server.hook.take_read();
+    let mut read = vec![0; 100 * BLOCK];
+    let n = file.read_once(7, &mut read).unwrap();
+    assert!(read[..n] == data[7..]);
+    let mut fetched: Vec<_> = server.hook.take_read().into_iter().flatten().collect();
+    fetched.sort_unstable();
+    assert!(fetched.into_iter().eq((0..20).chain(21..65)), "each once");
+    assert_eq!(engine.stats().folios_out, n_folios);
 }
 
 #[test]
