@@ -322,7 +322,8 @@ impl Driver {
     /// Goes on, on another thread: this one may be in the middle of another request.
     pub(crate) fn wake_elsewhere(self: Arc<Self>) {
         let core = self.core.clone();
-        core.workers.spawn(move || self.post(Event::Wake));
+        let bytes = core.config.span_bytes as u64;
+        core.workers.wake(bytes, move || self.post(Event::Wake));
     }
 }
 
