@@ -213,7 +213,8 @@ impl Driver {
     }
 
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
-    /// set, that is for the thread to do, behind them.
+    /// set, that is for the thread to do, behind them. What may wait for the server is not for the thread
+    /// that drives.
     fn end(self: &Arc<Self>, parts: Parts, mut ending: Ending) {
         // Before it is no longer under way: it is never in neither list.
         let finishing = self.core.finishing(self.origin.request, self.origin.file);
@@ -222,7 +223,7 @@ impl Driver {
         let core = self.core.clone();
         let Parts { targets, growth, on_done, source, merge, teller, .. } = parts;
         let confirming = targets[CACHE].as_ref().is_some_and(|cache| !cache.is_immediate());
-        let growing = growth.is_some();
+        let may_wait = growth.as_ref().is_some_and(|(_, file)| !file.is_left_at_once());
         // When those who wait go on, nothing here holds on to the file: who closes it and opens it
         // again finds it on the server.
         drop((source, merge));
@@ -248,7 +249,7 @@ impl Driver {
         let confirming = confirming && !self.core.io.is_stuck(CACHE);
         let caller = self.clone();
         let then = move || {
-            if !growing {
+            if !may_wait {
                 finish();
             } else if let Err(finish) = caller.caller.offer(finish) {
                 core.io.control(finish);
