@@ -4,11 +4,14 @@
 //! thread. They hold ciphertext only, so they are not wiped in between. Who waits for a buffer is
 //! told by the pool's waker; the waiting itself is the caller's.
 //!
-//! **Invariants:** free + out = `n_buffers`; no lock is held while memory is allocated or the waker
-//! runs.
+//! A buffer that was taken has no memory before somebody looks at it, and then that which came home last:
+//! it may still be in the processor's cache, and would not be if every buffer that waits for its turn had
+//! its own.
+//!
+//! **Invariants:** free + out = `n_buffers`; memory is allocated only if every other is in use; no lock is
+//! held while it is, or while the waker runs.
 
 use std::fmt;
-use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
@@ -34,19 +37,16 @@ impl BufferPool {
         }
     }
 
-    /// Takes a buffer, or `None` while all are out. What it holds is left over from its last use.
+    /// Takes a buffer, or `None` while all are out. What it holds is left over from others.
     pub fn try_take(&self) -> Option<Buffer> {
-        let idle = {
-            let mut state = self.shared.lock();
-            if state.n_out == self.shared.n_buffers {
-                return None;
-            }
-            state.n_out += 1;
-            state.high_water = state.high_water.max(state.n_out);
-            state.idle.pop()
-        };
-        let bytes = idle.unwrap_or_else(|| vec![0; self.shared.buffer_bytes].into_boxed_slice());
-        Some(Buffer { bytes, home: Some(Arc::clone(&self.shared)) })
+        let mut state = self.shared.lock();
+        if state.n_out == self.shared.n_buffers {
+            return None;
+        }
+        state.n_out += 1;
+        state.high_water = state.high_water.max(state.n_out);
+        drop(state);
+        Some(Buffer { bytes: OnceLock::new(), home: Some(Arc::clone(&self.shared)) })
     }
 
     /// Has `f` called after each return of a buffer, on the thread that dropped it, with no lock
@@ -92,7 +92,8 @@ impl fmt::Debug for BufferPool {
 
 /// Bytes for sealing into or reading into; goes home to its pool when dropped.
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    /// Set when it is first looked at.
+    bytes: OnceLock<Box<[u8]>>,
     /// `None` for one that belongs to no pool.
     home: Option<Arc<Shared>>,
 }
@@ -100,28 +101,33 @@ pub struct Buffer {
 impl Buffer {
     /// A zeroed buffer of `bytes` bytes that belongs to no pool; it is freed when dropped.
     pub fn unpooled(bytes: usize) -> Buffer {
-        Buffer { bytes: vec![0; bytes].into_boxed_slice(), home: None }
+        Buffer { bytes: OnceLock::from(zeroed(bytes)), home: None }
     }
+}
+
+fn zeroed(bytes: usize) -> Box<[u8]> {
+    vec![0; bytes].into_boxed_slice()
 }
 
 impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.get_or_init(|| self.home.as_ref().map_or_else(Box::default, Shared::memory))
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        let _chosen: &[u8] = self;
+        self.bytes.get_mut().expect("it was looked at just now")
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            home.give_back(mem::take(&mut self.bytes));
+            home.give_back(self.bytes.take());
         }
     }
 }
@@ -129,7 +135,7 @@ impl Drop for Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
-            .field("len_bytes", &self.bytes.len())
+            .field("len_bytes", &self.bytes.get().map(|bytes| bytes.len()))
             .field("is_pooled", &self.home.is_some())
             .finish()
     }
@@ -143,18 +149,24 @@ struct Shared {
 }
 
 struct State {
-    /// Allocated and not out; the one used last is taken first, as it may still be in the cache.
+    /// Allocated and not in use; what was used last is taken first, as it may still be in the cache.
     idle: Vec<Box<[u8]>>,
     n_out: usize,
     high_water: usize,
 }
 
 impl Shared {
-    fn give_back(&self, bytes: Box<[u8]>) {
+    /// Memory for one of the buffers that are out.
+    fn memory(self: &Arc<Self>) -> Box<[u8]> {
+        let idle = self.lock().idle.pop();
+        idle.unwrap_or_else(|| zeroed(self.buffer_bytes))
+    }
+
+    fn give_back(&self, bytes: Option<Box<[u8]>>) {
         {
             let mut state = self.lock();
             state.n_out -= 1;
-            state.idle.push(bytes);
+            state.idle.extend(bytes);
         }
         if let Some(wake) = self.waker.get() {
             wake();
@@ -201,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_gets_the_memory_that_came_home_last_before_it_is_looked_at() {
+        let pool = BufferPool::new(3, 1);
+        let [mut first, mut second, waiting] = [(); 3].map(|()| pool.try_take().unwrap());
+        first[0] = 1;
+        second[0] = 2;
+        drop(first);
+        drop(second);
+        assert_eq!(waiting[0], 2);
+        assert_eq!(pool.shared.lock().idle.len(), 1, "no more memory than buffers were looked at");
+        drop((waiting, pool.try_take().unwrap()));
+        assert_eq!((pool.n_free(), pool.shared.lock().idle.len()), (3, 2));
+    }
+
+    #[test]
     fn the_waker_may_take_the_buffer_at_once() {
         let pool = BufferPool::new(1, 8);
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -215,7 +241,7 @@ mod tests {
         drop(pool.try_take().unwrap());
         assert_eq!(pool.n_free(), 0);
         assert_eq!(taken.lock().unwrap().len(), 1);
-        let taken = mem::take(&mut *taken.lock().unwrap());
+        let taken = std::mem::take(&mut *taken.lock().unwrap());
         drop(taken);
     }
 

@@ -1,9 +1,9 @@
 //! Drives one request with real threads: whoever brings an event carries it through.
 //!
-//! Events are queued, then counted. Whoever counts from zero drives: it takes the lock that nobody
-//! else wants, hands the events to the request and carries its actions out, until the count is
-//! zero again. So no event waits for a thread to be woken, no lock is contended, and an event
-//! that comes from inside (a target that answers at once) is only queued.
+//! Events are put into an inbox. Whoever finds that nobody drives does: it takes the lock that nobody
+//! else wants, hands the events to the request and carries its actions out, until the inbox is empty.
+//! So no event waits for a thread to be woken, no lock is held for long that others want, and an event
+//! that comes from inside (a target that answers at once) is only put there.
 
 use std::{
     fmt,
@@ -28,8 +28,8 @@ use crate::{
     rmw::{Merge, Merged},
     source::FolioSource,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, SegQueue, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     trace::Teller,
     waits::{WaitFor, Waiting},
@@ -81,9 +81,7 @@ pub(crate) struct Driver {
     /// When it was set up, on the engine's clock.
     began: Duration,
     state: Mutex<State>,
-    events: SegQueue<Event>,
-    /// Events queued and not carried through.
-    pending: AtomicUsize,
+    inbox: Mutex<Inbox>,
     /// Always the same, so that who keeps it can tell that he has it already: otherwise each wake
     /// would leave more of them behind than it took.
     waker: Waker,
@@ -100,6 +98,14 @@ pub(crate) struct Driver {
 
 /// Is told of a request's end.
 pub(crate) type Watcher = Box<dyn FnOnce(Ending) + Send>;
+
+/// What has come and was not handed to the request yet.
+#[derive(Default)]
+struct Inbox {
+    events: Vec<Event>,
+    /// Somebody looks into it until it is empty.
+    is_driven: bool,
+}
 
 pub(crate) struct State {
     request: Request,
@@ -148,8 +154,7 @@ impl Driver {
                 cache_failed: false,
                 random,
             }),
-            events: SegQueue::new(),
-            pending: AtomicUsize::new(0),
+            inbox: Mutex::default(),
             geometry,
             queued_for_buffer: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -158,23 +163,23 @@ impl Driver {
         })
     }
 
-    /// Queues an event, and carries it through unless somebody is at it.
+    /// Takes an event, and carries it through unless somebody is at it.
     pub(crate) fn post(self: &Arc<Self>, event: Event) {
-        self.events.push(event);
-        // Release: the event is in the queue before it is counted. Acquire: who drives next sees
-        // what the last driver did.
-        if self.pending.fetch_add(1, Ordering::AcqRel) == 0 {
+        let mut inbox = self.inbox();
+        inbox.events.push(event);
+        let is_driven = std::mem::replace(&mut inbox.is_driven, true);
+        drop(inbox);
+        if !is_driven {
             self.drive();
         }
     }
 
     fn drive(self: &Arc<Self>) {
-        let mut handled = 1;
-        loop {
-            let (mut state, mut woken) = (self.state(), false);
-            for _ in 0..handled {
-                let event = self.events.pop().expect("an event is queued before it is counted");
-                woken |= matches!(event, Event::Wake);
+        let mut events = Vec::new();
+        while self.take_events(&mut events) {
+            let woken = events.iter().any(|event| matches!(event, Event::Wake));
+            let mut state = self.state();
+            for event in events.drain(..) {
                 self.handle(&mut state, event);
             }
             let ending = self.act(&mut state);
@@ -186,13 +191,19 @@ impl Driver {
             if let Some((parts, ending)) = ending {
                 self.end(parts, ending);
             }
-            // Pairs with the fetch_add in post.
-            let before = self.pending.fetch_sub(handled, Ordering::AcqRel);
-            handled = before - handled;
-            if handled == 0 {
-                return;
-            }
         }
+    }
+
+    /// Takes what has come, in exchange for an empty list; if nothing has, nobody drives any more.
+    fn take_events(&self, into: &mut Vec<Event>) -> bool {
+        let mut inbox = self.inbox();
+        inbox.is_driven = !inbox.events.is_empty();
+        std::mem::swap(&mut inbox.events, into);
+        inbox.is_driven
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -213,7 +224,8 @@ impl Driver {
     }
 
     /// Lets the file go on, then those who wait. Where the cache's thread still has records to
-    /// set, that is for the thread to do, behind them.
+    /// set, that is for the thread to do, behind them. What may wait for the server is not for the thread
+    /// that drives.
     fn end(self: &Arc<Self>, parts: Parts, mut ending: Ending) {
         // Before it is no longer under way: it is never in neither list.
         let finishing = self.core.finishing(self.origin.request, self.origin.file);
@@ -222,7 +234,7 @@ impl Driver {
         let core = self.core.clone();
         let Parts { targets, growth, on_done, source, merge, teller, .. } = parts;
         let confirming = targets[CACHE].as_ref().is_some_and(|cache| !cache.is_immediate());
-        let growing = growth.is_some();
+        let may_wait = growth.as_ref().is_some_and(|(_, file)| !file.is_left_at_once());
         // When those who wait go on, nothing here holds on to the file: who closes it and opens it
         // again finds it on the server.
         drop((source, merge));
@@ -248,7 +260,7 @@ impl Driver {
         let confirming = confirming && !self.core.io.is_stuck(CACHE);
         let caller = self.clone();
         let then = move || {
-            if !growing {
+            if !may_wait {
                 finish();
             } else if let Err(finish) = caller.caller.offer(finish) {
                 core.io.control(finish);
@@ -322,7 +334,8 @@ impl Driver {
     /// Goes on, on another thread: this one may be in the middle of another request.
     pub(crate) fn wake_elsewhere(self: Arc<Self>) {
         let core = self.core.clone();
-        core.workers.spawn(move || self.post(Event::Wake));
+        let bytes = core.config.span_bytes as u64;
+        core.workers.wake(bytes, move || self.post(Event::Wake));
     }
 }
 

@@ -6,9 +6,10 @@
 //! A request has no thread: see [`crate::driver`].
 //!
 //! Locks, in the order in which they may be taken: a file's sizes, its growth, the server's lock on
-//! its size, its commits, the claims on its cache; its passes, a request's state, the files that have no
-//! handles, who waits for the end of a group, a file's folios, the pools. Those up to the claims may be
-//! held over calls to a target, which is what they are there for; the others never are.
+//! its size, its commits, the claims on its cache; its passes, a request's state, what has come for it,
+//! the files that have no handles, who waits for the end of a group, a file's folios, the pools. Those up
+//! to the claims may be held over calls to a target, which is what they are there for; the others never
+//! are.
 
 use std::{collections::HashMap, fmt};
 

@@ -115,6 +115,19 @@ impl OpenFile {
         self.folios().grows()
     }
 
+    /// Whether a pass enters without asking anything of a server: what is committed of a draft, which is
+    /// nobody else's, ends with a block, and there is no gap behind it.
+    pub(crate) fn is_entered_at_once(&self) -> bool {
+        self.is_draft()
+            && self.torn_block(&self.header()).is_none()
+            && self.folios().first_gap().is_none()
+    }
+
+    /// Whether a pass leaves so: of a draft nothing is committed.
+    pub(crate) fn is_left_at_once(&self) -> bool {
+        self.is_draft()
+    }
+
     fn enter_growth(&self, lock: Option<SizeLock>) -> Result<Option<SizeLock>, Error> {
         if !self.is_draft() {
             self.catch_up()?;
@@ -147,13 +160,18 @@ impl OpenFile {
         trimmed
     }
 
+    /// The last committed block, and how many of its bytes are committed, if not all of them are and
+    /// it was not sealed anew since.
+    fn torn_block(&self, header: &Header) -> Option<(u64, usize)> {
+        let (size, geometry) = (header.size(), self.geometry());
+        let block = geometry.block_at(size);
+        let len = index_of(size - geometry.block_start(block));
+        (len > 0 && !self.folios().is_uncommitted(block)).then_some((block, len))
+    }
+
     fn trim_once(&self) -> Result<(), Error> {
-        let (header, geometry) = (self.header(), self.geometry());
-        let block = geometry.block_at(header.size());
-        let len = index_of(header.size() - geometry.block_start(block));
-        if len == 0 || self.folios().is_uncommitted(block) {
-            return Ok(());
-        }
+        let header = self.header();
+        let Some((block, len)) = self.torn_block(&header) else { return Ok(()) };
         let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
         let stored = self.core.persist(None, read)?;
         let seal_gen = seal_gen(&header);

@@ -323,6 +323,9 @@ impl OpenFile {
     /// Begins a pass that was set up; one that grows the file when it has the size's lock.
     fn enter_or_begin(self: &Arc<Self>, driver: &Arc<Driver>, growth: Option<Growth>) {
         let Some(growth) = growth else { return self.core.begin(driver) };
+        if self.is_entered_at_once() {
+            return growth.enter(self.clone(), driver);
+        }
         // A caller does not wait for the lock: he would not hear of an end that comes before.
         let growth = match driver.caller.is_here() {
             true => growth.try_enter(self, driver),

@@ -142,7 +142,10 @@ impl Request {
 
     /// Takes the actions that are to be carried out, in order.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
-        into.append(&mut self.actions);
+        match into.is_empty() {
+            true => std::mem::swap(into, &mut self.actions),
+            false => into.append(&mut self.actions),
+        }
     }
 
     /// Whether it has ended.

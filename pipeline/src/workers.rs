@@ -4,20 +4,26 @@
 //! before it sleeps. Where targets are slower than the cipher that costs more than the sealing: for
 //! 2 GiB on two cores 120,000 yields and as many context switches. So spans wait in a queue of our
 //! own: a worker that is awake takes one after the other and waits for the next one without
-//! spinning, and another is woken only when they pile up.
+//! spinning, and another is woken only when they pile up: by their bytes, since one large block takes as
+//! long as many small ones.
+//!
+//! Requests that are to be woken wait in a queue beside the spans', and a worker takes from both in turns.
+//! So what a request wants sealed is sealed soon after, with what it has still in the processor's
+//! cache, and not behind a span of each of those that were woken with it; and none waits until all
+//! spans of others are sealed.
 
 use std::{fmt, time::Duration};
 
 use crate::sync::{
     Arc, Condvar, Mutex, PoisonError, SegQueue,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
     rayon::{Scope, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder},
 };
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs that wait for each worker that is awake, before another is woken.
-const PILE: usize = 2;
+/// Plaintext that waits for each worker that is awake, before another is woken.
+const PILE_BYTES: u64 = 1 << 20;
 /// How long a worker waits for another job before it is rayon's again.
 const LINGER: Duration = Duration::from_millis(1);
 
@@ -29,11 +35,14 @@ pub(crate) struct Workers {
 
 #[derive(Default)]
 struct Queue {
-    jobs: SegQueue<Job>,
-    /// Workers that take jobs. Changed and read in one order with the queue (SeqCst): whoever adds a
+    spans: SegQueue<(u64, Job)>,
+    wakes: SegQueue<(u64, Job)>,
+    /// Plaintext that both are about, or a little more. A hint: it publishes nothing.
+    bytes: AtomicU64,
+    /// Workers that take jobs. Changed and read in one order with the queues (SeqCst): whoever adds a
     /// job sees a worker that will look for it, or starts one; a worker that stops looks once more.
     awake: AtomicUsize,
-    /// Those of them that wait for a job. Counted before the queue is looked at, and read after a
+    /// Those of them that wait for a job. Counted before the queues are looked at, and read after a
     /// job was added: one of the two sees the other.
     lingering: AtomicUsize,
     door: Mutex<()>,
@@ -50,14 +59,25 @@ impl Workers {
         Ok(Workers { pool, queue: Arc::default() })
     }
 
-    /// Runs a job on one of the threads, soon.
-    pub(crate) fn spawn(&self, job: impl FnOnce() + Send + 'static) {
-        self.queue.jobs.push(Box::new(job));
+    /// Runs a job on one of the threads, soon: one that seals so many bytes.
+    pub(crate) fn seal(&self, bytes: u64, job: impl FnOnce() + Send + 'static) {
+        self.add(&self.queue.spans, bytes, Box::new(job));
+    }
+
+    /// The same, with one that goes on with a request, which may want so many bytes sealed then.
+    pub(crate) fn wake(&self, bytes: u64, job: impl FnOnce() + Send + 'static) {
+        self.add(&self.queue.wakes, bytes, Box::new(job));
+    }
+
+    fn add(&self, jobs: &SegQueue<(u64, Job)>, bytes: u64, job: Job) {
+        // Counted first: the sum is never less than nothing.
+        let waiting = self.queue.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        jobs.push((bytes, job));
         self.queue.call(Condvar::notify_one);
         let awake = self.queue.awake.load(Ordering::SeqCst);
-        let piled_up =
-            awake < self.pool.current_num_threads() && self.queue.jobs.len() > awake * PILE;
-        if (awake == 0 || piled_up) && self.queue.wake(awake) {
+        let piled_up = awake < self.pool.current_num_threads()
+            && waiting > PILE_BYTES.saturating_mul(awake as u64);
+        if (awake == 0 || piled_up) && self.queue.count_one_more(awake) {
             let queue = self.queue.clone();
             self.pool.spawn(move || queue.work());
         }
@@ -73,7 +93,7 @@ impl Workers {
 
 impl Queue {
     /// Counts one more worker, unless somebody else did since.
-    fn wake(&self, awake: usize) -> bool {
+    fn count_one_more(&self, awake: usize) -> bool {
         let (seen, to) = (Ordering::SeqCst, Ordering::SeqCst);
         self.awake.compare_exchange(awake, awake + 1, seen, to).is_ok()
     }
@@ -91,25 +111,36 @@ impl Queue {
     fn linger(&self) -> bool {
         self.lingering.fetch_add(1, Ordering::SeqCst);
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.jobs.is_empty() {
+        if self.is_empty() {
             drop(self.more.wait_timeout(door, LINGER).unwrap_or_else(PoisonError::into_inner));
         }
         self.lingering.fetch_sub(1, Ordering::SeqCst);
-        !self.jobs.is_empty()
+        !self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.wakes.is_empty() && self.spans.is_empty()
+    }
+
+    /// Runs the next one of `jobs`; whether there was one.
+    fn run_next(&self, jobs: &SegQueue<(u64, Job)>) -> bool {
+        let Some((bytes, job)) = jobs.pop() else { return false };
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        job();
+        true
     }
 
     /// Takes jobs until there are none.
     fn work(&self) {
         loop {
-            while let Some(job) = self.jobs.pop() {
-                job();
-            }
+            // From both, whether or not the first had one.
+            while self.run_next(&self.wakes) | self.run_next(&self.spans) {}
             if self.linger() {
                 continue;
             }
             let awake = self.awake.fetch_sub(1, Ordering::SeqCst) - 1;
             // A job that was added before the count went down started no worker.
-            if self.jobs.is_empty() || !self.wake(awake) {
+            if self.is_empty() || !self.count_one_more(awake) {
                 return;
             }
         }
@@ -118,7 +149,9 @@ impl Queue {
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("queued", &self.queue.jobs.len()).finish_non_exhaustive()
+        f.debug_struct("Workers")
+            .field("queued_bytes", &self.queue.bytes.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +170,7 @@ mod tests {
         for index in 0..20_000 {
             let sender = sender.clone();
             // One at a time: each finds the workers stopping, stopped, or awake.
-            workers.spawn(move || sender.send(index).unwrap());
+            workers.seal(index, move || sender.send(index).unwrap());
             assert_eq!(receiver.recv().unwrap(), index);
         }
     }

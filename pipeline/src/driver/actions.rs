@@ -157,7 +157,7 @@ impl Driver {
         }
         let offered = if bytes <= SMALL_BYTES { self.caller.offer(job) } else { Err(job) };
         if let Err(job) = offered {
-            self.core.workers.spawn(job);
+            self.core.workers.seal(bytes, job);
         }
     }
 }

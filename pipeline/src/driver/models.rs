@@ -199,9 +199,12 @@ fn events_that_come_with_the_end_or_after_it_change_nothing() {
         pass.wait();
         posters.into_iter().for_each(|thread| thread.join().unwrap());
         pass.driver.post(Event::Wake);
-        let Driver { events, pending, .. } = &*pass.driver;
-        // Somebody may be about to count an event, or driving; an event that is lost stays for ever.
-        while pending.load(Ordering::SeqCst) > 0 || !events.is_empty() {
+        let is_at_rest = || {
+            let inbox = pass.driver.inbox();
+            !inbox.is_driven && inbox.events.is_empty()
+        };
+        // Somebody may be driving; an event that is lost stays for ever.
+        while !is_at_rest() {
             thread::yield_now();
         }
         assert!(pass.driver.state().parts.is_none());

@@ -93,7 +93,12 @@ impl Core {
 
     /// A request has ended.
     pub(crate) fn ended(&self, driver: &Arc<Driver>, stats: &RequestStats) {
-        self.active().retain(|active| !Arc::ptr_eq(active, driver));
+        let mut active = self.active();
+        // Those that began first end first, as a rule.
+        if let Some(at) = active.iter().position(|active| Arc::ptr_eq(active, driver)) {
+            active.remove(at);
+        }
+        drop(active);
         self.totals().requests.add(stats);
     }
 

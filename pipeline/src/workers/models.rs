@@ -28,13 +28,17 @@ fn run_four_jobs(n_threads: usize) -> Workers {
     let spawners = [0, 1].map(|_| {
         let (workers, tally) = (workers.clone(), tally.clone());
         thread::spawn(move || {
-            for _ in 0..2 {
+            for wakes in [true, false] {
                 let (tally, queue) = (tally.clone(), workers.queue.clone());
-                workers.spawn(move || {
+                let job = move || {
                     let awake = queue.awake.load(Ordering::SeqCst);
                     assert!((1..=n_threads).contains(&awake), "{awake} of {n_threads}");
                     tally.add();
-                });
+                };
+                match wakes {
+                    true => workers.wake(PILE_BYTES, job),
+                    false => workers.seal(PILE_BYTES, job),
+                }
             }
         })
     });
@@ -64,7 +68,7 @@ fn every_job_runs_whoever_is_about_to_stop() {
             thread::yield_now();
         }
         assert_eq!(workers.queue.lingering.load(Ordering::SeqCst), 0);
-        assert!(workers.queue.jobs.is_empty());
+        assert!(workers.queue.is_empty());
     });
 }
 
