@@ -28,16 +28,8 @@ pub(crate) enum Refusal {
 
 impl From<TargetError> for Refusal {
     fn from(error: TargetError) -> Refusal {
-        if is_transient(&error) { Refusal::Again(error) } else { Refusal::Final(error) }
+        if error.is_transient() { Refusal::Again(error) } else { Refusal::Final(error) }
     }
-}
-
-/// Whether an operation that ended so may go through when it is tried again.
-pub(crate) fn is_transient(error: &TargetError) -> bool {
-    matches!(
-        error.kind(),
-        TargetErrorKind::Dropped | TargetErrorKind::Io | TargetErrorKind::TimedOut
-    )
 }
 
 impl Core {

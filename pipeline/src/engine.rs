@@ -229,7 +229,8 @@ impl Engine {
     ) -> Result<File, Error> {
         self.core().check_open()?;
         let geometry = Geometry::new(options.block_bytes)
-            .map_err(|_| Error::Config("a block is a power of two from 4 KiB to 1 MiB"))?;
+            .map_err(|_| Error::Config("a block is a power of two from 4 KiB to 1 MiB"))?
+            .with_chunk_blocks(place.server.chunk_blocks(options.block_bytes));
         let new = Header::create(place.root, geometry, self.core().config.cipher)
             .map_err(|source| Error::Seal(Arc::new(source)))?;
         let target = make(new.header.file_id(), &new.bytes).map_err(Error::server)?;

@@ -15,7 +15,6 @@ use zeroize::Zeroize;
 use crate::{
     Error,
     config::READ_UNIT_BYTES,
-    control::is_transient,
     copying::Copying,
     io::contain,
     open_file::OpenFile,
@@ -249,7 +248,7 @@ impl OpenFile {
                 Outcome::Damaged(damage) if attempt > MAX_READS => {
                     return Err(Error::Damaged(*damage));
                 }
-                Outcome::Failed(error) if attempt > MAX_READS || !is_transient(error) => {
+                Outcome::Failed(error) if attempt > MAX_READS || !error.is_transient() => {
                     let geometry = before.geometry();
                     let start = geometry.block_start(unit.blocks.start);
                     let bytes: usize = unit.plain.iter().map(|slice| slice.len()).sum();

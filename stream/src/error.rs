@@ -69,6 +69,8 @@ pub enum TargetErrorKind {
     NotPermitted,
     /// The target takes no writes.
     ReadOnly,
+    /// The server has too much to do: later, and slower.
+    Throttled,
     /// No answer in time: whether it took place is not known.
     TimedOut,
     /// The target cannot do this.
@@ -101,6 +103,25 @@ impl TargetError {
     /// What kind of error it is.
     pub fn kind(&self) -> TargetErrorKind {
         self.kind
+    }
+
+    /// Whether the same may go through when it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self.kind {
+            TargetErrorKind::Dropped
+            | TargetErrorKind::Io
+            | TargetErrorKind::Throttled
+            | TargetErrorKind::TimedOut => true,
+            TargetErrorKind::AlreadyExists
+            | TargetErrorKind::Cancelled
+            | TargetErrorKind::Conflict
+            | TargetErrorKind::IsADirectory
+            | TargetErrorKind::NoSpace
+            | TargetErrorKind::NotFound
+            | TargetErrorKind::NotPermitted
+            | TargetErrorKind::ReadOnly
+            | TargetErrorKind::Unsupported => false,
+        }
     }
 }
 

@@ -18,13 +18,14 @@
 //!   suite in `conformance` (feature `conformance`) that shows whether it keeps the contract.
 //! - For tests: servers and caches that fail as they are told, in `faulty` (feature `faulty`).
 //! - Ready targets: [`LocalServer`], [`LocalCache`], [`MemoryServer`], [`MemoryCache`],
-//!   [`NullServer`], [`NullCache`].
+//!   [`NullServer`], [`NullCache`]; over an object store, `ObjectServer` (feature `object-store`).
 //! - The sans-I/O parts: [`Tiler`], [`StalledQueue`], [`Stream`].
 #![forbid(unsafe_code)]
 
 mod completion;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod credits;
 mod error;
 #[cfg(any(test, feature = "faulty"))]
 pub mod faulty;
@@ -37,6 +38,8 @@ mod local;
 mod memory;
 mod name;
 mod null;
+#[cfg(feature = "object-store")]
+mod object;
 mod runs;
 mod stalled;
 mod stream;
@@ -53,6 +56,8 @@ pub use local::{Durability, LocalCache, LocalOptions, LocalServer, UnknownDurabi
 pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
 pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
+#[cfg(feature = "object-store")]
+pub use object::{ObjectOptions, ObjectServer, Orphan, Orphans};
 pub use runs::Runs;
 pub use stalled::StalledQueue;
 pub use stream::{Collected, Issued, Role, Stream, StreamView, SubrequestView};

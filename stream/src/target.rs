@@ -184,6 +184,12 @@ pub trait Server: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`TargetErrorKind::NotFound`](crate::TargetErrorKind::NotFound) and others.
     fn remove(&self, name: &Name) -> Result<(), TargetError>;
+
+    /// How many blocks of a new file, of so many bytes of plaintext each, go into a chunk object: what the
+    /// new file's header is to say. 0 unless overridden: files are flat.
+    fn chunk_blocks(&self, _block_bytes: u64) -> u32 {
+        0
+    }
 }
 
 /// A place that holds copies of sealed files by their file id.

@@ -97,6 +97,10 @@ impl<S: Server, H: Hook> Server for InterposedServer<S, H> {
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         self.server.remove(name)
     }
+
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.server.chunk_blocks(block_bytes)
+    }
 }
 
 /// A cache whose changes go through a hook.

@@ -70,3 +70,9 @@ impl Prologue {
         FileId::from_bytes(bytes::field(&self.bytes, 16))
     }
 }
+
+/// What a prologue says that nobody has checked.
+pub(super) fn claims(bytes: [u8; PROLOGUE_BYTES]) -> (FileId, Option<Geometry>) {
+    let geometry = Geometry::from_fields(bytes[12], bytes::u32_at(&bytes, 48));
+    (FileId::from_bytes(bytes::field(&bytes, 16)), geometry)
+}

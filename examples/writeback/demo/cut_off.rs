@@ -38,6 +38,10 @@ impl Server for CutOff {
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         self.0.remove(name)
     }
+
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.0.chunk_blocks(block_bytes)
+    }
 }
 
 /// A file whose blocks can be written but not read.

@@ -22,7 +22,7 @@ pub(super) const CHECKS: ServerChecks = &[
 ];
 
 fn round_trips(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     for (first, n_blocks) in
         [(0, 1), (1, 3), (500, 2), (63, 1), (64, 1), (65, 5), (1000, 16), (7, 1), (1023, 2)]
@@ -42,7 +42,7 @@ fn round_trips(server: &dyn Server) -> Verdict {
 }
 
 fn several_segments(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let (left, right, far) = (sample.seal(2..4, 1)?, sample.seal(4..5, 2)?, sample.seal(9..11, 3)?);
     let short = sample.seal_bytes(20, 100, 4)?;
@@ -57,7 +57,7 @@ fn several_segments(server: &dyn Server) -> Verdict {
 }
 
 fn overwritten(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let target = sample.create(server, &name)?;
     let other = server.open(&name)?;
     let first = sample.seal(0..6, 1)?;
@@ -71,7 +71,7 @@ fn overwritten(server: &dyn Server) -> Verdict {
 }
 
 fn short_at_the_end(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal_bytes(0, 2 * 4096 + 17, 1)?;
     put(&*target, &sealed)?;
@@ -85,7 +85,7 @@ fn short_at_the_end(server: &dyn Server) -> Verdict {
 }
 
 fn gap_of_zeros(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     put(&*target, &sample.seal(40..41, 1)?)?;
     let stored = read(&*target, sample.geometry(), 0..40)?;
@@ -96,7 +96,7 @@ fn gap_of_zeros(server: &dyn Server) -> Verdict {
 }
 
 fn holes(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..12, 1)?;
     put(&*target, &sealed)?;
@@ -120,7 +120,7 @@ fn holes(server: &dyn Server) -> Verdict {
 }
 
 fn hole_at_the_end(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..3, 1)?;
     put(&*target, &sealed)?;
@@ -135,7 +135,7 @@ fn hole_at_the_end(server: &dyn Server) -> Verdict {
 }
 
 fn hole_beyond_the_end(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal_bytes(0, 4096 + 17, 1)?;
     put(&*target, &sealed)?;
@@ -150,7 +150,7 @@ fn hole_beyond_the_end(server: &dyn Server) -> Verdict {
 }
 
 fn short_block_anew(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let before = sample.seal(0..2, 1)?;
     put(&*target, &before)?;
@@ -168,7 +168,7 @@ fn short_block_anew(server: &dyn Server) -> Verdict {
 }
 
 fn buffer_back(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..1, 1)?;
     put(&*target, &sealed)?;

@@ -27,7 +27,7 @@ pub(super) const CHECKS: CacheChecks = &[
 ];
 
 fn new_is_empty(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     ensure_present(&*copy, 0..3000, &[])?;
     copy.forget(0..3000)?;
@@ -37,7 +37,7 @@ fn new_is_empty(cache: &dyn Cache) -> Verdict {
 }
 
 fn confirmed(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let runs = [sample.seal(0..2, 1)?, sample.seal(5..6, 1)?, sample.seal(1020..1030, 1)?];
     for sealed in &runs {
@@ -55,7 +55,7 @@ fn confirmed(cache: &dyn Cache) -> Verdict {
 }
 
 fn forgotten(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let (left, right) = (keep(&sample, &*copy, 0..16)?, keep(&sample, &*copy, 1018..1034)?);
     copy.forget(3..5)?;
@@ -74,7 +74,7 @@ fn forgotten(cache: &dyn Cache) -> Verdict {
 }
 
 fn invalidated(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     keep(&sample, &*copy, 0..16)?;
     keep(&sample, &*copy, 1100..1101)?;
@@ -85,7 +85,7 @@ fn invalidated(cache: &dyn Cache) -> Verdict {
 }
 
 fn shared(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let (first, second) = (open(cache, &sample)?, open(cache, &sample)?);
     let sealed = keep(&sample, &*first, 0..4)?;
     ensure_present(&*second, 0..10, std::slice::from_ref(&sealed))?;
@@ -95,7 +95,7 @@ fn shared(cache: &dyn Cache) -> Verdict {
 }
 
 fn kept_apart(cache: &dyn Cache) -> Verdict {
-    let (sample, other) = (Sample::new()?, Sample::new()?);
+    let (sample, other) = (Sample::flat()?, Sample::flat()?);
     let copy = open(cache, &sample)?;
     keep(&sample, &*copy, 0..4)?;
     let other_copy = open(cache, &other)?;
@@ -105,7 +105,7 @@ fn kept_apart(cache: &dyn Cache) -> Verdict {
 }
 
 fn round_trips(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     for blocks in [4..8, 0..1, 700..702, 5..6] {
         let sealed = keep(&sample, &*copy, blocks)?;
@@ -119,7 +119,7 @@ fn round_trips(cache: &dyn Cache) -> Verdict {
 }
 
 fn compared(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let (first, second) = (sample.seal(0..2, 1)?, sample.seal(0..2, 2)?);
     let one = |sealed: &Sealed| vec![Segment::Sealed(sealed.clone())];
@@ -132,7 +132,7 @@ fn compared(cache: &dyn Cache) -> Verdict {
 }
 
 fn header_kept(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let geometry = sample.geometry();
     copy.set_header(&sample.new.bytes, geometry.stored_bytes(0))?;
@@ -155,7 +155,7 @@ fn header_kept(cache: &dyn Cache) -> Verdict {
 }
 
 fn cut_is_forgotten(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let sealed = keep(&sample, &*copy, 0..8)?;
     let far = keep(&sample, &*copy, 1500..1501)?;
@@ -170,7 +170,7 @@ fn cut_is_forgotten(cache: &dyn Cache) -> Verdict {
 }
 
 fn cut_not_confirmed(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let sealed = sample.seal(0..6, 1)?;
     put(&*copy, &sealed)?;
@@ -189,7 +189,7 @@ fn cut_not_confirmed(cache: &dyn Cache) -> Verdict {
 }
 
 fn forgotten_before(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let sealed = sample.seal(1020..1030, 1)?;
     put(&*copy, &sealed)?;
@@ -208,7 +208,7 @@ fn forgotten_before(cache: &dyn Cache) -> Verdict {
 }
 
 fn barrier(cache: &dyn Cache) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let copy = open(cache, &sample)?;
     let sealed = keep(&sample, &*copy, 0..2)?;
     copy.barrier()?;
@@ -218,7 +218,7 @@ fn barrier(cache: &dyn Cache) -> Verdict {
 }
 
 pub(super) fn survives(reopen: &dyn Fn() -> Arc<dyn Cache>) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::flat()?;
     let first = open(&*reopen(), &sample)?;
     first.set_header(&sample.new.bytes, sample.geometry().stored_bytes(0))?;
     let (left, right) = (keep(&sample, &*first, 0..4)?, keep(&sample, &*first, 1500..1502)?);

@@ -12,7 +12,7 @@ pub(super) const CHECKS: ServerChecks = &[
 ];
 
 fn at_least_one(server: &dyn Server) -> Verdict {
-    let target = Sample::new()?.create(server, &name("a")?)?;
+    let target = Sample::new(server)?.create(server, &name("a")?)?;
     let (_, waker) = Flag::new();
     for block in [0, 1, 63, 64, 1000, 1 << 40] {
         let Prepared::Granted(grant) = target.prepare(block, &waker) else {
@@ -27,7 +27,7 @@ fn at_least_one(server: &dyn Server) -> Verdict {
 }
 
 fn come_back(server: &dyn Server) -> Verdict {
-    let target = Sample::new()?.create(server, &name("a")?)?;
+    let target = Sample::new(server)?.create(server, &name("a")?)?;
     let (flag, waker) = Flag::new();
     let Some(mut grants) = exhaust(&*target, &waker) else { return Ok(()) };
     let n_grants = grants.len();

@@ -20,7 +20,7 @@ pub(super) const CHECKS: ServerChecks = &[
 ];
 
 fn hold(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let first = sample.seal(2..5, 1)?;
     write_if(&*target, one(&first), vec![absent(2), absent(3), absent(4)])?;
@@ -31,7 +31,7 @@ fn hold(server: &dyn Server) -> Verdict {
 }
 
 fn differ(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let (first, other) = (sample.seal(0..4, 1)?, sample.seal(0..10, 2)?);
     put(&*target, &first)?;
@@ -61,7 +61,7 @@ fn differ(server: &dyn Server) -> Verdict {
 }
 
 fn own_nonce(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..3, 1)?;
     write_if(&*target, one(&sealed), vec![absent(0), absent(1), absent(2)])?;
@@ -76,7 +76,7 @@ fn own_nonce(server: &dyn Server) -> Verdict {
 }
 
 fn hole_is_absent(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let first = sample.seal(0..4, 1)?;
     put(&*target, &first)?;
@@ -92,7 +92,7 @@ fn hole_is_absent(server: &dyn Server) -> Verdict {
 }
 
 fn hole_again(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let (first, other) = (sample.seal(0..4, 1)?, sample.seal(0..9, 2)?);
     put(&*target, &first)?;
@@ -117,7 +117,7 @@ fn hole_again(server: &dyn Server) -> Verdict {
 }
 
 fn race(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let created = sample.create(server, &name)?;
     let other = server.open(&name)?;
     let mut stored = sample.seal(3..5, 0)?;

@@ -25,7 +25,7 @@ pub(super) const CHECKS: ServerChecks = &[
 ];
 
 fn slots(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let target = sample.create(server, &name)?;
     put(&*target, &sample.seal(0..1, 1)?)?;
     let mut header = sample.new.header.clone();
@@ -41,14 +41,14 @@ fn slots(server: &dyn Server) -> Verdict {
 }
 
 fn stale_slot(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let target = sample.create(server, &name)?;
     let first = Sample::commit(&sample.new.header, 1)?;
     let late = Sample::commit(&sample.new.header, 2)?;
     server.open(&name)?.write_slot(&first.write)?;
     ensure_refused(&*target, &late.write, &first.header)?;
     // One that takes the slot for written where it is not.
-    let (sample, name) = (Sample::new()?, super::sample::name("b")?);
+    let (sample, name) = (Sample::new(server)?, super::sample::name("b")?);
     let target = sample.create(server, &name)?;
     let mut write = Sample::commit(&sample.new.header, 1)?.write;
     write.expect.mac[31] = 1;
@@ -56,7 +56,7 @@ fn stale_slot(server: &dyn Server) -> Verdict {
 }
 
 fn other_prologue(server: &dyn Server) -> Verdict {
-    let (sample, other) = (Sample::new()?, Sample::new()?);
+    let (sample, other) = (Sample::new(server)?, Sample::new(server)?);
     let target = sample.create(server, &name("a")?)?;
     // Both slots are zeros in both files: only the prologue tells.
     let write = Sample::commit(&other.new.header, 1)?.write;
@@ -67,7 +67,7 @@ fn other_prologue(server: &dyn Server) -> Verdict {
 }
 
 fn slot_race(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let created = sample.create(server, &name)?;
     let other = server.open(&name)?;
     let mut header = sample.new.header.clone();
@@ -99,7 +99,7 @@ fn slot_race(server: &dyn Server) -> Verdict {
 }
 
 fn cut(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..10, 1)?;
     put(&*target, &sealed)?;
@@ -123,7 +123,7 @@ fn cut(server: &dyn Server) -> Verdict {
 }
 
 fn longer_last_block(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..10, 1)?;
     put(&*target, &sealed)?;
@@ -135,7 +135,7 @@ fn longer_last_block(server: &dyn Server) -> Verdict {
 }
 
 fn cut_and_grown(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     let sealed = sample.seal(0..10, 1)?;
     put(&*target, &sealed)?;
@@ -150,7 +150,7 @@ fn cut_and_grown(server: &dyn Server) -> Verdict {
 }
 
 fn stale_cut(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let target = sample.create(server, &name)?;
     let sealed = sample.seal(0..4, 1)?;
     put(&*target, &sealed)?;
@@ -171,7 +171,7 @@ fn stale_cut(server: &dyn Server) -> Verdict {
 }
 
 fn barrier(server: &dyn Server) -> Verdict {
-    let sample = Sample::new()?;
+    let sample = Sample::new(server)?;
     let target = sample.create(server, &name("a")?)?;
     target.barrier()?;
     let sealed = sample.seal(0..4, 1)?;
@@ -181,7 +181,7 @@ fn barrier(server: &dyn Server) -> Verdict {
 }
 
 fn size_held(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let target = sample.create(server, &name)?;
     let takes = |target: &dyn Target| -> Result<bool, Broken> {
         Ok(matches!(target.try_lock_size()?, SizeLockAttempt::Taken(_)))

@@ -21,7 +21,7 @@ pub(super) const CHECKS: ServerChecks = &[
 ];
 
 fn created_whole(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let created = sample.create(server, &name)?;
     ensure!(created.read_header()? == sample.new.bytes[..], "the creator reads another header");
     ensure_header(server, &name, &sample)?;
@@ -31,7 +31,7 @@ fn created_whole(server: &dyn Server) -> Verdict {
 }
 
 fn create_refused(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     let kept = first.create(server, &name)?;
     put(&*kept, &first.seal(0..2, 1)?)?;
     let refused = server.create(&name, second.new.header.file_id(), &second.new.bytes);
@@ -44,7 +44,7 @@ fn kept_apart(server: &dyn Server) -> Verdict {
     let names = ["a", "a b", "-a", "..a", "a.", "\u{e4}\u{1f980}", "a\n", "*", "\\", &longest];
     let mut files = Vec::new();
     for text in names {
-        let (sample, name) = (Sample::new()?, name(text)?);
+        let (sample, name) = (Sample::new(server)?, name(text)?);
         let target = sample.create(server, &name)?;
         let sealed = sample.seal(0..1, 1)?;
         put(&*target, &sealed)?;
@@ -62,7 +62,7 @@ fn not_found(server: &dyn Server) -> Verdict {
 }
 
 fn removed(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     let file = first.create(server, &name)?;
     // What was taken for it does not outlive it.
     drop(file.lock_size()?);
@@ -74,7 +74,7 @@ fn removed(server: &dyn Server) -> Verdict {
 }
 
 fn draft_unseen(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     let draft = first.draft(server, &name)?;
     put(&*draft, &first.seal(0..3, 1)?)?;
     ensure_gone(server, &name)?;
@@ -84,7 +84,7 @@ fn draft_unseen(server: &dyn Server) -> Verdict {
 }
 
 fn draft_dropped(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let draft = sample.draft(server, &name)?;
     put(&*draft, &sample.seal(0..3, 1)?)?;
     drop(draft);
@@ -97,7 +97,7 @@ fn draft_dropped(server: &dyn Server) -> Verdict {
 }
 
 fn draft_published(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     first.create(server, &name)?;
     let draft = second.draft(server, &name)?;
     let sealed = second.seal(0..3, 1)?;
@@ -110,7 +110,7 @@ fn draft_published(server: &dyn Server) -> Verdict {
 }
 
 fn earlier_version(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     let sealed = first.seal(0..3, 1)?;
     put(&*first.create(server, &name)?, &sealed)?;
     let open = server.open(&name)?;
@@ -121,7 +121,7 @@ fn earlier_version(server: &dyn Server) -> Verdict {
 }
 
 fn draft_goes_on(server: &dyn Server) -> Verdict {
-    let (sample, name) = (Sample::new()?, name("a")?);
+    let (sample, name) = (Sample::new(server)?, name("a")?);
     let draft = sample.draft(server, &name)?;
     draft.publish()?;
     let sealed = sample.seal(0..2, 1)?;
@@ -136,7 +136,7 @@ fn draft_goes_on(server: &dyn Server) -> Verdict {
 }
 
 fn publish_again(server: &dyn Server) -> Verdict {
-    let (first, second, name) = (Sample::new()?, Sample::new()?, name("a")?);
+    let (first, second, name) = (Sample::new(server)?, Sample::new(server)?, name("a")?);
     let draft = first.draft(server, &name)?;
     draft.publish()?;
     server.remove(&name)?;

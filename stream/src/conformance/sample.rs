@@ -29,8 +29,18 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn new() -> Result<Sample, Broken> {
-        let geometry = Geometry::new(4096)?;
+    /// Of a server, in chunks as it wants them.
+    pub(super) fn new(server: &dyn Server) -> Result<Sample, Broken> {
+        let geometry = Geometry::new(BLOCK_BYTES)?;
+        Sample::of(geometry.with_chunk_blocks(server.chunk_blocks(BLOCK_BYTES)))
+    }
+
+    /// Of a cache.
+    pub(super) fn flat() -> Result<Sample, Broken> {
+        Sample::of(Geometry::new(BLOCK_BYTES)?)
+    }
+
+    fn of(geometry: Geometry) -> Result<Sample, Broken> {
         let root = RootKey::generate()?;
         Ok(Sample { new: Header::create(&root, geometry, Engine::fastest())? })
     }
@@ -254,5 +264,6 @@ fn late(what: &str) -> Broken {
     Broken(format!("{what} did not end within {} s", PATIENCE.as_secs()))
 }
 
+const BLOCK_BYTES: u64 = 4096;
 /// How long anything may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -72,6 +72,10 @@ impl<S: Server> Server for FaultyServer<S> {
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         self.server.remove(name)
     }
+
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.server.chunk_blocks(block_bytes)
+    }
 }
 
 /// A cache with faults. What of the cache is no operation is there as it was.

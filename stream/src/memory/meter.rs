@@ -1,12 +1,13 @@
 //! What a memory server or cache grants, and what it counts.
 
-use std::{mem, task::Waker};
+use std::task::Waker;
 
 use crate::{
-    Credit, CreditSource, Grant, Prepared,
+    Credit, Grant, Prepared,
+    credits::Credits,
     flat::Operation,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -80,34 +81,27 @@ impl Default for MemoryOptions {
 #[derive(Debug)]
 pub(super) struct Meter {
     options: MemoryOptions,
-    stock: Mutex<Stock>,
+    credits: Option<Arc<Credits>>,
     // Read for statistics only: they publish nothing.
     n_barriers: AtomicU64,
     n_reads: AtomicU64,
     n_writes: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Stock {
-    n_out: u32,
-    /// Who was told `Later` since credits last came back.
-    waiters: Vec<Waker>,
-}
-
 impl Meter {
     pub(super) fn new(options: MemoryOptions) -> Arc<Meter> {
         Arc::new(Meter {
             options,
-            stock: Mutex::default(),
+            credits: options.credits.map(Credits::new),
             n_barriers: AtomicU64::new(0),
             n_reads: AtomicU64::new(0),
             n_writes: AtomicU64::new(0),
         })
     }
 
-    pub(super) fn grant(self: &Arc<Meter>, block: u64, waker: &Waker) -> Prepared {
-        let credit = match self.options.credits {
-            Some(n_credits) => match self.take(n_credits, waker) {
+    pub(super) fn grant(&self, block: u64, waker: &Waker) -> Prepared {
+        let credit = match &self.credits {
+            Some(credits) => match credits.take(waker) {
                 Some(credit) => credit,
                 None => return Prepared::Later,
             },
@@ -130,7 +124,7 @@ impl Meter {
     }
 
     pub(super) fn credits_out(&self) -> u32 {
-        self.stock().n_out
+        self.credits.as_ref().map_or(0, |credits| credits.n_out())
     }
 
     pub(super) fn count(&self, operation: Operation) -> u64 {
@@ -143,34 +137,6 @@ impl Meter {
             Operation::Read => &self.n_reads,
             Operation::Write => &self.n_writes,
         }
-    }
-
-    fn take(self: &Arc<Meter>, n_credits: u32, waker: &Waker) -> Option<Credit> {
-        let mut stock = self.stock();
-        if stock.n_out < n_credits {
-            stock.n_out += 1;
-            return Some(Credit::new(self.clone(), 1));
-        }
-        if !stock.waiters.iter().any(|waiter| waiter.will_wake(waker)) {
-            stock.waiters.push(waker.clone());
-        }
-        None
-    }
-
-    fn stock(&self) -> MutexGuard<'_, Stock> {
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl CreditSource for Meter {
-    fn give_back(&self, n: u32) {
-        let waiters = {
-            let mut stock = self.stock();
-            stock.n_out -= n;
-            mem::take(&mut stock.waiters)
-        };
-        // All of them: one that was woken alone might not want its credit any more.
-        waiters.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -1,0 +1,116 @@
+//! What an object store's no means: a decision for who asked.
+
+use std::error;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::{Failure, TargetError, TargetErrorKind};
+
+/// The most of a store's own words that are passed on, in bytes.
+const MAX_WORDS: usize = 300;
+
+/// The error that a request ended with, and what was being done.
+pub(super) fn target_error(doing: &str, error: &object_store::Error) -> TargetError {
+    let kind = match error {
+        object_store::Error::AlreadyExists { .. } => TargetErrorKind::AlreadyExists,
+        object_store::Error::NotFound { .. } => TargetErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => TargetErrorKind::NotPermitted,
+        object_store::Error::Precondition { .. } => TargetErrorKind::Conflict,
+        object_store::Error::InvalidPath { .. }
+        | object_store::Error::NotImplemented { .. }
+        | object_store::Error::NotSupported { .. }
+        | object_store::Error::UnknownConfigurationKey { .. } => TargetErrorKind::Unsupported,
+        _ => kind_of(error),
+    };
+    TargetError::new(kind, format!("{doing}: {}", words(error)))
+}
+
+/// What it is for a stream that writes.
+pub(super) fn failure(error: TargetError) -> Failure {
+    if error.is_transient() { Failure::Retry(error) } else { Failure::Fatal(error) }
+}
+
+/// The kind of what has no name of its own: by the answer's status, else by what became of the request.
+fn kind_of(error: &object_store::Error) -> TargetErrorKind {
+    let mut cause: &(dyn error::Error + 'static) = error;
+    loop {
+        if let Some(http) = cause.downcast_ref::<HttpError>() {
+            return match http.kind() {
+                HttpErrorKind::Timeout => TargetErrorKind::TimedOut,
+                _ => TargetErrorKind::Io,
+            };
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return kind_of_words(&cause.to_string()),
+        }
+    }
+}
+
+/// `object_store` does not name the type that holds the status.
+fn kind_of_words(words: &str) -> TargetErrorKind {
+    let status = words.split_once("status code: ").map_or("", |(_, rest)| rest);
+    let is = |text| words.contains(text);
+    match status.get(..3).and_then(|digits| digits.parse().ok()) {
+        Some(507) => TargetErrorKind::NoSpace,
+        _ if is("QuotaExceeded") || is("InsufficientStorage") => TargetErrorKind::NoSpace,
+        Some(429 | 503) => TargetErrorKind::Throttled,
+        _ if is("SlowDown") || is("ServerBusy") => TargetErrorKind::Throttled,
+        Some(408) => TargetErrorKind::TimedOut,
+        Some(405 | 411 | 413 | 501) => TargetErrorKind::Unsupported,
+        Some(300..=499) => TargetErrorKind::NotPermitted,
+        _ => TargetErrorKind::Io,
+    }
+}
+
+/// What the store says, without the parameters of a URL, which may be a signature, and not too long.
+fn words(error: &object_store::Error) -> String {
+    let said = error.to_string();
+    let kept = said.split_inclusive(char::is_whitespace).map(|word| match word.split_once('?') {
+        Some((before, _)) if before.contains("://") => format!("{before} "),
+        _ => word.to_owned(),
+    });
+    let mut words: String = kept.collect();
+    if words.len() > MAX_WORDS {
+        let end = (0..=MAX_WORDS).rev().find(|at| words.is_char_boundary(*at)).unwrap_or(0);
+        words.truncate(end);
+        words.push_str("...");
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(words: &str) -> TargetError {
+        let source = words.to_owned().into();
+        target_error("writing", &object_store::Error::Generic { store: "S3", source })
+    }
+
+    #[test]
+    fn a_stores_no_is_a_decision_for_who_asked() {
+        for (words, kind) in [
+            ("non-2xx status code: 503 Service Unavailable: ", TargetErrorKind::Throttled),
+            ("non-2xx status code: 429 Too Many Requests: ", TargetErrorKind::Throttled),
+            ("error response: <Code>SlowDown</Code>", TargetErrorKind::Throttled),
+            ("non-2xx status code: 500 Internal Server Error: ", TargetErrorKind::Io),
+            ("non-2xx status code: 507 Insufficient Storage: ", TargetErrorKind::NoSpace),
+            ("non-2xx status code: 400 Bad Request: ", TargetErrorKind::NotPermitted),
+            ("non-2xx status code: 501 Not Implemented: ", TargetErrorKind::Unsupported),
+            ("connection reset", TargetErrorKind::Io),
+        ] {
+            assert_eq!(said(words).kind(), kind, "{words}");
+        }
+        assert!(matches!(failure(said("status code: 503 ")), Failure::Retry(_)));
+        assert!(matches!(failure(said("status code: 400 ")), Failure::Fatal(_)));
+    }
+
+    #[test]
+    fn a_signature_in_a_url_is_not_passed_on() {
+        let error = said("GET http://host/key?sig=secret&se=1 failed").to_string();
+        assert!(error.contains("http://host/key") && !error.contains("secret"), "{error}");
+        assert!(said(&"x".repeat(9000)).to_string().len() < 400);
+    }
+}

@@ -1,0 +1,118 @@
+//! One file of an object server, as all handles to it share it.
+
+use std::{
+    collections::HashMap,
+    fmt, mem,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use object_store::{UpdateVersion, path::Path};
+use sealback_crypto::{FileId, Geometry};
+use tracing::debug;
+
+use super::{keys::Keys, runtime::Runtime, store::Store};
+use crate::credits::Credits;
+
+/// A file that is open.
+pub(super) struct OpenObject {
+    pub(super) keys: Keys,
+    pub(super) file_id: FileId,
+    pub(super) geometry: Geometry,
+    pub(super) store: Arc<Store>,
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) credits: Arc<Credits>,
+    /// Header operations of this process follow one another.
+    pub(super) standing: tokio::sync::Mutex<Standing>,
+    /// Writes to one chunk follow one another: two would only defeat each other.
+    chunks: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<Chunk>>>>,
+    /// Whether it was made here, so that a chunk which was not written here is likely not there.
+    pub(super) is_new: bool,
+}
+
+/// What a file is under its name.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It has no name yet: its header is only here.
+    Draft { header: Bytes },
+    /// It lost its name while it was open here: it can be read as long as it is, and its chunks go then.
+    Gone { header: Bytes },
+    /// Its header is in the store; it was this one last, if it was seen.
+    Stored { last: Option<(Bytes, UpdateVersion)> },
+}
+
+/// What is known of a chunk's object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// Somebody has written it.
+    There,
+    #[default]
+    Unknown,
+}
+
+impl OpenObject {
+    pub(super) fn new(
+        (store, runtime): (Arc<Store>, Arc<Runtime>),
+        (keys, file_id, geometry): (Keys, FileId, Geometry),
+        (standing, is_new): (Standing, bool),
+        max_in_flight: u32,
+    ) -> OpenObject {
+        OpenObject {
+            keys,
+            file_id,
+            geometry,
+            store,
+            runtime,
+            credits: Credits::new(max_in_flight),
+            standing: tokio::sync::Mutex::new(standing),
+            chunks: Mutex::default(),
+            is_new,
+        }
+    }
+
+    /// The key of a chunk.
+    pub(super) fn chunk_key(&self, chunk: u64) -> Path {
+        self.keys.chunk(self.file_id, chunk)
+    }
+
+    /// The most bytes that a chunk's object may have.
+    pub(super) fn chunk_bytes(&self) -> u64 {
+        u64::from(self.geometry.chunk_blocks()) * self.geometry.stride_bytes()
+    }
+
+    /// The queue of a chunk's writes.
+    pub(super) fn queue(&self, chunk: u64) -> Arc<tokio::sync::Mutex<Chunk>> {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        chunks.entry(chunk).or_default().clone()
+    }
+}
+
+impl Drop for OpenObject {
+    /// Nobody can find the chunks of a file without a name: they go with the last who has it open.
+    fn drop(&mut self) {
+        let stored = Standing::Stored { last: None };
+        if let Standing::Stored { .. } = mem::replace(self.standing.get_mut(), stored) {
+            return;
+        }
+        let (store, chunks) = (self.store.clone(), self.keys.chunks(self.file_id));
+        self.runtime.run_a_while(async move { store.clean_up(&chunks).await });
+    }
+}
+
+impl Store {
+    /// Removes the chunks of a file that has no name. What stays is found by a scrub.
+    pub(super) async fn clean_up(&self, chunks: &Path) {
+        if let Err(error) = self.delete_all(chunks).await {
+            debug!(target: "sealback::objects", %chunks, %error, "chunks were left behind");
+        }
+    }
+}
+
+impl fmt::Debug for OpenObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenObject")
+            .field("header", &self.keys.header().to_string())
+            .field("file_id", &self.file_id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,62 @@
+//! What a client can tell of an object store.
+
+use std::time::Duration;
+
+/// How an [`ObjectServer`](super::ObjectServer) works. Made by `default`, changed by the `with_` functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObjectOptions {
+    /// Stored bytes of a chunk of a new file, at most, but one block at least: 8 MiB. Files that have
+    /// others keep them.
+    pub chunk_bytes: u64,
+    /// Writes of one file under way at once: 8.
+    pub max_in_flight: u32,
+    /// What was left behind is listed if it is so old: an hour. What is younger may be of a put that is
+    /// under way.
+    pub orphan_age: Duration,
+    /// Nobody else writes, on the client's word: no conditions are put, and the store is not asked whether
+    /// it keeps them. `false`.
+    pub single_writer: bool,
+}
+
+impl ObjectOptions {
+    /// The same, with new files' chunks of so many stored bytes, at most.
+    #[must_use]
+    pub fn with_chunk_bytes(mut self, chunk_bytes: u64) -> ObjectOptions {
+        self.chunk_bytes = chunk_bytes;
+        self
+    }
+
+    /// The same, with so many writes of one file at once; 0 counts as 1.
+    #[must_use]
+    pub fn with_max_in_flight(mut self, max_in_flight: u32) -> ObjectOptions {
+        self.max_in_flight = max_in_flight.max(1);
+        self
+    }
+
+    /// The same, for what was left behind so long ago.
+    #[must_use]
+    pub fn with_orphan_age(mut self, orphan_age: Duration) -> ObjectOptions {
+        self.orphan_age = orphan_age;
+        self
+    }
+
+    /// The same, for a store that nobody else writes to: it need not know conditional puts. If somebody
+    /// does, what they wrote is lost.
+    #[must_use]
+    pub fn with_single_writer(mut self) -> ObjectOptions {
+        self.single_writer = true;
+        self
+    }
+}
+
+impl Default for ObjectOptions {
+    fn default() -> ObjectOptions {
+        ObjectOptions {
+            chunk_bytes: 8 << 20,
+            max_in_flight: 8,
+            orphan_age: Duration::from_secs(3600),
+            single_writer: false,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! An object store as a server of sealed files.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStore, PutPayload, path::Path};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES};
+
+use super::{
+    alter::{First, Step},
+    file::{OpenObject, Standing},
+    header::{claims_of, either, header_of, object},
+    keys::{Keys, decoded},
+    options::ObjectOptions,
+    probe::probe,
+    runtime::Runtime,
+    store::{Found, Store},
+    target::ObjectFile,
+};
+use crate::{Name, Server, Target, TargetError, TargetErrorKind};
+
+/// A chunk's object is held whole when a part of it is written.
+const MAX_CHUNK_BYTES: u64 = 1 << 30;
+/// Requests at once that look at headers.
+const HEADERS_AT_ONCE: usize = 16;
+
+/// Sealed files as chunk objects in an object store. Clones are the same server.
+///
+/// Several clients, of several machines, may use one file. They exclude each other by conditional puts,
+/// which the store must keep: it is asked when the server is opened. There is no lock of the size.
+///
+/// A file that is removed, or replaced by [`Target::publish`], goes on to be readable for who has it open
+/// through the same server, until the last handle is dropped; through another one it is not. A header
+/// that was removed leaves an empty object behind, and so do chunks that a cut takes: no store deletes on
+/// condition. Punching holes frees no room.
+///
+/// The server's threads end with the last of its handles. That, and the end of a draft that was not
+/// published, waits for deletions under way, some seconds at most.
+#[derive(Clone)]
+pub struct ObjectServer(pub(super) Arc<Shared>);
+
+/// What the handles of a server share.
+pub(super) struct Shared {
+    pub(super) store: Arc<Store>,
+    pub(super) prefix: Path,
+    pub(super) options: ObjectOptions,
+    /// Files that are open, by the key of what their chunks' keys begin with.
+    files: Mutex<HashMap<Path, Weak<OpenObject>>>,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+impl ObjectServer {
+    /// Opens a store as a server, with its files below a prefix. Unless
+    /// [`single_writer`](ObjectOptions::single_writer) is set, some objects below `.sealback` show whether
+    /// the store keeps the conditions that are put to it.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Unsupported`] if it does not keep one, and which; others from the store.
+    pub fn open(
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        options: ObjectOptions,
+    ) -> Result<ObjectServer, TargetError> {
+        let runtime = Runtime::start()
+            .map_err(|error| TargetError::from_io("starting an object server's threads", error))?;
+        let store = Arc::new(Store::new(store, options.single_writer));
+        if !options.single_writer {
+            let (store, prefix) = (store.clone(), prefix.clone());
+            runtime.run(async move { probe(&store, &prefix).await })?;
+        }
+        let (files, runtime) = (Mutex::default(), Arc::new(runtime));
+        Ok(ObjectServer(Arc::new(Shared { store, prefix, options, files, runtime })))
+    }
+
+    /// The names of all files, ascending.
+    ///
+    /// # Errors
+    /// [`TargetError`] from the store.
+    pub fn list(&self) -> Result<Vec<Name>, TargetError> {
+        let shared = self.0.clone();
+        self.0.runtime.run(async move { shared.list().await })
+    }
+}
+
+impl Shared {
+    fn files(&self) -> MutexGuard<'_, HashMap<Path, Weak<OpenObject>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle to a file: all of one share what is known of it.
+    fn handle(
+        self: &Arc<Shared>,
+        keys: Keys,
+        (file_id, geometry): (FileId, Geometry),
+        (standing, is_new): (Standing, bool),
+    ) -> Arc<dyn Target> {
+        let mut files = self.files();
+        files.retain(|_, file| file.strong_count() > 0);
+        let chunks = keys.chunks(file_id);
+        let file = match files.get(&chunks).and_then(Weak::upgrade) {
+            Some(file) if !is_new => file,
+            _ => {
+                let served = (self.store.clone(), self.runtime.clone());
+                let of = (keys, file_id, geometry);
+                let max_in_flight = self.options.max_in_flight;
+                let file = OpenObject::new(served, of, (standing, is_new), max_in_flight);
+                let file = Arc::new(file);
+                files.insert(chunks, Arc::downgrade(&file));
+                file
+            }
+        };
+        Arc::new(ObjectFile { file, server: self.clone() })
+    }
+
+    fn open_now(&self, keys: &Keys, file_id: FileId) -> Option<Arc<OpenObject>> {
+        self.files().get(&keys.chunks(file_id)).and_then(Weak::upgrade)
+    }
+
+    /// Makes a draft the file of its name.
+    pub(super) async fn publish(&self, file: &OpenObject) -> Result<(), TargetError> {
+        let mut standing = file.standing.lock().await;
+        let Standing::Draft { header } = &*standing else { return Ok(()) };
+        let put = self.store.put_header(&file.keys, header.clone(), |_| Ok(())).await?;
+        let (replaced, stored) = put;
+        let last = match stored {
+            Found::Content { bytes, version } => Some((bytes, version)),
+            Found::Absent | Found::Length { .. } => None,
+        };
+        *standing = Standing::Stored { last };
+        drop(standing);
+        if let Some(header) = header_of(&replaced) {
+            let gone = self.lose(&file.keys, header).await;
+            let store = self.store.clone();
+            // What is left of it is nobody's business any more.
+            if let Some(chunks) = gone {
+                self.runtime.spawn(async move { store.clean_up(&chunks).await });
+            }
+        }
+        Ok(())
+    }
+
+    /// A file has lost its name: who has it open here reads on. Else its chunks are to go, below the key
+    /// that is returned.
+    async fn lose(&self, keys: &Keys, header: &Bytes) -> Option<Path> {
+        let file_id = claims_of(header).file_id;
+        let Some(open) = self.open_now(keys, file_id) else { return Some(keys.chunks(file_id)) };
+        *open.standing.lock().await = Standing::Gone { header: header.clone() };
+        None
+    }
+
+    async fn remove(&self, keys: &Keys) -> Result<(), TargetError> {
+        let key = keys.header();
+        let mut removed = None;
+        let decide = |found: &Found| match header_of(found) {
+            // An attempt went through that was answered otherwise.
+            None if removed.is_some() => Step::Done,
+            None => Step::Refuse(not_found(&key)),
+            Some(header) => {
+                removed = Some(header.clone());
+                if self.store.single_writer() { Step::Done } else { Step::Put(PutPayload::new()) }
+            }
+        };
+        self.store.alter(object(&key), First::Content, decide).await.map_err(either)?;
+        if self.store.single_writer() {
+            self.store.delete(vec![key]).await?;
+        }
+        if let Some(header) = removed
+            && let Some(chunks) = self.lose(keys, &header).await
+        {
+            self.store.clean_up(&chunks).await;
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Name>, TargetError> {
+        let folders = self.store.list_folders(&self.prefix).await?;
+        let names: Vec<Name> =
+            folders.iter().filter_map(|folder| decoded(folder.filename()?)).collect();
+        let is_file = |name: Name| async move {
+            let header = self.store.head(&Keys::new(&self.prefix, &name).header()).await?;
+            Ok((header.len() > 0).then_some(name))
+        };
+        let listed = stream::iter(names).map(is_file).buffered(HEADERS_AT_ONCE);
+        let mut names: Vec<Name> =
+            listed.try_filter_map(|name| async { Ok(name) }).try_collect().await?;
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+impl Server for ObjectServer {
+    fn create(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let keys = Keys::new(&self.0.prefix, name);
+        let geometry = geometry_of(header)?;
+        let (store, of, bytes) =
+            (self.0.store.clone(), keys.clone(), Bytes::copy_from_slice(header));
+        let taken = already_exists(name);
+        let may_replace = move |there: Option<&Bytes>| match there {
+            Some(_) => Err(taken.clone()),
+            None => Ok(()),
+        };
+        let create = async move { store.put_header(&of, bytes, may_replace).await };
+        self.0.runtime.run(create)?;
+        let standing = Standing::Stored { last: None };
+        Ok(self.0.handle(keys, (file_id, geometry), (standing, true)))
+    }
+
+    fn draft(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let geometry = geometry_of(header)?;
+        let standing = Standing::Draft { header: Bytes::copy_from_slice(header) };
+        let keys = Keys::new(&self.0.prefix, name);
+        Ok(self.0.handle(keys, (file_id, geometry), (standing, true)))
+    }
+
+    fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
+        let keys = Keys::new(&self.0.prefix, name);
+        let (store, of) = (self.0.store.clone(), keys.clone());
+        let header = self.0.runtime.run(async move {
+            let found = store.header(&of).await?;
+            header_of(&found).cloned().ok_or_else(|| not_found(&of.header()))
+        })?;
+        let (file_id, geometry) = (claims_of(&header).file_id, geometry_of(&header)?);
+        let standing = Standing::Stored { last: None };
+        Ok(self.0.handle(keys, (file_id, geometry), (standing, false)))
+    }
+
+    fn remove(&self, name: &Name) -> Result<(), TargetError> {
+        let (shared, keys) = (self.0.clone(), Keys::new(&self.0.prefix, name));
+        self.0.runtime.run(async move { shared.remove(&keys).await })
+    }
+
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        let stride_bytes = Geometry::new(block_bytes).map_or(u64::MAX, Geometry::stride_bytes);
+        let n_blocks = self.0.options.chunk_bytes.min(MAX_CHUNK_BYTES) / stride_bytes;
+        u32::try_from(n_blocks).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// How the file of a header is cut up, if this is a server for it.
+fn geometry_of(header: &[u8]) -> Result<Geometry, TargetError> {
+    let unsupported = |context| TargetError::new(TargetErrorKind::Unsupported, context);
+    // A header that says nothing of it is refused by who reads it.
+    let Some(geometry) = claims_of(header).geometry else { return Ok(geometry_of_no_file()) };
+    match u64::from(geometry.chunk_blocks()) * geometry.stride_bytes() {
+        0 => Err(unsupported("the file is flat: an object server keeps files in chunks")),
+        bytes if bytes > MAX_CHUNK_BYTES => {
+            Err(unsupported("the file's chunks have over 1 GiB, too much for one put"))
+        }
+        _ => Ok(geometry),
+    }
+}
+
+fn geometry_of_no_file() -> Geometry {
+    Geometry::new(4096).expect("4 KiB is a block size").with_chunk_blocks(1)
+}
+
+fn already_exists(name: &Name) -> TargetError {
+    let context = format!("there is a file '{name}' already");
+    TargetError::new(TargetErrorKind::AlreadyExists, context)
+}
+
+fn not_found(header: &Path) -> TargetError {
+    TargetError::new(
+        TargetErrorKind::NotFound,
+        format!("there is no file with a header '{header}'"),
+    )
+}
+
+impl fmt::Debug for ObjectServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectServer")
+            .field("store", &self.0.store)
+            .field("prefix", &self.0.prefix.to_string())
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! The requests that are made of an object store, and what is found there.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    UpdateVersion, path::Path,
+};
+use tokio::sync::Semaphore;
+
+use super::failure::target_error;
+use crate::{TargetError, TargetErrorKind};
+
+/// Whole chunks that are held at once to be spliced, at most.
+const MAX_SPLICED: usize = 4;
+
+/// An object store, and how it is dealt with.
+pub(super) struct Store {
+    objects: Arc<dyn ObjectStore>,
+    single_writer: bool,
+    /// Each chunk that is held whole has a permit.
+    pub(super) spliced: Semaphore,
+}
+
+/// What an object is.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    Absent,
+    Content { bytes: Bytes, version: UpdateVersion },
+    Length { len: u64, version: UpdateVersion },
+}
+
+impl Found {
+    pub(super) fn version(&self) -> Option<&UpdateVersion> {
+        match self {
+            Found::Absent => None,
+            Found::Content { version, .. } | Found::Length { version, .. } => Some(version),
+        }
+    }
+
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Found::Absent => 0,
+            Found::Content { bytes, .. } => bytes.len() as u64,
+            Found::Length { len, .. } => *len,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, single_writer: bool) -> Store {
+        Store { objects, single_writer, spliced: Semaphore::new(MAX_SPLICED) }
+    }
+
+    /// Whether nobody else writes here.
+    pub(super) fn single_writer(&self) -> bool {
+        self.single_writer
+    }
+
+    /// Tells two stores of this process apart.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.objects).addr()
+    }
+
+    /// All of an object of at most so many bytes.
+    pub(super) async fn get(&self, key: &Path, max_bytes: u64) -> Result<Found, TargetError> {
+        let failed = |error| target_error(&format!("reading the object '{key}'"), &error);
+        let got = match self.objects.get(key).await {
+            Ok(got) => got,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Found::Absent),
+            Err(error) => return Err(failed(error)),
+        };
+        if got.meta.size > max_bytes {
+            let context =
+                format!("the object '{key}' has {} bytes, over {max_bytes}", got.meta.size);
+            return Err(TargetError::new(TargetErrorKind::Unsupported, context));
+        }
+        let version = version_of(&got.meta);
+        Ok(Found::Content { bytes: got.bytes().await.map_err(failed)?, version })
+    }
+
+    /// A part of an object, as one version of it has it: fewer bytes where it ends; none if it does
+    /// before, or is not there.
+    pub(super) async fn get_part(
+        &self,
+        key: &Path,
+        part: std::ops::Range<u64>,
+    ) -> Result<Bytes, TargetError> {
+        let options = GetOptions { range: Some(part.clone().into()), ..GetOptions::default() };
+        let got = async { self.objects.get_opts(key, options).await?.bytes().await }.await;
+        match got {
+            Ok(bytes) => Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => Ok(Bytes::new()),
+            // Stores have different words for a part that begins behind the end.
+            Err(error) => match self.head(key).await? {
+                found if found.len() <= part.start => Ok(Bytes::new()),
+                _ => Err(target_error(&format!("reading the object '{key}'"), &error)),
+            },
+        }
+    }
+
+    /// How long an object is.
+    pub(super) async fn head(&self, key: &Path) -> Result<Found, TargetError> {
+        match self.objects.head(key).await {
+            Ok(meta) => Ok(Found::Length { len: meta.size, version: version_of(&meta) }),
+            Err(object_store::Error::NotFound { .. }) => Ok(Found::Absent),
+            Err(error) => Err(target_error(&format!("asking for the object '{key}'"), &error)),
+        }
+    }
+
+    /// Puts an object in the place of what was found there, if it is that still.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Conflict`] if it is not.
+    pub(super) async fn replace(
+        &self,
+        key: &Path,
+        payload: PutPayload,
+        found: &Found,
+    ) -> Result<UpdateVersion, TargetError> {
+        let mode = match found.version() {
+            _ if self.single_writer => PutMode::Overwrite,
+            Some(version) => PutMode::Update(version.clone()),
+            None => PutMode::Create,
+        };
+        self.put(key, payload, mode).await
+    }
+
+    /// Puts an object.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Conflict`] if the mode's condition does not hold.
+    pub(super) async fn put(
+        &self,
+        key: &Path,
+        payload: PutPayload,
+        mode: PutMode,
+    ) -> Result<UpdateVersion, TargetError> {
+        match self.objects.put_opts(key, payload, PutOptions::from(mode)).await {
+            Ok(put) => Ok(put.into()),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::NotFound { .. }
+                | object_store::Error::NotModified { .. }
+                | object_store::Error::Precondition { .. },
+            ) => {
+                let context = format!("the object '{key}' is no longer what was read");
+                Err(TargetError::new(TargetErrorKind::Conflict, context))
+            }
+            Err(error) => Err(target_error(&format!("writing the object '{key}'"), &error)),
+        }
+    }
+
+    /// Deletes objects; one that is not there is no error.
+    pub(super) async fn delete(&self, keys: Vec<Path>) -> Result<(), TargetError> {
+        let keys = futures_util::stream::iter(keys.into_iter().map(Ok)).boxed();
+        let deleted = self.objects.delete_stream(keys).try_for_each(|_| async { Ok(()) }).await;
+        match deleted {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(target_error("deleting objects", &error)),
+        }
+    }
+
+    /// Deletes all objects below a prefix.
+    pub(super) async fn delete_all(&self, prefix: &Path) -> Result<(), TargetError> {
+        let mut listed = self.list(prefix, None).ready_chunks(DELETED_AT_ONCE);
+        while let Some(some) = listed.next().await {
+            let keys = some.into_iter().map(|object| object.map(|object| object.location));
+            self.delete(keys.collect::<Result<_, _>>()?).await?;
+        }
+        Ok(())
+    }
+
+    /// The objects below a prefix, those behind a key only, ascending by key if the store lists them so.
+    pub(super) fn list(
+        &self,
+        prefix: &Path,
+        behind: Option<&Path>,
+    ) -> BoxStream<'static, Result<ObjectMeta, TargetError>> {
+        let listed = match behind {
+            Some(behind) => self.objects.list_with_offset(Some(prefix), behind),
+            None => self.objects.list(Some(prefix)),
+        };
+        let doing = format!("listing the objects of '{prefix}'");
+        listed.map_err(move |error| target_error(&doing, &error)).boxed()
+    }
+
+    /// The parts of keys that directly follow a prefix and have more behind them.
+    pub(super) async fn list_folders(&self, prefix: &Path) -> Result<Vec<Path>, TargetError> {
+        let listed = self.objects.list_with_delimiter(Some(prefix)).await;
+        let failed = |error| target_error(&format!("listing the files of '{prefix}'"), &error);
+        listed.map(|listed| listed.common_prefixes).map_err(failed)
+    }
+}
+
+const DELETED_AT_ONCE: usize = 1000;
+
+fn version_of(meta: &ObjectMeta) -> UpdateVersion {
+    UpdateVersion { e_tag: meta.e_tag.clone(), version: meta.version.clone() }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its own words, which leave secrets out; its `Debug` does not promise that.
+        f.debug_tuple("Store").field(&self.objects.to_string()).finish()
+    }
+}

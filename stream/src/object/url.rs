@@ -1,0 +1,116 @@
+//! Object stores by URL, with what their own environment variables say.
+
+use std::{sync::Arc, time::Duration};
+
+use object_store::{
+    BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig, aws::AmazonS3Builder,
+    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
+};
+
+use super::{failure::target_error, options::ObjectOptions, server::ObjectServer};
+use crate::{TargetError, TargetErrorKind};
+
+impl ObjectServer {
+    /// Opens the store that a URL names: `s3://bucket/prefix`, `az://container/prefix`,
+    /// `gs://bucket/prefix`, or `memory:///` for one that ends with the server. Credentials, endpoints and
+    /// other options are those of the environment variables that `object_store` knows (`AWS_…`, `AZURE_…`,
+    /// `GOOGLE_…`).
+    ///
+    /// # Errors
+    /// As [`open`](ObjectServer::open); [`TargetErrorKind::Unsupported`] for a URL of another kind, or one
+    /// that has a user, a password or parameters in it.
+    pub fn open_url(url: &str, options: ObjectOptions) -> Result<ObjectServer, TargetError> {
+        let (scheme, prefix) = parse(url)?;
+        let store = store(&scheme, url)
+            .map_err(|error| target_error("opening an object store", &error))?
+            .ok_or_else(|| {
+                refused("only s3://, az://, gs:// and memory:/// are object stores here")
+            })?;
+        ObjectServer::open(store, prefix, options)
+    }
+}
+
+/// What kind of store a URL names, and the prefix in it. What it says is not repeated: it may be a secret.
+fn parse(url: &str) -> Result<(ObjectStoreScheme, Path), TargetError> {
+    let (_, rest) =
+        url.split_once("://").ok_or_else(|| refused("it has no scheme, as s3:// is"))?;
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') || rest.contains(['?', '#']) {
+        return Err(refused("credentials and options come from the environment, not in a URL"));
+    }
+    let url = url::Url::parse(url).map_err(|_| refused("it is not well formed"))?;
+    ObjectStoreScheme::parse(&url).map_err(|_| refused("it names no object store"))
+}
+
+/// The store of a URL; `None` for a kind that is none here.
+fn store(
+    scheme: &ObjectStoreScheme,
+    url: &str,
+) -> Result<Option<Arc<dyn ObjectStore>>, object_store::Error> {
+    Ok(Some(match scheme {
+        ObjectStoreScheme::AmazonS3 => {
+            let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retries());
+            Arc::new(builder.build()?)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retries());
+            Arc::new(builder.build()?)
+        }
+        ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
+        ObjectStoreScheme::MicrosoftAzure => {
+            let builder = MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retries());
+            Arc::new(builder.build()?)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Few: what is tried again here is not seen, and a conditional put that went through and is sent again
+/// answers as if it were somebody else's.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+        },
+        max_retries: 1,
+        retry_timeout: Duration::from_secs(10),
+    }
+}
+
+fn refused(why: &str) -> TargetError {
+    let context = format!("this URL cannot be opened: {why}");
+    TargetError::new(TargetErrorKind::Unsupported, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_no_object_store_is_refused_and_no_secret_repeated() {
+        for url in [
+            "bucket",
+            "s3:/x",
+            "http://host/x",
+            "file:///tmp/x",
+            "ftp://x/y",
+            "s3://u:secret@b/p",
+            "az://c/p?sig=secret",
+            "gs://b/p#secret",
+            "memory://host",
+        ] {
+            let error = ObjectServer::open_url(url, ObjectOptions::default()).unwrap_err();
+            assert_eq!(error.kind(), TargetErrorKind::Unsupported, "{url}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_store_in_memory_is_opened_by_its_url() {
+        let server = ObjectServer::open_url("memory:///a/b", ObjectOptions::default()).unwrap();
+        assert_eq!(server.list().unwrap(), []);
+        assert!(format!("{server:?}").contains("a/b"), "{server:?}");
+    }
+}
