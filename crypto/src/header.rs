@@ -172,6 +172,22 @@ impl Header {
         next.ok_or(HeaderError::GenerationsSpent)
     }
 
+    /// The same header to whoever has promised more than it says, and will commit that later: a file of at
+    /// least `size` bytes, in which `holes` are allowed, too. Only in memory: what is stored, the generation
+    /// and the MAC are what they were.
+    #[must_use]
+    pub fn promising(mut self, size: u64, holes: &Range<u64>) -> Header {
+        let values = &mut self.current.values;
+        values.size = values.size.max(size);
+        if values.holes.is_empty() {
+            values.holes = holes.clone();
+        } else if !holes.is_empty() {
+            let hull = &mut values.holes;
+            *hull = hull.start.min(holes.start)..hull.end.max(holes.end);
+        }
+        self
+    }
+
     /// All bytes of the header as it stands, both slots.
     pub fn to_bytes(&self) -> Box<[u8; HEADER_BYTES]> {
         let mut bytes = Box::new([0; HEADER_BYTES]);

@@ -11,6 +11,7 @@ use tracing::{debug, debug_span, warn};
 
 use crate::{
     Error,
+    behind::keeping,
     engine::CACHE,
     open_file::OpenFile,
     pass::PassKind,
@@ -94,6 +95,9 @@ impl OpenFile {
 
     /// Commits a header: the file is at least `size` long.
     pub(crate) fn commit_size(&self, size: u64, holes: &Range<u64>) -> Result<(), Error> {
+        if let Some(log) = self.log() {
+            return self.promise(&log, size, holes);
+        }
         self.barrier()?;
         let next = |header: &Header| {
             header.commit(&HeaderChange {
@@ -212,8 +216,10 @@ impl OpenFile {
 
     /// Reads the header as it is now; the file must be the same, and not older.
     pub(crate) fn reread_header(&self, known: &Header) -> Result<Header, Error> {
+        let promised = self.promised();
         let bytes = self.core.persist(None, || Ok(self.target.read_header()?))?;
-        known.reopen(&bytes).map_err(|error: HeaderError| error.into())
+        let header = known.reopen(&bytes).map_err(|error: HeaderError| Error::from(error))?;
+        Ok(keeping(header, promised))
     }
 
     /// Commits of one client follow one another.

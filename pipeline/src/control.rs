@@ -1,11 +1,14 @@
 //! What is asked of a server outside of the streams: headers, cuts, holes. One operation at a time,
 //! on the caller's thread, tried again within the bounds that streams have.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    task::{Wake, Waker},
+};
 
 use sealback_stream::{
-    BlockConflict, Completion, CompletionSink, Failure, Target, TargetError, TargetErrorKind,
-    Ticket, Write,
+    BlockConflict, Completion, CompletionSink, Failure, Grant, Prepared, Target, TargetError,
+    TargetErrorKind, Ticket, Write,
 };
 
 use tracing::debug;
@@ -80,6 +83,39 @@ pub(crate) fn write_now(
         Err(Failure::Renegotiate(error) | Failure::Retry(error)) => Err(Refusal::Again(error)),
         Err(Failure::Fatal(error)) => Err(Refusal::Final(error)),
         Err(other) => Err(Refusal::Final(TargetError::new(TargetErrorKind::Io, other.to_string()))),
+    }
+}
+
+/// Asks how much one write may carry, and waits as long as nothing may.
+pub(crate) fn grant_now(target: &dyn Target, block: u64) -> Grant {
+    let woken = Arc::new(Woken::default());
+    loop {
+        match target.prepare(block, &Waker::from(woken.clone())) {
+            Prepared::Granted(grant) => return grant,
+            Prepared::Later => woken.wait(),
+        }
+    }
+}
+
+/// Waits for a waker.
+#[derive(Debug, Default)]
+struct Woken {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Woken {
+    fn wait(&self) {
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_while(woken, |woken| !*woken);
+        *waited.unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
     }
 }
 

@@ -36,7 +36,9 @@ impl OpenFile {
     }
 
     /// Goes on from the header that is there now, unless another thread has done so.
-    fn follow_cut(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) fn follow_cut(self: &Arc<Self>) -> Result<(), Error> {
+        // What waits to be uploaded is laid over the file as it is now; then that is followed.
+        self.upload()?;
         let _alone = self.alone();
         let _one_at_a_time = self.commits();
         let known = self.header();

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use crate::{
     Config, CreateOptions, EngineStats, Error, File, Place, Unclosed,
+    behind::{Uploads, keeping, promised_of},
     buffers::SealedBuffers,
     calls::Calls,
     config::{READ_UNIT_BYTES, Shares},
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) flusher: Flusher,
     pub(crate) fillings: Fillings,
     pub(crate) calls: Calls,
+    pub(crate) uploads: Uploads,
     /// Files without handles that are not written back yet, by number.
     kept: Mutex<HashMap<u64, Arc<OpenFile>>>,
     /// It has been shut down.
@@ -148,6 +150,7 @@ impl Engine {
             flusher: Flusher::default(),
             fillings: Fillings::default(),
             calls: Calls::new(),
+            uploads: Uploads::default(),
             kept: Mutex::default(),
             closed: AtomicBool::new(false),
             io,
@@ -263,6 +266,8 @@ impl Engine {
     ) -> Result<File, Error> {
         self.core().check_open()?;
         let options = OpenOptions { engine: self.core().config.cipher, ..OpenOptions::default() };
+        // Before the header: what is promised and no longer waits, that speaks for.
+        let promised = promised_of(&*target);
         let read = || {
             let bytes = self.core().persist(None, || Ok(target.read_header()?))?;
             Header::open(&bytes, place.root, &options).map_err(Error::from)
@@ -270,7 +275,10 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
-        Ok(File::new(self.open_file(place, called, (target, header))?, self.presence.clone()))
+        let header = keeping(header, promised);
+        let file = self.open_file(place, called, (target, header))?;
+        self.core().upload_soon(&file);
+        Ok(File::new(file, self.presence.clone()))
     }
 
     fn open_file(

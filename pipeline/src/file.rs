@@ -212,6 +212,12 @@ impl File {
     pub fn rekey(&self, new_root: &RootKey) -> Result<(), Error> {
         self.file.core.check_open()?;
         self.file.following_cuts(|| {
+            if self.file.log().is_some() {
+                let rekey = |server: &Arc<OpenFile>| {
+                    server.rekey(&server.hold_sizes_for_change()?, new_root)
+                };
+                return self.file.on_server(rekey);
+            }
             let sizes = self.file.hold_sizes_for_change()?;
             self.file.rekey(&sizes, new_root)
         })

@@ -133,7 +133,10 @@ impl OpenFile {
             self.catch_up()?;
         }
         if self.grows() {
-            self.trim_last_block()?;
+            // What is written behind is trimmed by who uploads it, with the lock.
+            if self.log().is_none() {
+                self.trim_last_block()?;
+            }
             self.close_gaps()?;
         }
         Ok(lock)
@@ -148,7 +151,7 @@ impl OpenFile {
 
     /// Seals the last committed block anew if it holds bytes behind the committed size: they are left
     /// from a crash, and would show.
-    fn trim_last_block(&self) -> Result<(), Error> {
+    pub(crate) fn trim_last_block(&self) -> Result<(), Error> {
         let mut trimmed = self.trim_once();
         // Others may be changing what lies before the committed size.
         for _attempt in 1..MAX_TRIMS {
@@ -183,6 +186,7 @@ impl OpenFile {
         let write = Write {
             expectations: vec![Expectation { block, expected }],
             segments: vec![Segment::Sealed(sealed)],
+            dirty: Vec::new(),
         };
         let answer = self.core.persist(None, || write_now(&*self.target, write.clone()))?;
         answer.map(drop).map_err(|blocks| Error::Conflict { blocks })
@@ -268,14 +272,16 @@ impl OpenFile {
 
     /// Puts a draft in its place. From then on others may make the file longer: no pass goes on that began
     /// without the size's lock, and a header speaks for what is stored.
-    pub(crate) fn publish(&self) -> Result<(), Error> {
+    pub(crate) fn publish(self: &Arc<Self>) -> Result<(), Error> {
         let _alone = self.alone();
         if self.is_draft() {
             self.commit_what_is_there()?;
         }
         // Whatever is said of it: it may have its name by then.
         self.set_draft(false);
-        self.target.publish().map_err(Error::server)
+        self.target.publish().map_err(Error::server)?;
+        self.core.upload_soon(self);
+        Ok(())
     }
 
     /// Grows the file to `size`, by zeros.

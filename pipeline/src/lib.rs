@@ -52,6 +52,7 @@
 //! drives it with threads; a simulator, or a client with a loop of its own, can drive the same code.
 #![deny(unsafe_code)]
 
+mod behind;
 mod buffers;
 mod caller;
 mod calls;
@@ -115,6 +116,7 @@ mod workers;
 mod writeback;
 mod writethrough;
 
+pub use behind::Resumed;
 pub use cause::Cause;
 pub use config::Config;
 pub use direct::{DirectWrite, Written};

@@ -350,6 +350,7 @@ impl Request {
                 // What is expected is the first server's to hold; a copy may lack it.
                 if index != FIRST_SERVER {
                     write.expectations.clear();
+                    write.dirty.clear();
                 }
                 if host.tracing() {
                     host.trace(TraceEvent::Issued {

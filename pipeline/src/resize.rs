@@ -70,6 +70,10 @@ impl OpenFile {
                 return Ok(sizes);
             }
             drop(sizes);
+            if let Some(log) = self.log() {
+                self.finish_cut_behind(&log)?;
+                continue;
+            }
             let alone = self.alone();
             let _one_at_a_time = self.commits();
             let _locked = self.lock_size()?;
@@ -117,10 +121,18 @@ impl OpenFile {
                 return Ok(());
             }
             drop(sizes);
+            if self.log().is_some() {
+                return self.on_server(|server| server.set_len_down(size));
+            }
             if self.shrink(size)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes the file `size` long, if it is longer.
+    fn set_len_down(self: &Arc<Self>, size: u64) -> Result<(), Error> {
+        if size < self.folios().size() { self.set_len(size) } else { Ok(()) }
     }
 
     /// Drops what was written and is not on the server.
@@ -128,6 +140,10 @@ impl OpenFile {
         self.passes.cancel();
         let _alone = self.alone();
         self.folios().discard();
+        if let Some(log) = self.log() {
+            // What cannot be dropped now is dropped when the log is opened next.
+            let _ = log.drop_unpromised();
+        }
         self.tell_ended_groups();
         self.core.folios.notify();
     }
@@ -231,6 +247,9 @@ impl OpenFile {
     /// Makes zeros of `range`, as far as it lies within the file: holes of whole blocks.
     pub(crate) fn punch(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
         self.core.check_open()?;
+        if self.log().is_some() {
+            return self.on_server(|server| server.punch(range));
+        }
         for _attempt in 0..MAX_PUNCHES {
             let sizes = self.hold_sizes_for_change()?;
             // Zeros that are laid behind a cut would make the file grow again.
@@ -332,6 +351,7 @@ impl OpenFile {
             let write = Write {
                 segments: vec![Segment::Hole { blocks: rest.clone(), geometry }],
                 expectations: expectations.iter().filter(within).copied().collect(),
+                dirty: Vec::new(),
             };
             let answer =
                 self.core.persist(Some(&positions), || write_now(&*self.target, write.clone()))?;
@@ -346,7 +366,7 @@ impl OpenFile {
     }
 }
 
-fn no_progress(range: Range<u64>) -> Error {
+pub(crate) fn no_progress(range: Range<u64>) -> Error {
     let kind = TargetErrorKind::Io;
     let source = TargetError::new(kind, "the server wrote nothing of a hole");
     Error::Server { range: Some(range), attempts: 1, source }

@@ -48,6 +48,8 @@ impl Presence {
 /// Nobody can make anything dirty any more.
 impl Drop for Presence {
     fn drop(&mut self) {
+        // What is still to be uploaded waits where it is for the next engine.
+        self.core.uploads.forget();
         let kept: Vec<_> = std::mem::take(&mut *self.core.kept()).into_values().collect();
         if is_own_thread() && !kept.is_empty() {
             // A callback had the last handle: this thread is needed for the writing.

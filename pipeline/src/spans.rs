@@ -159,18 +159,16 @@ impl Spans {
 
     /// The write that carries `blocks`, all of which are sealed.
     pub(crate) fn write(&self, blocks: &Runs) -> Write {
-        let mut write = Write { segments: Vec::new(), expectations: Vec::new() };
+        let mut write = Write { segments: Vec::new(), expectations: Vec::new(), dirty: Vec::new() };
         for (span, part) in self.parts(blocks) {
             let SpanState::Sealed(sealed) = &span.state else {
                 unreachable!("a subrequest leaves its queue only when it is sealed")
             };
-            let partial = span.partial.iter().filter(|partial| part.contains(&partial.block));
-            write.expectations.extend(
-                partial.map(|partial| Expectation {
-                    block: partial.block,
-                    expected: partial.expected,
-                }),
-            );
+            for partial in span.partial.iter().filter(|partial| part.contains(&partial.block)) {
+                let PartialBlock { block, expected, dirty } = partial;
+                write.expectations.push(Expectation { block: *block, expected: *expected });
+                write.dirty.extend_from_slice(dirty);
+            }
             write.segments.push(Segment::Sealed(sealed.slice(part)));
         }
         write

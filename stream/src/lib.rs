@@ -19,9 +19,11 @@
 //! - For tests: servers and caches that fail as they are told, in `faulty` (feature `faulty`).
 //! - Ready targets: [`LocalServer`], [`LocalCache`], [`MemoryServer`], [`MemoryCache`],
 //!   [`NullServer`], [`NullCache`]; over an object store, `ObjectServer` (feature `object-store`).
+//! - Before a server that is slow, or away at times: [`WriteBehind`].
 //! - The sans-I/O parts: [`Tiler`], [`StalledQueue`], [`Stream`].
 #![forbid(unsafe_code)]
 
+mod behind;
 mod completion;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -48,6 +50,9 @@ mod sync;
 mod target;
 mod tiler;
 
+pub use behind::{
+    BehindFile, LoggedBlock, Pending, Promise, Upload, WriteBehind, WriteBehindOptions, WriteLog,
+};
 pub use completion::{Completion, CompletionSink, ReadCompletion, Ticket};
 pub use error::{BlockConflict, Failure, TargetError, TargetErrorKind};
 pub use grant::{Credit, CreditSource, Grant, Prepared};

@@ -6,7 +6,7 @@ use sealback_crypto::{
     Buffer, FileId, Geometry, HEADER_BYTES, Nonce, Sealed, SlotExpectation, SlotWrite,
 };
 
-use crate::{Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetError};
+use crate::{BehindFile, Completion, Granule, Name, Prepared, ReadCompletion, Runs, TargetError};
 
 /// One sealed file in one place: where a stream goes, and where blocks come back from.
 ///
@@ -102,6 +102,12 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// [`TargetError`]: the earlier file of that name is still there, whole; or this one is in its
     /// place, and it is not known whether that is durable.
     fn publish(&self) -> Result<(), TargetError>;
+
+    /// What it is of a file that is [written behind](crate::WriteBehind): there, what a writer commits is
+    /// promised, and a header is committed by who uploads. `None` unless overridden.
+    fn behind(&self) -> Option<&BehindFile> {
+        None
+    }
 
     /// Takes the lock under which sizes change, where the target has one. Blocks.
     ///
@@ -257,6 +263,10 @@ pub struct Write {
     pub segments: Vec<Segment>,
     /// What must hold first, ascending by block; each block is one of the segments'.
     pub expectations: Vec<Expectation>,
+    /// What the writer has changed of the blocks that are expected to be something: positions in the
+    /// file, ascending, in as many ranges as it takes. A block without any was written over as a whole.
+    /// Only who keeps a write to send it later needs them.
+    pub dirty: Vec<Range<u64>>,
 }
 
 impl Write {

@@ -2,6 +2,7 @@
 //!
 //! - [`simulator`]: the real request under a seeded schedule, watched by an oracle.
 //! - [`auditor`]: no nonce is ever sent twice with other bytes.
+//! - [`away`]: a server that goes away and comes back.
 //! - [`counter`]: which blocks were read and written, and reads that fail.
 //! - [`crash`]: a server that goes away at a chosen moment.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
@@ -12,6 +13,7 @@
 //! - [`reader`]: an independent reader of sealed files, written from the specification alone.
 
 pub mod auditor;
+pub mod away;
 mod bound;
 pub mod counter;
 pub mod crash;

@@ -13,7 +13,7 @@ use crate::{
 impl OpenFile {
     /// Lays what was dirtied here over a block as it is on the server now: never the cache's copy,
     /// which may be what the change was made of.
-    pub(super) fn merge(&self, merge: &Merge, grows: bool) -> Result<Merged, Error> {
+    pub(crate) fn merge(&self, merge: &Merge, grows: bool) -> Result<Merged, Error> {
         let known = self.header();
         let seal_gen = seal_gen(&known);
         let their_bytes = self.their_bytes(&known, merge.block, grows);

@@ -125,7 +125,7 @@ pub(super) fn try_write(
     segments: Vec<Segment>,
     expectations: Vec<Expectation>,
 ) -> Result<Result<u64, Failure>, Broken> {
-    let write = Write { segments, expectations };
+    let write = Write { segments, expectations, dirty: Vec::new() };
     let grant = grant(target, write.blocks().start)?;
     let (sink, outcomes) = mpsc::channel();
     let ticket = Ticket { stream: 0, id: 7 };

@@ -51,7 +51,7 @@ impl World {
     fn write(&self, id: u64, n_blocks: usize) {
         let segments = vec![Segment::Sealed(self.sealed(n_blocks))];
         let done = Completion::new(self.sink.clone(), Ticket { stream: 0, id });
-        self.target.write(Write { segments, expectations: Vec::new() }, done);
+        self.target.write(Write { segments, expectations: Vec::new(), dirty: Vec::new() }, done);
     }
 
     fn answer(&self) -> (u64, Result<u64, Failure>) {

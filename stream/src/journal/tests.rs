@@ -123,7 +123,7 @@ impl World {
         target.barrier().unwrap();
         let last = N_BLOCKS - 1..N_BLOCKS;
         let segments = vec![Segment::Hole { blocks: last, geometry }];
-        send(&*target, Write { segments, expectations: Vec::new() }).unwrap();
+        send(&*target, Write { segments, expectations: Vec::new(), dirty: Vec::new() }).unwrap();
         target.barrier().unwrap();
         self.commit(handle, N_BLOCKS);
         target.barrier().unwrap();
@@ -188,7 +188,14 @@ fn open(server: &DiskServer, durability: Durability) -> Arc<dyn Target> {
 }
 
 fn write(target: &dyn Target, sealed: Sealed) -> Result<u64, Failure> {
-    send(target, Write { segments: vec![Segment::Sealed(sealed)], expectations: Vec::new() })
+    send(
+        target,
+        Write {
+            segments: vec![Segment::Sealed(sealed)],
+            expectations: Vec::new(),
+            dirty: Vec::new(),
+        },
+    )
 }
 
 fn send(target: &dyn Target, write: Write) -> Result<u64, Failure> {
@@ -375,7 +382,7 @@ fn stored() -> (Vec<u8>, Write) {
         data[at..at + STRIDE].copy_from_slice(&read(&*world.handles[0].1, block));
     }
     let segments = vec![Segment::Sealed(world.seal(1..2, 9))];
-    (data, Write { segments, expectations: Vec::new() })
+    (data, Write { segments, expectations: Vec::new(), dirty: Vec::new() })
 }
 
 #[test]

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
 
 mod ancestor;
+mod behind;
+mod behind_kill;
 mod bench;
 mod clients;
 mod conflicts;

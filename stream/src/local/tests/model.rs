@@ -296,7 +296,11 @@ pub(super) fn write_over(target: &dyn Target, sealed: &Sealed) {
         }
     }
     let (sender, outcomes) = mpsc::channel();
-    let write = Write { segments: vec![Segment::Sealed(sealed.clone())], expectations: Vec::new() };
+    let write = Write {
+        segments: vec![Segment::Sealed(sealed.clone())],
+        expectations: Vec::new(),
+        dirty: Vec::new(),
+    };
     target.write(write, Completion::new(Arc::new(Sink(sender)), Ticket { stream: 0, id: 0 }));
     assert_eq!(outcomes.recv().unwrap().unwrap(), sealed.bytes().len() as u64);
 }

@@ -100,7 +100,8 @@ pub(super) fn write(
     }
     let (sender, outcomes) = std::sync::mpsc::channel();
     let expectations = vec![Expectation { block: sealed.blocks().start, expected }];
-    let write = Write { segments: vec![Segment::Sealed(sealed.clone())], expectations };
+    let write =
+        Write { segments: vec![Segment::Sealed(sealed.clone())], expectations, dirty: Vec::new() };
     let ticket = Ticket { stream: 0, id: 0 };
     target.write(write, Completion::new(std::sync::Arc::new(Sink(sender)), ticket));
     outcomes.recv().unwrap()

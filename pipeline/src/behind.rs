@@ -1,0 +1,264 @@
+//! Written behind: what waits in a log is promised to its writers, and uploaded when it can be.
+//!
+//! To a file that is written behind the engine writes as to any. What it would commit it promises: the log
+//! keeps that, and a header that says so is committed by the upload. The server's generations so go on
+//! where they are, whatever was promised here.
+//!
+//! What is no write is done on the server itself, by a client beside this one, after all that waits has
+//! been uploaded; and then it is followed as if somebody else had done it.
+
+use std::{collections::VecDeque, ops::Range};
+
+use sealback_crypto::Header;
+use sealback_stream::{BehindFile, Name, Pending, Promise, Target, WriteBehind, WriteLog};
+use tracing::{info, warn};
+
+use crate::{
+    Engine, Error, Place,
+    engine::Core,
+    open_file::OpenFile,
+    pass::PassKind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    trace::tell,
+};
+
+mod taking;
+mod upload;
+
+/// What came of one file that was to be uploaded.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Its name.
+    pub name: Name,
+    /// Whether all of it is on the server now; if not, it still waits.
+    pub uploaded: Result<(), Error>,
+}
+
+impl Engine {
+    /// Uploads what an earlier process, or this one, has written behind and not uploaded. A block that
+    /// somebody else has changed since is merged: exactly the bytes that were written here are laid over it.
+    /// A new file takes the place of whatever has its name, as it would have when it was published.
+    ///
+    /// `place` is where the files are, with `behind` as its server.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if it cannot be said what waits. Errors of a file are with that file.
+    pub fn resume(&self, place: &Place<'_>, behind: &WriteBehind) -> Result<Vec<Resumed>, Error> {
+        let pending = behind.pending().map_err(Error::server)?;
+        let resume = |Pending { name, file }| {
+            let opened = self.open_target(place, name.as_str(), file);
+            Resumed { name, uploaded: opened.and_then(|file| file.file.upload()) }
+        };
+        Ok(pending.into_iter().map(resume).collect())
+    }
+}
+
+/// What was promised of a file and no header says.
+pub(crate) fn promised_of(target: &dyn Target) -> Option<Promise> {
+    target.behind().and_then(BehindFile::log).and_then(|log| log.promised())
+}
+
+/// The header, and what was promised beside it.
+pub(crate) fn keeping(header: Header, promised: Option<Promise>) -> Header {
+    match promised {
+        Some(Promise { grown_to, holes, .. }) => header.promising(grown_to, &holes),
+        None => header,
+    }
+}
+
+impl OpenFile {
+    /// Where what is written waits, if the file is written behind.
+    pub(crate) fn log(&self) -> Option<Arc<WriteLog>> {
+        self.target.behind().and_then(BehindFile::log)
+    }
+
+    pub(crate) fn promised(&self) -> Option<Promise> {
+        promised_of(&*self.target)
+    }
+
+    /// Promises, where others commit, that the file is at least `size` long.
+    pub(crate) fn promise(
+        &self,
+        log: &WriteLog,
+        size: u64,
+        holes: &Range<u64>,
+    ) -> Result<(), Error> {
+        let header = self.header();
+        // What has not grown here may become shorter elsewhere.
+        let grown_to = if size > header.size() { size } else { 0 };
+        let size = size.max(header.size());
+        let promise = Promise { grown_to, holes: holes.clone(), size };
+        log.promise(&promise).map_err(Error::server)?;
+        self.barrier()?;
+        self.set_header(header.promising(grown_to, holes));
+        self.core.upload_file(self.number());
+        Ok(())
+    }
+
+    /// Does on the server itself what is not written behind, after everything that was written; then goes on
+    /// from what came of it.
+    pub(crate) fn on_server<T>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Arc<OpenFile>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.sync_now(PassKind::Sync)?;
+        self.upload()?;
+        let Some(log) = self.log() else { return Err(Error::Conflict { blocks: Vec::new() }) };
+        self.go_on_from_server()?;
+        let done = run(&self.beside(&log)?)?;
+        self.go_on_from_server()?;
+        Ok(done)
+    }
+
+    /// Goes on from the header that is there now, whoever has written it.
+    fn go_on_from_server(self: &Arc<Self>) -> Result<(), Error> {
+        let known = self.header();
+        let now = self.reread_header(&known)?;
+        if now.cuts() == known.cuts() { self.met(now) } else { self.follow_cut() }
+    }
+
+    /// Finishes on the server a cut that was left half done.
+    pub(crate) fn finish_cut_behind(self: &Arc<Self>, log: &WriteLog) -> Result<(), Error> {
+        drop(self.beside(log)?.hold_sizes_for_change()?);
+        let now = self.look_for_cut(&self.header())?;
+        self.adopt_beside_ours(now)
+    }
+}
+
+/// Files of which something waits to be uploaded.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    due: VecDeque<Arc<OpenFile>>,
+    /// Those that failed since somebody began.
+    failed: VecDeque<Arc<OpenFile>>,
+    step: Step,
+    /// How often in a row something failed.
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Idle,
+    /// Somebody uploads, or is about to.
+    Running,
+    /// Somebody will when it is time.
+    Waiting,
+}
+
+impl Uploads {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of all files.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state();
+        let forgotten = (std::mem::take(&mut state.due), std::mem::take(&mut state.failed));
+        drop(state);
+        drop(forgotten);
+    }
+
+    /// The next file to upload. If there is none, says what is to be done: nothing, or try those again that
+    /// failed.
+    fn next(&self) -> Result<Arc<OpenFile>, Option<u32>> {
+        let mut state = self.state();
+        if let Some(file) = state.due.pop_front() {
+            return Ok(file);
+        }
+        if state.failed.is_empty() {
+            (state.step, state.failures) = (Step::Idle, 0);
+            return Err(None);
+        }
+        state.due = std::mem::take(&mut state.failed);
+        state.failures = state.failures.saturating_add(1);
+        state.step = Step::Waiting;
+        Err(Some(state.failures))
+    }
+}
+
+impl Core {
+    /// As [`upload_soon`](Core::upload_soon), for the file of a number.
+    fn upload_file(self: &Arc<Self>, number: u64) {
+        if let Some(file) = self.file(number) {
+            self.upload_soon(&file);
+        }
+    }
+
+    /// Has what waits of a file uploaded, on another thread.
+    pub(crate) fn upload_soon(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        let waits = match file.target.behind() {
+            Some(behind) => !file.is_draft() && behind.log().is_none_or(|log| !log.is_empty()),
+            None => false,
+        };
+        if !waits {
+            return;
+        }
+        let mut state = self.uploads.state();
+        let is_due = |due: &VecDeque<Arc<OpenFile>>| due.iter().any(|due| Arc::ptr_eq(due, file));
+        if !is_due(&state.due) {
+            state.due.push_back(file.clone());
+        }
+        if state.step == Step::Idle {
+            state.step = Step::Running;
+            drop(state);
+            self.upload_on_a_call();
+        }
+    }
+
+    fn upload_on_a_call(self: &Arc<Self>) {
+        let core = Arc::downgrade(self);
+        self.calls.run(move || {
+            if let Some(core) = core.upgrade() {
+                core.upload_all();
+            }
+        });
+    }
+
+    /// Uploads all that is due. What fails waits for a growing time; that begins and ends with one line.
+    fn upload_all(self: &Arc<Self>) {
+        let failures = loop {
+            match self.uploads.next() {
+                Ok(file) => self.upload_one(&file),
+                Err(None) => return,
+                Err(Some(failures)) => break failures,
+            }
+        };
+        let delay = self.config.retry.delay(failures + 1, fastrand::u64(..));
+        let core = Arc::downgrade(self);
+        let wake = Box::new(move || {
+            if let Some(core) = core.upgrade() {
+                core.uploads.state().step = Step::Running;
+                core.upload_on_a_call();
+            }
+        });
+        self.io.wake_after(delay, wake);
+    }
+
+    fn upload_one(&self, file: &Arc<OpenFile>) {
+        let uploaded = file.upload();
+        let mut state = self.uploads.state();
+        let failures = state.failures;
+        match uploaded {
+            Ok(()) if failures > 0 => {
+                state.failures = 0;
+                drop(state);
+                tell(|| info!(target: "sealback::behind", file = file.name(), "uploads go on"));
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let is_first = failures == 0 && state.failed.is_empty();
+                state.failed.push_back(file.clone());
+                drop(state);
+                if is_first {
+                    tell(
+                        || warn!(target: "sealback::behind", file = file.name(), %error, "uploads wait"),
+                    );
+                }
+            }
+        }
+    }
+}

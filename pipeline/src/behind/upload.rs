@@ -1,0 +1,154 @@
+//! Uploading one file: the sealed bytes as they are, with what was expected of the server's; and a header.
+
+use std::ops::Range;
+
+use sealback_stream::{BehindFile, LoggedBlock, Upload, WriteLog};
+
+use super::taking::Taking;
+use crate::{Error, open_file::OpenFile, ranges::hull, sync::Arc};
+
+/// What waited when an upload was asked for is frozen by then, or frozen next.
+const SEGMENTS: u32 = 2;
+
+impl OpenFile {
+    /// Uploads what was written to the file and promised before the call; does nothing for a file that is not
+    /// written behind.
+    pub(crate) fn upload(self: &Arc<Self>) -> Result<(), Error> {
+        let Some(behind) = self.target.behind() else { return Ok(()) };
+        if behind.log().is_none() && !self.is_draft() {
+            self.upload_new(behind)?;
+        }
+        let Some(log) = behind.log() else { return Ok(()) };
+        for _ in 0..SEGMENTS {
+            let Some(upload) = log.upload().map_err(Error::server)? else { break };
+            self.beside(&log)?.take(&upload)?;
+            upload.finish().map_err(Error::server)?;
+        }
+        Ok(())
+    }
+
+    /// The same file as another client has it open, past the log.
+    pub(super) fn beside(&self, log: &WriteLog) -> Result<Arc<OpenFile>, Error> {
+        let target = log.server().map_err(Error::server)?;
+        let bytes = target.read_header().map_err(Error::server)?;
+        let header = self.header().reopen(&bytes)?;
+        Ok(OpenFile::new(self.core.clone(), self.name(), target, header))
+    }
+
+    /// Takes over what was logged, and commits a header that speaks for it.
+    fn take(self: &Arc<Self>, upload: &Upload<'_>) -> Result<(), Error> {
+        drop(self.hold_sizes_for_change()?);
+        let promise = upload.promised();
+        let wanted = promise.grown_to.max(self.dirty_end(upload));
+        // Somebody else may be making it longer.
+        let _locked = if wanted > self.header().size() { self.lock_growth()? } else { None };
+        let before = self.header().size();
+        let grows = wanted > before;
+        if grows {
+            self.trim_last_block()?;
+        }
+        let mut taking = Taking::new(self, grows);
+        self.send(upload, &mut taking)?;
+        let size = wanted.max(before);
+        let mut holes = promise.holes;
+        if grows {
+            let n_blocks = self.geometry().n_blocks(before);
+            for gap in gaps(upload, n_blocks..self.geometry().n_blocks(size)) {
+                self.make_holes(&gap, &[])?;
+            }
+            holes = hull(&holes, &taking.short_blocks(before, size));
+        }
+        let holes = holes.start..holes.end.min(self.geometry().n_blocks(size)).max(holes.start);
+        let _one_at_a_time = self.commits();
+        self.commit_size(size, &holes)
+    }
+
+    /// Where the last byte that was changed ends.
+    fn dirty_end(&self, upload: &Upload<'_>) -> u64 {
+        let end = |(block, logged): (u64, &LoggedBlock)| match logged.dirty.last() {
+            Some(dirty) => dirty.end,
+            None => self.geometry().block_start(block) + plain_bytes(logged),
+        };
+        upload.blocks().map(end).max().unwrap_or(0)
+    }
+
+    fn send(&self, upload: &Upload<'_>, taking: &mut Taking<'_>) -> Result<(), Error> {
+        let blocks: Vec<_> = upload.blocks().collect();
+        let mut rest = &blocks[..];
+        while let Some((first, _)) = rest.first() {
+            let most = taking.room_at(*first)?;
+            let (run, behind) = rest.split_at(run_len(rest, most, self.geometry().stride_bytes()));
+            let stored = upload.read(*first..*first + run.len() as u64).map_err(Error::server)?;
+            let plain_len = run.iter().map(|(_, logged)| plain_bytes(logged)).sum();
+            taking.take(*first, plain_len, stored, &|block| {
+                let at = run.iter().find(|(logged, _)| *logged == block);
+                at.map(|(_, logged)| (*logged).clone())
+            })?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Takes a file of which all is here to the server, while nobody writes to it.
+    fn upload_new(self: &Arc<Self>, behind: &BehindFile) -> Result<(), Error> {
+        let _alone = self.alone();
+        let uploaded = behind.upload_new(|new, server, name| {
+            let bytes = new.read_header().map_err(Error::server)?;
+            let header = self.header().reopen(&bytes)?;
+            if let Ok(there) = server.open(name)
+                && let Ok(bytes) = there.read_header()
+                && header.reopen(&bytes).is_ok()
+            {
+                // It was put there before, and not let go of here.
+                return Ok(());
+            }
+            let target =
+                server.draft(name, header.file_id(), &header.to_bytes()).map_err(Error::server)?;
+            let draft = OpenFile::new(self.core.clone(), self.name(), target, header);
+            draft.set_draft(true);
+            draft.copy_of(self, new)?;
+            draft.barrier()?;
+            draft.target.publish().map_err(Error::server)
+        });
+        uploaded.map_err(Error::server)?
+    }
+}
+
+/// Plaintext bytes of a block.
+fn plain_bytes(logged: &LoggedBlock) -> u64 {
+    u64::from(logged.bytes).saturating_sub(sealback_crypto::PREFIX_BYTES as u64)
+}
+
+/// How many blocks at the front follow one another, all full but the last, within so many stored bytes.
+fn run_len(blocks: &[(u64, &LoggedBlock)], most: u64, stride: u64) -> usize {
+    let mut bytes = 0;
+    let mut n = 0;
+    for (block, logged) in blocks {
+        let follows = *block == blocks[0].0 + n as u64;
+        bytes += u64::from(logged.bytes);
+        if n > 0 && (!follows || bytes > most) {
+            break;
+        }
+        n += 1;
+        if u64::from(logged.bytes) < stride {
+            break;
+        }
+    }
+    n
+}
+
+/// The runs of blocks of which nothing was logged.
+fn gaps(upload: &Upload<'_>, within: Range<u64>) -> Vec<Range<u64>> {
+    let mut gaps = Vec::new();
+    let mut at = within.start;
+    for (block, _) in upload.blocks().filter(|(block, _)| within.contains(block)) {
+        if at < block {
+            gaps.push(at..block);
+        }
+        at = block + 1;
+    }
+    if at < within.end {
+        gaps.push(at..within.end);
+    }
+    gaps
+}

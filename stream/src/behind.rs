@@ -1,0 +1,318 @@
+//! Written behind: what was written is durable here, and goes to the server later.
+//!
+//! [`WriteBehind`] stands before a server and keeps in a directory what is not there yet. A file of the
+//! server's that is written to has a log: the sealed blocks, what is expected of the server's, and which
+//! bytes of them were changed. A new file is here as a whole, under its name, until it is uploaded. What is
+//! read is what was written, over what the server has.
+//!
+//! ```text
+//!  write ──► log ──► acknowledged ... barrier ──► durable here ... uploaded ──► the server
+//!                                                                    ▲ the same sealed bytes
+//!  read  ◄── log, else the server                       who has the keys: merges, commits a header
+//! ```
+//!
+//! Uploading takes the keys: only who opens a block can make something of it that a target takes, and a
+//! header has to be committed. So it is done by who uses this, [`WriteLog::upload`] and
+//! [`BehindFile::upload_new`] in hand. Nothing here has a thread.
+//!
+//! What is neither a write of blocks nor a new file, such as a cut or a removal, goes to the server at once.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use sealback_crypto::{FileId, HEADER_BYTES};
+
+use crate::{
+    Durability, LocalOptions, LocalServer, Name, Server, Target, TargetError, TargetErrorKind,
+};
+
+mod file;
+mod home;
+mod log;
+mod reading;
+mod record;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use file::BehindFile;
+pub use log::{Upload, WriteLog};
+pub use segment::{LoggedBlock, Promise};
+
+use file::Stage;
+use home::{Home, is_away};
+
+/// What [`WriteBehind`] can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteBehindOptions {
+    /// What is written survives so much once a barrier has returned.
+    pub durability: Durability,
+    /// What all logs may take on the disk, in bytes. A write that would take more is refused as one that
+    /// may be tried again: its writer waits, as for any server, until something has been uploaded, or
+    /// its patience ends. New files do not count.
+    pub max_log_bytes: u64,
+}
+
+impl Default for WriteBehindOptions {
+    /// Survives the end of the process; 4 GiB.
+    fn default() -> WriteBehindOptions {
+        WriteBehindOptions { durability: Durability::Process, max_log_bytes: 4 << 30 }
+    }
+}
+
+/// A server before which what is written is kept, durably, until it is uploaded. Clones are the same.
+///
+/// One process at a time uses a directory. While the server does not answer, files that were open here before
+/// can be opened, as they were then; of their blocks those can be read that were written, and a cache may
+/// have others. In memory a log takes some 150 bytes for each block that waits.
+#[derive(Clone, Debug)]
+pub struct WriteBehind {
+    home: Arc<Home>,
+    /// Files that were published and are not on the server.
+    new: LocalServer,
+    open: Arc<Mutex<Open>>,
+}
+
+/// A file of which something waits to be uploaded.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its name on the server.
+    pub name: Name,
+    /// It, open.
+    pub file: Arc<dyn Target>,
+}
+
+/// What is open.
+#[derive(Debug, Default)]
+struct Open {
+    files: HashMap<Name, Weak<BehindFile>>,
+    /// Those of open files, and those that something is in, by their stems.
+    logs: HashMap<String, Arc<WriteLog>>,
+}
+
+impl Open {
+    /// The file of a name, if it is open.
+    fn file(&self, name: &Name) -> Option<Arc<BehindFile>> {
+        self.files.get(name).and_then(Weak::upgrade)
+    }
+
+    fn keep(&mut self, file: &Arc<BehindFile>) {
+        self.files.retain(|_, file| file.strong_count() > 0);
+        self.files.insert(file.name().clone(), Arc::downgrade(file));
+    }
+}
+
+impl WriteBehind {
+    /// Opens a directory, which is made if it is missing, before a server.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::NotPermitted`] if another process uses it; others if it cannot be used.
+    pub fn open(
+        server: Arc<dyn Server>,
+        dir: impl AsRef<Path>,
+        options: WriteBehindOptions,
+    ) -> Result<WriteBehind, TargetError> {
+        let home = Arc::new(Home::open(dir.as_ref(), server, options)?);
+        let local = LocalOptions::default().with_durability(options.durability);
+        let new = LocalServer::open(home.new_files(), local)?;
+        Ok(WriteBehind { home, new, open: Arc::default() })
+    }
+
+    /// Files of which something waits to be uploaded: new ones, then others.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the directory cannot be read.
+    pub fn pending(&self) -> Result<Vec<Pending>, TargetError> {
+        let mut pending = Vec::new();
+        for name in self.new_names()? {
+            let file: Arc<dyn Target> = self.open_new(&name)?;
+            pending.push(Pending { name, file });
+        }
+        for head in self.home.heads()?.into_iter().filter(|head| head.is_logged) {
+            if let Some(file) = self.open_logged(&head.name, &head.header[..], None)?
+                && file.log().is_some_and(|log| !log.is_empty())
+            {
+                pending.push(Pending { name: head.name, file });
+            }
+        }
+        Ok(pending)
+    }
+
+    fn new_names(&self) -> Result<Vec<Name>, TargetError> {
+        let unread = |error| TargetError::from_io("reading the directory of new files", error);
+        let entries = std::fs::read_dir(self.home.new_files()).map_err(unread)?;
+        let names = entries.map(|entry| {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok().and_then(|name| Name::new(&name).ok());
+            Ok(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())))
+        });
+        let names = names.collect::<io::Result<Vec<_>>>().map_err(unread)?;
+        Ok(names.into_iter().flatten().collect())
+    }
+
+    /// Opens a file that was published here.
+    fn open_new(&self, name: &Name) -> Result<Arc<BehindFile>, TargetError> {
+        let mut open = self.open_now();
+        if let Some(file) = open.file(name).filter(|file| file.is_new()) {
+            return Ok(file);
+        }
+        let stage = Stage::New(self.new.open(name)?);
+        let file = BehindFile::new(self.clone(), name.clone(), stage);
+        open.keep(&file);
+        Ok(file)
+    }
+
+    /// Opens a file of the server's; `None` if it is no sealed one.
+    fn open_logged(
+        &self,
+        name: &Name,
+        header: &[u8],
+        server: Option<Arc<dyn Target>>,
+    ) -> Result<Option<Arc<BehindFile>>, TargetError> {
+        let Some(log) = self.log_of(name, header, server)? else { return Ok(None) };
+        let mut open = self.open_now();
+        let is_its = |file: &Arc<BehindFile>| file.log().is_some_and(|its| Arc::ptr_eq(&its, &log));
+        if let Some(file) = open.file(name).filter(is_its) {
+            return Ok(Some(file));
+        }
+        let file = BehindFile::new(self.clone(), name.clone(), Stage::Logged(log));
+        open.keep(&file);
+        Ok(Some(file))
+    }
+
+    /// The log of a file of the server's, with the header that it has now; `None` if that is none.
+    fn log_of(
+        &self,
+        name: &Name,
+        header: &[u8],
+        server: Option<Arc<dyn Target>>,
+    ) -> Result<Option<Arc<WriteLog>>, TargetError> {
+        let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let Some((file_id, geometry)) = home::claims(header) else { return Ok(None) };
+        let stem = Home::stem(name, file_id);
+        let mut open = self.open_now();
+        if let Some(log) = open.logs.get(&stem) {
+            return Ok(Some(log.clone()));
+        }
+        self.home.keep_header(&stem, name, header)?;
+        let known = (name.clone(), file_id, geometry);
+        let log = WriteLog::open(self.home.clone(), known, Box::new(*header), server)?;
+        let log = Arc::new(log);
+        open.logs.retain(|_, log| Arc::strong_count(log) > 1 || !log.is_empty());
+        open.logs.insert(stem, log.clone());
+        Ok(Some(log))
+    }
+
+    /// A new file has its name from now on; what was written to the one that had it goes with that.
+    fn published(&self, file: &BehindFile) -> Result<(), TargetError> {
+        self.open_now().files.insert(file.name().clone(), file.me());
+        self.forget(file.name())
+    }
+
+    /// Drops what was written to the files that have had a name.
+    fn forget(&self, name: &Name) -> Result<(), TargetError> {
+        let mut open = self.open_now();
+        for head in self.home.heads()?.iter().filter(|head| head.name == *name) {
+            match open.logs.remove(&head.stem) {
+                Some(log) => log.discard()?,
+                None => self.home.discard(&head.stem)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn open_now(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server for WriteBehind {
+    /// Goes to the server at once: only there it is seen whether something has the name.
+    fn create(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        if self.new.open(name).is_ok() {
+            let context = format!("there is a file '{name}' already, which waits to be uploaded");
+            return Err(TargetError::new(TargetErrorKind::AlreadyExists, context));
+        }
+        let created = self.home.heard(self.home.server().create(name, file_id, header))?;
+        match self.open_logged(name, header, Some(created.clone()))? {
+            Some(file) => Ok(file),
+            None => Ok(created),
+        }
+    }
+
+    /// Begins it here. Published, it is here as a whole, and takes the place of whatever has its name on
+    /// the server when it is uploaded.
+    fn draft(
+        &self,
+        name: &Name,
+        file_id: FileId,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let draft = self.new.draft(name, file_id, header)?;
+        Ok(BehindFile::new(self.clone(), name.clone(), Stage::Draft(draft)))
+    }
+
+    /// As it is here, or on the server; while that does not answer, as it was when it was last open.
+    fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
+        match self.open_new(name) {
+            Err(error) if error.kind() == TargetErrorKind::NotFound => {}
+            opened => return opened.map(|file| file as Arc<dyn Target>),
+        }
+        let there = self.home.ask(|| {
+            let there = self.home.server().open(name)?;
+            let header = there.read_header()?;
+            Ok((there, header))
+        });
+        match there {
+            Ok((there, header)) => match self.open_logged(name, &header, Some(there.clone()))? {
+                Some(file) => Ok(file),
+                None => Ok(there),
+            },
+            Err(error) => self.open_without(name, error),
+        }
+    }
+
+    /// Goes to the server at once; what waits to be uploaded goes with it.
+    fn remove(&self, name: &Name) -> Result<(), TargetError> {
+        let removed = self.home.heard(self.home.server().remove(name));
+        let was_new = match (&removed, self.new.open(name)) {
+            (Err(error), Err(_)) => return Err(error.clone()),
+            (Err(error), Ok(_)) if error.kind() != TargetErrorKind::NotFound => {
+                return Err(error.clone());
+            }
+            (_, new) => new.is_ok(),
+        };
+        if was_new {
+            self.new.remove(name)?;
+        }
+        self.open_now().files.remove(name);
+        self.forget(name)
+    }
+}
+
+impl WriteBehind {
+    /// Opens a file that the server would not open, if it is known here and the server does not answer, or has
+    /// lost what something waits for.
+    fn open_without(
+        &self,
+        name: &Name,
+        error: TargetError,
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        let mut heads = self.home.heads()?.into_iter().filter(|head| head.name == *name);
+        let head = match is_away(&error) {
+            true => heads.next(),
+            false => heads.find(|head| error.kind() == TargetErrorKind::NotFound && head.is_logged),
+        };
+        let file = head.map(|head| self.open_logged(name, &head.header[..], None)).transpose()?;
+        file.flatten().map_or(Err(error), |file| Ok(file as Arc<dyn Target>))
+    }
+}

@@ -1,0 +1,484 @@
+//! What was written to one file, acknowledged, and is not on the server yet.
+//!
+//! Writes go to the *active* segment. Who uploads freezes it, and has until he is done a segment that does
+//! not change, while writes go to the next one. So what is uploaded is exactly what was written, and what
+//! is written over it meanwhile expects, at its own upload, what was uploaded.
+//!
+//! ```text
+//!  write, promise ──► active ──► frozen ──► uploaded, a header committed, durable ──► removed
+//! ```
+//!
+//! **Invariants:**
+//! 1. What is in the active segment is newer than what is in the frozen one; both than the server's.
+//! 2. A segment is frozen only when a promise, or the header, speaks for all of its blocks.
+//! 3. A segment is removed only when whoever uploaded it says that it is on the server, durably.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use sealback_crypto::{
+    Buffer, FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored,
+};
+
+use super::{
+    home::Home,
+    segment::{Found, LoggedBlock, Promise, Segment},
+};
+use crate::{BlockConflict, Failure, Name, Target, TargetError, TargetErrorKind, Write};
+
+/// One file's log.
+pub struct WriteLog {
+    home: Arc<Home>,
+    name: Name,
+    file_id: FileId,
+    geometry: Geometry,
+    /// What its files are called.
+    stem: String,
+    state: Mutex<State>,
+    /// The file on the server, once it was there to be opened.
+    server: Mutex<Option<Arc<dyn Target>>>,
+    /// Held by who uploads.
+    uploading: Mutex<()>,
+}
+
+struct State {
+    /// As the server had it when it was last asked.
+    header: Box<[u8; HEADER_BYTES]>,
+    frozen: Option<(u64, Arc<Segment>)>,
+    active: Option<(u64, Segment)>,
+    /// The number of the next segment.
+    next: u64,
+    /// The file was replaced, or removed.
+    is_gone: bool,
+}
+
+impl State {
+    /// The segments, the newest first.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        let active = self.active.iter().map(|(_, segment)| segment);
+        active.chain(self.frozen.iter().map(|(_, segment)| &**segment))
+    }
+
+    /// The newest segment that knows a block, and what it knows.
+    fn find(&self, block: u64) -> Option<(&Segment, Found<'_>)> {
+        let found = self.segments().map(|segment| (segment, segment.find(block)));
+        found.into_iter().find(|(_, found)| *found != Found::Nothing)
+    }
+
+    /// The nonce that is here for a block: of a sealed one, or that there is none.
+    fn nonce(&self, block: u64) -> Option<Option<Nonce>> {
+        match self.find(block)?.1 {
+            Found::Sealed(logged) => Some(Some(logged.nonce)),
+            Found::Hole => Some(None),
+            Found::Nothing => None,
+        }
+    }
+
+    fn promised(&self) -> Option<Promise> {
+        let promises = self.segments().filter_map(Segment::promised);
+        promises.fold(None, |all, one| Some(all.unwrap_or_default().and(one)))
+    }
+
+    /// How many blocks the header and the promises speak for.
+    fn n_promised(&self, geometry: Geometry) -> u64 {
+        let promised = self.promised().map_or(0, |promise| promise.size);
+        geometry.n_blocks(promised.max(HeaderClaims::of(&self.header).size))
+    }
+}
+
+impl WriteLog {
+    pub(super) fn open(
+        home: Arc<Home>,
+        (name, file_id, geometry): (Name, FileId, Geometry),
+        header: Box<[u8; HEADER_BYTES]>,
+        server: Option<Arc<dyn Target>>,
+    ) -> Result<WriteLog, TargetError> {
+        let stem = Home::stem(&name, file_id);
+        let mut segments = home.segments(&stem)?.into_iter();
+        let next = segments.len() as u64;
+        let (first, second) = (segments.next(), segments.next());
+        let (frozen, active) = match second {
+            Some(_) => (first, second),
+            None => (None, first),
+        };
+        let next = active.as_ref().map_or(next, |(number, _)| number + 1);
+        let frozen = frozen.map(|(number, segment)| (number, Arc::new(segment)));
+        let mut state = State { header, frozen, active, next, is_gone: false };
+        let n_promised = state.n_promised(geometry);
+        if let Some((_, segment)) = &mut state.active {
+            segment.drop_unpromised(n_promised).map_err(unwritten)?;
+        }
+        home.add_bytes(state.segments().map(Segment::bytes).sum());
+        let (state, server, uploading) = (Mutex::new(state), Mutex::new(server), Mutex::default());
+        Ok(WriteLog { home, name, file_id, geometry, stem, state, server, uploading })
+    }
+
+    /// The name of the file.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Whether everything is on the server.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.is_gone || (state.frozen.is_none() && state.active.is_none())
+    }
+
+    /// What was acknowledged and no header says yet.
+    pub fn promised(&self) -> Option<Promise> {
+        self.state().promised()
+    }
+
+    /// Notes what the file is from now on to whoever asks here, until a header says so: in its place. Durable
+    /// after the next barrier.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot be written.
+    pub fn promise(&self, promise: &Promise) -> Result<(), TargetError> {
+        let mut state = self.state();
+        self.change(&mut state, |segment| segment.promise(promise))?;
+        let is_large =
+            state.active.as_ref().is_some_and(|(_, active)| active.bytes() > LARGE_BYTES);
+        // Who writes on and on leaves no later moment at which all that is there was promised.
+        if is_large { self.freeze(&mut state) } else { Ok(()) }
+    }
+
+    /// Freezes what was written, if none is frozen and all of it was promised.
+    fn freeze(&self, state: &mut State) -> Result<(), TargetError> {
+        let n_promised = state.n_promised(self.geometry);
+        if state.frozen.is_none()
+            && let Some((number, mut active)) =
+                state.active.take_if(|(_, active)| active.end_block() <= n_promised)
+        {
+            let synced = if self.home.waits_for_disk() { active.sync() } else { Ok(()) };
+            if let Err(error) = synced {
+                state.active = Some((number, active));
+                return Err(unwritten(error));
+            }
+            state.frozen = Some((number, Arc::new(active)));
+        }
+        Ok(())
+    }
+
+    /// The file on the server, which is asked for if need be.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::NotFound`] if it is gone, or another file has its name; others if the server does
+    /// not answer.
+    pub fn server(&self) -> Result<Arc<dyn Target>, TargetError> {
+        let mut slot = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = &*slot {
+            return Ok(server.clone());
+        }
+        let server = self.home.heard(self.home.server().open(&self.name))?;
+        let header = self.home.heard(server.read_header())?;
+        let id = header.first_chunk().and_then(super::home::claims).map(|(id, _)| id);
+        if id != Some(self.file_id) {
+            let context = format!("'{}' is another file than what was written to", self.name);
+            return Err(TargetError::new(TargetErrorKind::NotFound, context));
+        }
+        *slot = Some(server.clone());
+        Ok(server)
+    }
+
+    /// Freezes what there is, and lets it be uploaded; `None` if there is nothing, or nothing that was
+    /// promised whole. Waits for whoever uploads it.
+    ///
+    /// # Errors
+    /// [`TargetError`] if what there is cannot be made durable.
+    pub fn upload(&self) -> Result<Option<Upload<'_>>, TargetError> {
+        let alone = self.uploading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.freeze(&mut state)?;
+        let frozen = state.frozen.clone().filter(|_| !state.is_gone);
+        drop(state);
+        Ok(frozen.map(|(number, segment)| Upload { log: self, number, segment, _alone: alone }))
+    }
+
+    /// Writes what is expected to be written over what is here, or else on the server.
+    pub(super) fn write(&self, write: &Write) -> Result<u64, Failure> {
+        let there = self.stored_there(write);
+        let mut state = self.state();
+        let conflicts = write.expectations.iter().filter_map(|expectation| {
+            let block = expectation.block;
+            let known = state.nonce(block).or_else(|| {
+                there.iter().find(|(there, _)| *there == block).map(|(_, nonce)| *nonce)
+            });
+            let stored = known?;
+            let holds = expectation.holds(stored, write.nonce(block));
+            (!holds).then_some(BlockConflict { block, stored })
+        });
+        let conflicts: Vec<_> = conflicts.collect();
+        if !conflicts.is_empty() {
+            return Err(Failure::Conflict(conflicts));
+        }
+        self.home.check_room(write.bytes()).map_err(Failure::Retry)?;
+        self.change(&mut state, |segment| segment.append(write))?;
+        Ok(write.bytes())
+    }
+
+    /// What the server has for the blocks of which something is expected, and that are not here. None of
+    /// them while it does not answer: then the upload finds out.
+    fn stored_there(&self, write: &Write) -> Vec<(u64, Option<Nonce>)> {
+        let unknown: Vec<_> = {
+            let state = self.state();
+            let blocks = write.expectations.iter().map(|expectation| expectation.block);
+            blocks.filter(|block| state.nonce(*block).is_none()).collect()
+        };
+        let mut there = Vec::new();
+        for block in unknown {
+            let Ok(stored) = self.read_server(block..block + 1) else { return there };
+            there.push((block, stored.nonce(self.geometry, 0)));
+        }
+        there
+    }
+
+    /// What the server has stored for blocks, if it is there.
+    fn read_server(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
+        self.home.ask(|| {
+            let server = self.server()?;
+            super::reading::read_all(&*server, self.geometry, blocks)
+        })
+    }
+
+    /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
+    pub(super) fn read(&self, blocks: &Range<u64>, to: &mut [u8]) -> Result<usize, TargetError> {
+        loop {
+            // What was here may have gone to the server while that was asked for something else.
+            if let Some(bytes) = self.try_read(blocks, to)? {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    fn try_read(&self, blocks: &Range<u64>, to: &mut [u8]) -> Result<Option<usize>, TargetError> {
+        let stride = stride_len(self.geometry);
+        to.fill(0);
+        let mut end = 0;
+        let missing = self.missing(blocks);
+        for run in &missing {
+            let at = index(run.start - blocks.start) * stride;
+            let stored = self.read_server(run.clone())?;
+            to[at..at + stored.len].copy_from_slice(&stored.buffer[..stored.len]);
+            end = end.max(if stored.len == 0 { 0 } else { at + stored.len });
+        }
+        let state = self.state();
+        for block in blocks.clone() {
+            let at = index(block - blocks.start) * stride;
+            let Some((segment, found)) = state.find(block) else {
+                match missing.iter().any(|run| run.contains(&block)) {
+                    true => continue,
+                    false => return Ok(None),
+                }
+            };
+            let place = &mut to[at..at + stride];
+            place.fill(0);
+            let len = match found {
+                Found::Sealed(logged) => segment.read(logged, place),
+                Found::Hole | Found::Nothing => Ok(PREFIX_BYTES),
+            };
+            end = end.max(at + len.map_err(unread)?);
+        }
+        // What lies before something that is here is part of the file.
+        let behind = state.segments().any(|segment| segment.end_block() > blocks.end);
+        Ok(Some(if behind { to.len() } else { end }))
+    }
+
+    /// The runs of blocks of which nothing is here.
+    fn missing(&self, blocks: &Range<u64>) -> Vec<Range<u64>> {
+        let state = self.state();
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for block in blocks.clone().filter(|block| state.find(*block).is_none()) {
+            match runs.last_mut() {
+                Some(run) if run.end == block => run.end += 1,
+                _ => runs.push(block..block + 1),
+            }
+        }
+        runs
+    }
+
+    /// The header as the server has it, or had it when it last answered.
+    pub(super) fn read_header(&self) -> Result<Vec<u8>, TargetError> {
+        let header = match self.home.ask(|| self.server()?.read_header()) {
+            Ok(header) => header,
+            Err(error) if super::home::is_away(&error) => {
+                return Ok(self.state().header.to_vec());
+            }
+            Err(error) => return Err(error),
+        };
+        self.keep_header(&header)?;
+        Ok(header)
+    }
+
+    /// Keeps the header, if it is whole, as the one that the server has: what is sealed from here on may be
+    /// judged by this one when nobody answers.
+    pub(super) fn keep_header(&self, header: &[u8]) -> Result<(), TargetError> {
+        let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
+        let mut state = self.state();
+        let [kept, new] =
+            [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
+        // Two may have asked, and the one that asked first may come last.
+        if *state.header != *header && new >= kept {
+            self.home.keep_header(&self.stem, &self.name, header)?;
+            *state.header = *header;
+        }
+        Ok(())
+    }
+
+    /// Notes that the file was cut on the server.
+    pub(super) fn cut(&self, n_blocks: u64) -> Result<(), TargetError> {
+        let mut state = self.state();
+        if state.frozen.is_none() && state.active.is_none() {
+            return Ok(());
+        }
+        self.change(&mut state, |segment| segment.cut(n_blocks))
+    }
+
+    /// Waits until what was written is as durable as was asked for.
+    pub(super) fn sync(&self) -> Result<(), TargetError> {
+        if !self.home.waits_for_disk() {
+            return Ok(());
+        }
+        let mut state = self.state();
+        let synced = state.active.as_mut().map_or(Ok(()), |(_, segment)| segment.sync());
+        synced.map_err(unwritten)
+    }
+
+    /// Changes the active segment, which is begun if there is none.
+    fn change(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut Segment) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        if state.is_gone {
+            let context = "the file was replaced or removed since it was opened";
+            return Err(TargetError::new(TargetErrorKind::NotFound, context));
+        }
+        if state.active.is_none() {
+            let segment = self.home.begin(&self.stem, state.next)?;
+            state.active = Some((state.next, segment));
+            state.next += 1;
+        }
+        let (_, segment) = state.active.as_mut().expect("it was begun");
+        let before = segment.bytes();
+        change(segment).map_err(unwritten)?;
+        self.home.add_bytes(segment.bytes() - before);
+        Ok(())
+    }
+
+    /// The file is gone: nothing of it is uploaded any more. Who has it open still reads what was written.
+    pub(super) fn discard(&self) -> Result<(), TargetError> {
+        self.state().is_gone = true;
+        self.home.discard(&self.stem)
+    }
+
+    /// Drops what nobody was promised: whoever wrote it behind the file's end has given it up.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the log cannot be written to.
+    pub fn drop_unpromised(&self) -> Result<(), TargetError> {
+        let mut state = self.state();
+        let n_promised = state.n_promised(self.geometry);
+        let dropped = state
+            .active
+            .as_mut()
+            .map_or(Ok(()), |(_, segment)| segment.drop_unpromised(n_promised));
+        dropped.map_err(unwritten)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for WriteLog {
+    fn drop(&mut self) {
+        self.home.sub_bytes(self.state().segments().map(Segment::bytes).sum());
+    }
+}
+
+impl fmt::Debug for WriteLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteLog").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What is being uploaded; dropped unfinished, it is uploaded another time.
+pub struct Upload<'a> {
+    log: &'a WriteLog,
+    number: u64,
+    segment: Arc<Segment>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Upload<'_> {
+    /// Each block that was written, ascending.
+    pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
+        self.segment.blocks().iter().map(|(block, logged)| (*block, logged))
+    }
+
+    /// What was promised of the file.
+    pub fn promised(&self) -> Promise {
+        self.segment.promised().cloned().unwrap_or_default()
+    }
+
+    /// The stored bytes of consecutive blocks, all of which were written.
+    ///
+    /// # Errors
+    /// [`TargetError`] if one was not, or the log cannot be read.
+    pub fn read(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
+        let stride = stride_len(self.log.geometry);
+        let mut buffer = Buffer::unpooled(index(blocks.end - blocks.start) * stride);
+        let mut len = 0;
+        for block in blocks.clone() {
+            let at = index(block - blocks.start) * stride;
+            let logged = self.segment.blocks().get(&block);
+            let logged = logged.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
+            len = at + self.segment.read(logged, &mut buffer[at..at + stride]).map_err(unread)?;
+        }
+        Ok(Stored { buffer, len })
+    }
+
+    /// All of it is on the server, durably, with a header that speaks for it: the log lets go of it.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the log's file cannot be removed: it is uploaded once more.
+    pub fn finish(self) -> Result<(), TargetError> {
+        let Upload { log, number, segment, .. } = &self;
+        let mut state = log.state();
+        log.home.remove(&log.stem, *number)?;
+        // Nobody dropped it meanwhile.
+        if state.frozen.take_if(|(frozen, _)| frozen == number).is_some() {
+            log.home.sub_bytes(segment.bytes());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Upload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upload").field(&self.log.name).finish()
+    }
+}
+
+/// What a segment has before it is uploaded apart from what is written then, if it can be.
+const LARGE_BYTES: u64 = 32 << 20;
+
+fn unread(error: io::Error) -> TargetError {
+    TargetError::from_io("reading what waits to be uploaded", error)
+}
+
+fn unwritten(error: io::Error) -> TargetError {
+    TargetError::from_io("writing to what waits to be uploaded", error)
+}
+
+fn stride_len(geometry: Geometry) -> usize {
+    index(geometry.stride_bytes())
+}
+
+fn index(count: u64) -> usize {
+    usize::try_from(count).expect("what is read is in memory")
+}

@@ -1,0 +1,310 @@
+//! A log's records: what was written, and what was promised of it, each under a hash.
+//!
+//! ```text
+//!  head: magic, place in the log, bytes of body and payload, hash | body: entries | payload: sealed blocks
+//! ```
+//! The hash covers the log's name and all else, so that a record is whole, and where it was written, or is
+//! none.
+
+use std::{
+    io::{self, IoSlice},
+    ops::Range,
+};
+
+use sealback_crypto::Nonce;
+
+use super::segment::Promise;
+use crate::{Expected, flat::Flat};
+
+/// What one record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// Blocks were written; those that are sealed have their bytes in the payload, one after the other.
+    Blocks(Vec<Entry>),
+    /// The file was cut behind so many blocks.
+    Cut { n_blocks: u64 },
+    /// Something was promised of the file.
+    Promise(Promise),
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Hole(Range<u64>),
+    Sealed(SealedEntry),
+}
+
+/// One sealed block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SealedEntry {
+    pub(super) block: u64,
+    /// Stored bytes, in the payload.
+    pub(super) bytes: u32,
+    pub(super) nonce: Nonce,
+    /// What had to be stored before.
+    pub(super) base: Option<Expected>,
+    /// The positions that were changed; none: all of it.
+    pub(super) dirty: Vec<Range<u64>>,
+}
+
+/// Where a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) record: Record,
+    pub(super) payload_at: u64,
+    /// Where the next one stands.
+    pub(super) end: u64,
+}
+
+impl Record {
+    /// Writes it at a place. Returns where it is.
+    pub(super) fn write(
+        self,
+        log: &mut dyn Flat,
+        name: &str,
+        at: u64,
+        payload: &[&[u8]],
+    ) -> io::Result<Placed> {
+        let body = self.to_bytes();
+        let payload_bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
+        let body_bytes = u32::try_from(body.len()).map_err(io::Error::other)?;
+        let mut head = [0; HEAD_LEN];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..16].copy_from_slice(&at.to_le_bytes());
+        head[16..20].copy_from_slice(&body_bytes.to_le_bytes());
+        head[20..28].copy_from_slice(&payload_bytes.to_le_bytes());
+        let mut hasher = hasher(name, &head[..HASH_AT], &body);
+        for piece in payload {
+            hasher.update(piece);
+        }
+        head[HASH_AT..].copy_from_slice(hasher.finalize().as_bytes());
+        let pieces = [&head[..], &body].into_iter().chain(payload.iter().copied());
+        let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
+        log.write_at(at, &mut pieces).whole()?;
+        let payload_at = at + (HEAD_LEN + body.len()) as u64;
+        Ok(Placed { record: self, payload_at, end: payload_at + payload_bytes })
+    }
+
+    /// Reads the one at a place; `None` if there is none that is whole.
+    pub(super) fn read(log: &dyn Flat, name: &str, at: u64) -> io::Result<Option<Placed>> {
+        let mut head = [0; HEAD_LEN];
+        let room = log.len()?.saturating_sub(at);
+        if room < HEAD_LEN as u64 || log.read_at(at, &mut head)? < HEAD_LEN {
+            return Ok(None);
+        }
+        let mut fields = Fields(&head[8..HASH_AT]);
+        let (Some(said_at), Some(body_bytes), Some(payload_bytes)) =
+            (fields.u64(), fields.u32(), fields.u64())
+        else {
+            return Ok(None);
+        };
+        let said = u64::from(body_bytes).checked_add(payload_bytes);
+        let is_there = said.is_some_and(|bytes| bytes <= room - HEAD_LEN as u64);
+        if !head.starts_with(MAGIC) || said_at != at || !is_there {
+            return Ok(None);
+        }
+        let mut body = vec![0; usize::try_from(body_bytes).map_err(io::Error::other)?];
+        log.read_at(at + HEAD_LEN as u64, &mut body)?;
+        let mut hasher = hasher(name, &head[..HASH_AT], &body);
+        let payload_at = at + HEAD_LEN as u64 + u64::from(body_bytes);
+        let end = payload_at + payload_bytes;
+        let mut piece = vec![0; PIECE_LEN];
+        let mut from = payload_at;
+        while from < end {
+            let len = usize::try_from(end - from).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
+            log.read_at(from, &mut piece[..len])?;
+            hasher.update(&piece[..len]);
+            from += len as u64;
+        }
+        if hasher.finalize().as_bytes()[..] != head[HASH_AT..] {
+            return Ok(None);
+        }
+        Ok(Record::parse(&body).map(|record| Placed { record, payload_at, end }))
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Record::Blocks(entries) => {
+                bytes.push(BLOCKS);
+                entries.iter().for_each(|entry| entry.put(&mut bytes));
+            }
+            Record::Cut { n_blocks } => {
+                bytes.push(CUT);
+                put_u64(&mut bytes, *n_blocks);
+            }
+            Record::Promise(Promise { grown_to, holes, size }) => {
+                bytes.push(PROMISE);
+                put_u64(&mut bytes, *grown_to);
+                put_range(&mut bytes, holes);
+                put_u64(&mut bytes, *size);
+            }
+        }
+        bytes
+    }
+
+    /// `None` if it is nothing that [`to_bytes`](Record::to_bytes) writes.
+    fn parse(body: &[u8]) -> Option<Record> {
+        let mut fields = Fields(body);
+        let record = match fields.u8()? {
+            BLOCKS => {
+                let mut entries = Vec::new();
+                while !fields.0.is_empty() {
+                    entries.push(Entry::take(&mut fields)?);
+                }
+                Record::Blocks(entries)
+            }
+            CUT => Record::Cut { n_blocks: fields.u64()? },
+            PROMISE => Record::Promise(Promise {
+                grown_to: fields.u64()?,
+                holes: fields.range()?,
+                size: fields.u64()?,
+            }),
+            _ => return None,
+        };
+        fields.0.is_empty().then_some(record)
+    }
+}
+
+impl Entry {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Entry::Hole(blocks) => {
+                bytes.push(HOLE);
+                put_range(bytes, blocks);
+            }
+            Entry::Sealed(sealed) => {
+                bytes.push(SEALED);
+                put_u64(bytes, sealed.block);
+                bytes.extend_from_slice(&sealed.bytes.to_le_bytes());
+                bytes.extend_from_slice(sealed.nonce.as_bytes());
+                match sealed.base {
+                    None => bytes.push(ANYTHING),
+                    Some(Expected::Absent) => bytes.push(ABSENT),
+                    Some(Expected::Nonce(nonce)) => {
+                        bytes.push(NONCE);
+                        bytes.extend_from_slice(nonce.as_bytes());
+                    }
+                }
+                put_u64(bytes, sealed.dirty.len() as u64);
+                sealed.dirty.iter().for_each(|dirty| put_range(bytes, dirty));
+            }
+        }
+    }
+
+    fn take(fields: &mut Fields<'_>) -> Option<Entry> {
+        Some(match fields.u8()? {
+            HOLE => Entry::Hole(fields.range()?),
+            SEALED => Entry::Sealed(SealedEntry {
+                block: fields.u64()?,
+                bytes: fields.u32()?,
+                nonce: fields.nonce()?,
+                base: match fields.u8()? {
+                    ANYTHING => None,
+                    ABSENT => Some(Expected::Absent),
+                    NONCE => Some(Expected::Nonce(fields.nonce()?)),
+                    _ => return None,
+                },
+                dirty: (0..fields.u64()?).map(|_| fields.range()).collect::<Option<_>>()?,
+            }),
+            _ => return None,
+        })
+    }
+}
+
+/// What is left of a body.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn nonce(&mut self) -> Option<Nonce> {
+        self.take().map(Nonce::from_bytes)
+    }
+
+    fn range(&mut self) -> Option<Range<u64>> {
+        Some(self.u64()?..self.u64()?)
+    }
+}
+
+fn put_u64(bytes: &mut Vec<u8>, field: u64) {
+    bytes.extend_from_slice(&field.to_le_bytes());
+}
+
+fn put_range(bytes: &mut Vec<u8>, range: &Range<u64>) {
+    put_u64(bytes, range.start);
+    put_u64(bytes, range.end);
+}
+
+fn hasher(name: &str, head: &[u8], body: &[u8]) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(name.as_bytes()).update(head).update(body);
+    hasher
+}
+
+const MAGIC: &[u8; 8] = b"SBBEHIND";
+const HASH_AT: usize = 28;
+const HEAD_LEN: usize = HASH_AT + 32;
+const PIECE_LEN: usize = 256 << 10;
+
+const BLOCKS: u8 = 1;
+const CUT: u8 = 2;
+const PROMISE: u8 = 3;
+
+const HOLE: u8 = 1;
+const SEALED: u8 = 2;
+
+const ANYTHING: u8 = 0;
+const ABSENT: u8 = 1;
+const NONCE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_as_it_was_written_and_no_byte_of_it_may_differ() {
+        let [first, second] = [3, 4].map(|byte| Nonce::from_bytes([byte; 24]));
+        let sealed = |base, dirty: &[Range<u64>]| {
+            let (block, bytes, dirty) = (7, 3, dirty.to_vec());
+            Entry::Sealed(SealedEntry { block, bytes, nonce: first, base, dirty })
+        };
+        let blocks = Record::Blocks(vec![
+            Entry::Hole(2..5),
+            sealed(None, &[]),
+            sealed(Some(Expected::Absent), &[7..8, 9..300]),
+            sealed(Some(Expected::Nonce(second)), &[1..2, 4..5]),
+        ]);
+        let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 });
+        for record in [blocks, promise, Record::Cut { n_blocks: 4 }] {
+            let mut log = vec![0; 11];
+            let placed = record.write(&mut log, "a", 11, &[b"pay", b"load"]).unwrap();
+            assert_eq!(placed.end, log.as_slice().len() as u64);
+            assert_eq!(Record::read(&log, "a", 11).unwrap(), Some(placed));
+            assert_eq!(Record::read(&log, "b", 11).unwrap(), None);
+            for at in 11..log.as_slice().len() {
+                log[at] ^= 1;
+                assert_eq!(Record::read(&log, "a", 11).unwrap(), None, "byte {at}");
+                log[at] ^= 1;
+            }
+            log.pop();
+            assert_eq!(Record::read(&log, "a", 11).unwrap(), None, "it is cut off");
+        }
+    }
+}
