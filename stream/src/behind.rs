@@ -282,6 +282,10 @@ impl Server for WriteBehind {
     }
 
     /// Goes to the server at once; what waits to be uploaded goes with it.
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.home.server().chunk_blocks(block_bytes)
+    }
+
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         let removed = self.home.heard(self.home.server().remove(name));
         let was_new = match (&removed, self.new.open(name)) {

@@ -81,6 +81,10 @@ impl Server for AwayServer {
         Ok(self.at(self.server.draft(name, file_id, header)?))
     }
 
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.server.chunk_blocks(block_bytes)
+    }
+
     fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
         self.road.check()?;
         Ok(self.at(self.server.open(name)?))
