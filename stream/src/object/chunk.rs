@@ -26,7 +26,8 @@ impl Part {
             return Err(Failure::Fatal(not_chunked()));
         };
         let end = (position.chunk + 1).saturating_mul(chunk_blocks);
-        let mut part = Write { segments: Vec::new(), expectations: write.expectations.clone() };
+        let (segments, dirty) = (Vec::new(), Vec::new());
+        let mut part = Write { segments, expectations: write.expectations.clone(), dirty };
         part.expectations.retain(|expectation| expectation.block < end);
         for segment in &write.segments {
             if segment.geometry() != geometry {

@@ -25,7 +25,7 @@ impl OpenObject {
             let start = (chunk * chunk_blocks).max(blocks.start);
             let end = ((chunk + 1) * chunk_blocks).min(blocks.end);
             let segments = vec![Segment::Hole { blocks: start..end, geometry: self.geometry }];
-            let write = Write { segments, expectations: Vec::new() };
+            let write = Write { segments, expectations: Vec::new(), dirty: Vec::new() };
             let part = Part::first_of(&write, self.geometry).map_err(error)?;
             self.write_part(&part).await.map_err(error)?;
         }
