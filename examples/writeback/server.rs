@@ -121,6 +121,10 @@ impl OpenServer {
     }
 
     /// Objects that are of no file; with `remove` they are gone afterwards.
+    #[cfg_attr(
+        not(feature = "object-store"),
+        expect(unused_variables, reason = "only an object store has such objects")
+    )]
     pub(crate) fn scrub(&self, remove: bool) -> Result<Orphaned, Failure> {
         match self {
             OpenServer::Directory(_) => Err(Failure::usage(
