@@ -43,6 +43,10 @@ struct Args {
     /// Where files on the disk are.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     disk: PathBuf,
+    /// An object store, for the case about one (of a build with the feature object-store): s3://BUCKET,
+    /// az://CONTAINER, gs://BUCKET. How to get in is in the environment.
+    #[arg(long, value_name = "URL")]
+    objects: Option<String>,
     /// Prints one object instead of a table.
     #[arg(long)]
     json: bool,
@@ -52,8 +56,10 @@ struct Args {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let is_wanted =
-        |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only));
+    let is_wanted = |name: &str| match &args.only[..] {
+        [] => args.list || args.objects.is_some() || name != cases::OBJECTS,
+        only => only.iter().any(|only| name.starts_with(only)),
+    };
     let wanted: Vec<_> = cases::ALL.iter().filter(|case| is_wanted(case.name)).collect();
     if wanted.is_empty() {
         return Err("no case is called so: see --list".into());
@@ -62,7 +68,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         wanted.iter().for_each(|case| println!("{:<22} {}", case.name, case.against));
         return Ok(());
     }
-    let setup = Setup { size: args.size, tmpfs: args.tmpfs.clone(), disk: args.disk.clone() };
+    let setup = Setup {
+        size: args.size,
+        tmpfs: args.tmpfs.clone(),
+        disk: args.disk.clone(),
+        objects: args.objects.clone(),
+    };
     let limits = Limits { seconds: args.seconds };
     let mut outcomes = Vec::new();
     for case in wanted {

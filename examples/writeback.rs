@@ -1,4 +1,4 @@
-//! Puts files, sealed, on a server that is a directory, gets them back, and changes them there.
+//! Puts files, sealed, on a server, gets them back, and changes them there.
 //!
 //! Without arguments it shows on a generated file, in a temporary directory, what the library
 //! does. What goes wrong is one line on standard error and exit status 1; a command line that
@@ -17,6 +17,8 @@ mod get;
 mod inspect;
 #[path = "writeback/keygen.rs"]
 mod keygen;
+#[path = "writeback/list.rs"]
+mod list;
 #[path = "writeback/output.rs"]
 mod output;
 #[path = "writeback/patch.rs"]
@@ -29,6 +31,10 @@ mod put;
 mod rekey;
 #[path = "writeback/resize.rs"]
 mod resize;
+#[path = "writeback/scrub.rs"]
+mod scrub;
+#[path = "writeback/server.rs"]
+mod server;
 #[path = "writeback/source.rs"]
 mod source;
 #[path = "writeback/stores.rs"]
@@ -83,10 +89,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Get(args)) => get::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Keygen(args)) => keygen::run(&args),
+        Some(Command::List(args)) => list::run(&args),
         Some(Command::Patch(args)) => patch::run(&args),
         Some(Command::Punch(args)) => resize::punch(&args),
         Some(Command::Put(args)) => put::run(&args),
         Some(Command::Rekey(args)) => rekey::run(&args),
+        Some(Command::Scrub(args)) => scrub::run(&args),
         Some(Command::Truncate(args)) => resize::truncate(&args),
         Some(Command::Verify(args)) => verify::run(&args),
     }

@@ -25,6 +25,8 @@ mod rekey;
 mod report;
 #[path = "cli/roundtrip.rs"]
 mod roundtrip;
+#[path = "cli/servers.rs"]
+mod servers;
 #[path = "cli/together.rs"]
 mod together;
 #[path = "cli/usage.rs"]

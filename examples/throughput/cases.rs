@@ -8,6 +8,8 @@ use crate::{Failure, measure::Sides};
 
 mod crypto;
 mod local;
+#[cfg_attr(not(feature = "object-store"), path = "no_objects.rs")]
+mod objects;
 mod pipeline;
 mod syncs;
 
@@ -18,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) size: u64,
     pub(crate) tmpfs: PathBuf,
     pub(crate) disk: PathBuf,
+    /// The URL of an object store, if there is one.
+    pub(crate) objects: Option<String>,
 }
 
 /// A case, and its reference.
@@ -38,6 +42,9 @@ const fn case(
 const ALL_THREADS: &str = "the engine, all threads";
 const COPY: &str = "a copy in memory";
 const PLAIN_COPY: &str = "a plain copy";
+
+/// The case that needs an object store.
+pub(crate) const OBJECTS: &str = "objects-put";
 
 /// Ascending by what they take in; but for the case about memory, which comes before others leave some
 /// behind.
@@ -82,6 +89,7 @@ pub(crate) const ALL: &[Case] = &[
     case("local-put-disk", PLAIN_COPY, local::put_disk),
     case("local-get", PLAIN_COPY, local::get),
     case("small-files", "plain copies", local::small_files),
+    case(OBJECTS, "plain puts of the same objects", objects::put),
     case("random-4k", "plain pwrites, then fdatasync", syncs::random),
     case("sync-latency", "pwrite and fdatasync", syncs::latency),
 ];

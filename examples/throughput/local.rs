@@ -21,17 +21,17 @@ use crate::{
     raw,
 };
 
-const BLOCK_BYTES: u64 = 16 << 10;
+pub(super) const BLOCK_BYTES: u64 = 16 << 10;
 
 /// A directory of this run, with a source file in it.
-struct World {
+pub(super) struct World {
     dir: TempDir,
-    root: RootKey,
+    pub(super) root: RootKey,
     engine: Engine,
 }
 
 impl World {
-    fn new(dir: &Path) -> Result<World, Failure> {
+    pub(super) fn new(dir: &Path) -> Result<World, Failure> {
         let dir = tempfile::tempdir_in(dir)?;
         let engine = Engine::new(Config::default())?;
         Ok(World { dir, root: RootKey::from_bytes(&[1; 32]), engine })
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// A file of bytes that do not compress.
-    fn source(&self, size: u64) -> Result<PathBuf, Failure> {
+    pub(super) fn source(&self, size: u64) -> Result<PathBuf, Failure> {
         let path = self.path("source");
         let mut file = File::create(&path)?;
         let mut rng = fastrand::Rng::with_seed(size);
@@ -69,9 +69,20 @@ impl World {
         };
         let lent = cache.as_ref().map(|cache| cache as &dyn Cache);
         let place = Place { server: &server, cache: lent, root: &self.root };
+        self.put_at(&place, &Name::new("file")?, source, size)
+    }
+
+    /// The same, wherever it goes.
+    pub(super) fn put_at(
+        &self,
+        place: &Place<'_>,
+        name: &Name,
+        source: &Path,
+        size: u64,
+    ) -> Result<Round, Failure> {
         Round::time(size, || {
             let options = CreateOptions { block_bytes: BLOCK_BYTES, replace: true };
-            let file = self.engine.create(&place, &Name::new("file")?, &options)?;
+            let file = self.engine.create(place, name, &options)?;
             file.write_from(0, &mut File::open(source)?, |_| ())?.1?;
             file.sync()?;
             file.publish()?;

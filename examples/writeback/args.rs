@@ -10,11 +10,11 @@ use sealback::{
 use sealback_examples::parse_size;
 use tracing_subscriber::filter::Targets;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, server::Location};
 
-/// Puts files, sealed, on a server that is a directory, gets them back, and changes them there.
+/// Puts files, sealed, on a server, gets them back, and changes them there.
 ///
-/// Without a command it shows what it does, in a temporary directory.
+/// A server is a directory, or an object store. Without a command it shows what it does, in a temporary directory.
 #[derive(Debug, Parser)]
 #[command(name = "writeback", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -65,6 +65,10 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Tells what the header says, which blocks were sealed together, and which fail
     Inspect(InspectArgs),
+    /// Prints the names of the files on the server
+    List(ListArgs),
+    /// Finds what a crash has left in an object store: objects that are of no file
+    Scrub(ScrubArgs),
 }
 
 #[derive(Args, Debug)]
@@ -88,6 +92,9 @@ pub(crate) struct PutArgs {
     /// Bytes sealed in one piece: a power of two, 4KiB to 1MiB
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = parse_block_size)]
     pub(crate) block_size: u64,
+    /// How much of the file goes into one object of an object store, about [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) chunk_size: Option<u64>,
     /// Prints one JSON object instead of a summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -209,12 +216,48 @@ pub(crate) struct InspectArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) on: On,
+    /// Prints one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScrubArgs {
+    #[command(flatten)]
+    pub(crate) on: On,
+    /// Removes what it finds
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Leaves out what is younger: it may belong to a put that is under way [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) older_than: Option<u64>,
+    /// Prints one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the sealed files are.
+#[derive(Args, Debug)]
+pub(crate) struct On {
+    /// The server: a directory that exists, or s3://BUCKET/PREFIX, az://CONTAINER/PREFIX,
+    /// gs://BUCKET/PREFIX
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) server: Location,
+    /// Takes an object store that does not keep apart who writes at once: this is the only one
+    /// who writes there
+    #[arg(long)]
+    pub(crate) single_writer: bool,
+}
+
 /// Where the sealed files are, and what opens them.
 #[derive(Args, Debug)]
 pub(crate) struct At {
-    /// The server: a directory that exists
-    #[arg(long, value_name = "DIR")]
-    pub(crate) server: PathBuf,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// The file with the root key
     #[arg(long, value_name = "KEYFILE")]
     pub(crate) key: PathBuf,
@@ -253,15 +296,13 @@ impl PutArgs {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let usage = |kind, what: String| Failure::Usage(clap::Error::raw(kind, what + "\n"));
+        let usage = |what: &str| Failure::usage(ErrorKind::MissingRequiredArgument, what);
         if self.src.as_os_str() == "-" {
-            let what = "standard input has no name: --name is needed";
-            return Err(usage(ErrorKind::MissingRequiredArgument, what.to_owned()));
+            return Err(usage("standard input has no name: --name is needed"));
         }
         let own = self.src.file_name().and_then(|name| name.to_str());
         Name::new(own.unwrap_or_default()).map_err(|_| {
-            let what = format!("'{}' gives no name: --name is needed", self.src.display());
-            usage(ErrorKind::MissingRequiredArgument, what)
+            usage(&format!("'{}' gives no name: --name is needed", self.src.display()))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use clap::error::ErrorKind;
 use sealback::Error;
 
 /// Why the program ends before it is done.
@@ -16,14 +17,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// One line, whatever the names in it hold.
     pub(crate) fn new(what: impl fmt::Display) -> Failure {
-        let mut line = String::new();
-        for character in what.to_string().chars() {
-            match character.is_control() {
-                true => line.extend(character.escape_default()),
-                false => line.push(character),
-            }
-        }
-        Failure::Failed(line)
+        Failure::Failed(one_line(&what.to_string()))
+    }
+
+    /// A command line that means nothing, and why.
+    pub(crate) fn usage(kind: ErrorKind, what: impl fmt::Display) -> Failure {
+        Failure::Usage(clap::Error::raw(kind, format!("{what}\n")))
     }
 
     /// Something that was being done with something, and why it was not.
@@ -43,4 +42,16 @@ impl Failure {
     pub(crate) fn of_stdout(error: io::Error) -> Failure {
         Failure::of("standard output", error)
     }
+}
+
+/// The same with control characters as escapes.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }

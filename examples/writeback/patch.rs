@@ -23,7 +23,9 @@ pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let started = Instant::now();
+    let progress = Progress::of_writing(&engine, source.len_bytes, file.block_bytes());
     let bytes = write(&file, name, &mut source, *offset).inspect_err(|_| file.discard())?;
+    drop(progress);
     let written = Written { name, bytes, took: started.elapsed() };
     let patched = Patched {
         summary: Summary::new(&stores, &engine, &file, &written),
@@ -42,8 +44,8 @@ fn check(source: &Source, stores: &Stores, name: &Name, offset: u64) -> Result<(
     if source.len_bytes.is_some_and(|len| len > MAX_FILE_BYTES - offset) {
         return Err(Failure::of_file(name, &Error::TooLarge));
     }
-    let stored = fs::metadata(stores.server.dir().join(name.as_str()));
-    if let (Ok(stored), Some(source_is)) = (stored, &source.metadata)
+    let stored = stores.server.path_of(name).and_then(|path| fs::metadata(path).ok());
+    if let (Some(stored), Some(source_is)) = (stored, &source.metadata)
         && (stored.dev(), stored.ino()) == (source_is.dev(), source_is.ino())
     {
         // It would grow as fast as it is read.
@@ -54,11 +56,8 @@ fn check(source: &Source, stores: &Stores, name: &Name, offset: u64) -> Result<(
 
 /// Writes all of the source at `offset`, and syncs. Returns how much there was.
 fn write(file: &File, name: &Name, source: &mut Source, offset: u64) -> Result<u64, Failure> {
-    let progress = Progress::start(source.len_bytes);
     let failure = |error| Failure::of_file(name, &error);
-    let (bytes, ended) = file
-        .write_from(offset, &mut source.reader, |bytes| progress.set(bytes))
-        .map_err(failure)?;
+    let (bytes, ended) = file.write_from(offset, &mut source.reader, |_| ()).map_err(failure)?;
     if bytes > 0 {
         file.sync().map_err(failure)?;
     }

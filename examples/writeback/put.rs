@@ -2,7 +2,6 @@
 
 use std::{
     io::Write,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -13,6 +12,7 @@ use crate::{
     args::PutArgs,
     failure::Failure,
     progress::Progress,
+    server::OpenServer,
     source::Source,
     stores::{self, Stores},
     summary::{self, Summary, Written},
@@ -21,18 +21,20 @@ use crate::{
 pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     let name = args.name()?;
     let mut source = Source::open(&args.src)?;
-    let stores = Stores::open_with(&args.at, &args.with)?;
+    let stores = Stores::open_for_put(args)?;
     let engine = stores::engine(&args.with)?;
     let started = Instant::now();
     let options = CreateOptions { block_bytes: args.block_size, replace: true };
     let file = engine
         .create(&stores.place(), &name, &options)
         .map_err(|error| Failure::of_file(&name, &error))?;
-    let bytes = match fill(&file, &name, &mut source) {
+    let progress = Progress::of_writing(&engine, source.len_bytes, args.block_size);
+    let filled = fill(&file, &name, &mut source);
+    drop(progress);
+    let bytes = match filled {
         Ok(bytes) => bytes,
         Err(failure) => {
-            let draft = stores.server.dir().join(format!(".sealback/{}.draft", file.file_id()));
-            abandon(file, &draft);
+            abandon(file, &stores.server);
             return Err(failure);
         }
     };
@@ -46,10 +48,8 @@ pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
 
 /// Writes all of the source, syncs and publishes. Returns its size.
 fn fill(file: &File, name: &Name, source: &mut Source) -> Result<u64, Failure> {
-    let progress = Progress::start(source.len_bytes);
     let failure = |error| Failure::of_file(name, &error);
-    let (bytes, ended) =
-        file.write_from(0, &mut source.reader, |bytes| progress.set(bytes)).map_err(failure)?;
+    let (bytes, ended) = file.write_from(0, &mut source.reader, |_| ()).map_err(failure)?;
     ended.map_err(|error| Failure::of(&source.shown, error))?;
     file.sync().map_err(failure)?;
     file.publish().map_err(failure)?;
@@ -57,13 +57,17 @@ fn fill(file: &File, name: &Name, source: &mut Source) -> Result<u64, Failure> {
 }
 
 /// Lets go of a file that is not to be published, and waits until its draft is gone.
-fn abandon(file: File, draft: &Path) {
+fn abandon(file: File, server: &OpenServer) {
+    let draft = server.draft_path(file.file_id());
     file.discard();
     drop(file);
     // A thread that has just ended the writeback may hold the draft for a moment longer. If that
-    // is not enough, the next one to open the server removes it.
+    // is not enough, the next one to open the server removes it. An object store's is waited for when
+    // it is closed.
     let started = Instant::now();
-    while draft.exists() && started.elapsed() < Duration::from_secs(2) {
+    while draft.as_ref().is_some_and(|draft| draft.exists()) && started.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(2);

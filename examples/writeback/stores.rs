@@ -5,18 +5,19 @@ use std::{fs, path::Path};
 use sealback::{
     Config, Engine, Error, Place,
     crypto::RootKey,
-    stream::{Cache, LocalCache, LocalOptions, LocalServer, Name, TargetErrorKind},
+    stream::{Cache, LocalCache, LocalOptions, Name, TargetErrorKind},
 };
 use sealback_examples::key_file;
 
 use crate::{
-    args::{At, With},
+    args::{At, PutArgs, With},
     failure::Failure,
+    server::{OpenServer, Wishes},
 };
 
 /// Where sealed files are, and what opens them.
 pub(crate) struct Stores {
-    pub(crate) server: LocalServer,
+    pub(crate) server: OpenServer,
     pub(crate) cache: Option<LocalCache>,
     root: RootKey,
 }
@@ -24,17 +25,17 @@ pub(crate) struct Stores {
 impl Stores {
     /// Opens what the command names. The cache's directory is made if it is missing.
     pub(crate) fn open(at: &At, cache: Option<&Path>) -> Result<Stores, Failure> {
-        Stores::open_as(at, cache, LocalOptions::default())
+        Stores::open_as(at, cache, Wishes::default())
     }
 
-    fn open_as(at: &At, cache: Option<&Path>, options: LocalOptions) -> Result<Stores, Failure> {
+    fn open_as(at: &At, cache: Option<&Path>, wishes: Wishes) -> Result<Stores, Failure> {
         let root = read_key(&at.key)?;
-        let server = LocalServer::open(&at.server, options)
-            .map_err(|error| Failure::of("the server", error))?;
+        let server = OpenServer::open(&at.on, wishes)?;
+        let options = LocalOptions::default().with_durability(wishes.durability);
         let open_cache = |dir: &Path| {
             fs::create_dir_all(dir)
                 .map_err(|error| Failure::of(format_args!("the cache {}", dir.display()), error))?;
-            if dir.canonicalize().is_ok_and(|dir| dir == server.dir()) {
+            if dir.canonicalize().is_ok_and(|dir| Some(&*dir) == server.directory()) {
                 return Err(Failure::of("the cache", "it cannot be the server's directory"));
             }
             LocalCache::open(dir, options).map_err(|error| Failure::of("the cache", error))
@@ -45,8 +46,17 @@ impl Stores {
 
     /// Opens what the command names, with what it says of the cache and of durability.
     pub(crate) fn open_with(at: &At, with: &With) -> Result<Stores, Failure> {
-        let options = LocalOptions::default().with_durability(with.durability);
-        let mut stores = Stores::open_as(at, with.cache.as_deref(), options)?;
+        Stores::open_to_write(at, with, None)
+    }
+
+    /// The same for a file that is to be put.
+    pub(crate) fn open_for_put(args: &PutArgs) -> Result<Stores, Failure> {
+        Stores::open_to_write(&args.at, &args.with, args.chunk_size)
+    }
+
+    fn open_to_write(at: &At, with: &With, chunk_bytes: Option<u64>) -> Result<Stores, Failure> {
+        let wishes = Wishes { durability: with.durability, chunk_bytes, ..Wishes::default() };
+        let mut stores = Stores::open_as(at, with.cache.as_deref(), wishes)?;
         if let Some(max_bytes) = with.cache_size {
             stores.cache = stores.cache.map(|cache| cache.with_limit(max_bytes));
         }
@@ -55,7 +65,7 @@ impl Stores {
 
     pub(crate) fn place(&self) -> Place<'_> {
         let cache = self.cache.as_ref().map(|cache| cache as &dyn Cache);
-        Place { server: &self.server, cache, root: &self.root }
+        Place { server: self.server.as_server(), cache, root: &self.root }
     }
 
     /// Opens a file.

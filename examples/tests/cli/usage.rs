@@ -11,9 +11,10 @@ fn help_and_version_go_to_standard_output() {
         assert!(!world.run(args).succeeds().stdout.is_empty());
     }
     let help = world.run(&["--help"]).stdout();
-    for command in
-        ["keygen", "put", "get", "patch", "truncate", "punch", "rekey", "verify", "inspect"]
-    {
+    for command in [
+        "keygen", "put", "get", "patch", "truncate", "punch", "rekey", "verify", "inspect", "list",
+        "scrub",
+    ] {
         assert!(help.contains(command), "{help}");
     }
 }
@@ -28,6 +29,8 @@ fn a_command_line_that_means_nothing_is_status_2() {
     world.run(&["put", "source"]).misuses("--server");
     world.run(&["get", "file", "--server", "server", "--key", "key"]).misuses("--out");
     world.run(&["verify", "file", "--server", "server"]).misuses("--key");
+    world.run(&["list"]).misuses("--server");
+    world.run(&["scrub"]).misuses("--server");
     world.on(&["patch", "file", "source"]).misuses("--offset");
     world.on(&["patch", "file", "--offset", "0"]).misuses("SRC");
     world.on(&["truncate", "file"]).misuses("SIZE");
