@@ -40,7 +40,7 @@ fn a_file_that_somebody_else_has_cut_is_read_to_its_new_end() {
     other.set_len(5000).unwrap();
     reader.revalidate().unwrap();
     assert_eq!(read(&reader, 4990..6000), sample(LEN)[4990..5000]);
-    assert_eq!(read(&reader, 50_000..50_100), []);
+    assert!(read(&reader, 50_000..50_100).is_empty());
     assert_eq!(reader.size(), 5000);
     reader.sync().unwrap();
     assert_eq!(stored!(server), sample(LEN)[..5000], "a reader's sync made it longer again");

@@ -72,7 +72,7 @@ impl World {
             differing.extend((report == CacheReport::Differs).then_some(block));
         })
         .unwrap();
-        assert_eq!(differing, [], "{what}: the cache claims what the server has not");
+        assert!(differing.is_empty(), "{what}: the cache claims what the server has not");
         drop(file);
         self.faults.iter().for_each(Faults::release);
         self.nothing_is_left(what);
