@@ -44,7 +44,7 @@ signed() { curl -sf --max-time 5 --aws-sigv4 aws:amz:us-east-1:s3 --user "$acces
 make_bucket() { until_it signed -X PUT "http://$address/sealback"; }
 # The keys of all objects below a prefix.
 keys() {
-    signed "http://$address/sealback?list-type=2&prefix=$1"
+    signed "http://$address/sealback?list-type=2&prefix=${1//\//%2F}"
     grep -o '<Key>[^<]*' "$work/answer" | cut -c 6- || true
 }
 # A server that is killed has all that it acknowledged when it is started again.

@@ -84,6 +84,8 @@ leaves_nothing() {
     until [ "$(keys "${at#"$url/"}/" | wc -l)" -gt "$((before + 3))" ]; do kill -0 $!; done
     kill -9 $!
     wait $! || true
+    # What was under way arrives.
+    sleep 2
     is_plain
     n=$(($(keys "${at#"$url/"}/" | wc -l) - before))
     on scrub | grep -q "^0 objects of no file, 0 B; $n younger"
@@ -100,7 +102,7 @@ holds "of a file that was replaced nothing is left, and a scrub removes what a k
 is_told() {
     random 1000 >"$here/plain"
     says "no such file" sealed get nothing --out "$here/got"
-    says "not permitted\|denied\|not authori[sz]ed" with_unknown_key
+    says "not permitted\|denied\|not authori[sz]ed\|privileges" with_unknown_key
     says "sealback-none" with_no_bucket
     says "connect\|refused\|reach" with_no_server
     [ ! -e "$here/got" ]
