@@ -37,7 +37,7 @@ impl Opened {
     fn stored(&self, positions: Range<usize>) -> Vec<u8> {
         let other = self.file.open(&self.engine, &self.open.header());
         let mut bytes = vec![0; positions.len()];
-        let n_read = other.read(positions.start as u64, &mut bytes).unwrap();
+        let n_read = other.read(positions.start as u64, &mut bytes, OpenFile::read_missing).unwrap();
         bytes.truncate(n_read);
         bytes
     }
