@@ -37,7 +37,8 @@ impl Opened {
     fn stored(&self, positions: Range<usize>) -> Vec<u8> {
         let other = self.file.open(&self.engine, &self.open.header());
         let mut bytes = vec![0; positions.len()];
-        let n_read = other.read(positions.start as u64, &mut bytes, OpenFile::read_missing).unwrap();
+        let n_read =
+            other.read(positions.start as u64, &mut bytes, OpenFile::read_missing).unwrap();
         bytes.truncate(n_read);
         bytes
     }
@@ -112,7 +113,8 @@ fn a_pass_goes_on_whoever_fetches_what_it_lacks() {
         let open = opened.file.open(&opened.engine, &opened.open.header());
         open.write(5, &[1]).unwrap();
         let reader = open.clone();
-        let reader = thread::spawn(move || reader.read(0, &mut [0; BLOCK]).unwrap());
+        let reader =
+            thread::spawn(move || reader.read(0, &mut [0; BLOCK], OpenFile::read_missing).unwrap());
         sync(&open);
         reader.join().unwrap();
         drop(open);
