@@ -9,7 +9,7 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 use sealback_crypto::{
     BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Plaintext, Stored, Verdict,
 };
-use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
+use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind, read_whole};
 use zeroize::Zeroize;
 
 use crate::{
@@ -286,30 +286,13 @@ impl OpenFile {
         View { file, holes, grown }
     }
 
-    /// Reads what is stored of blocks. An answer that comes short is no end: what it leaves out is
-    /// asked for until nothing more comes, so that who finds a block absent can rely on it.
+    /// Reads what is stored of blocks, in however many answers it comes.
     pub(crate) fn read_blocks(
         &self,
         target: &dyn Target,
         blocks: Range<u64>,
     ) -> Result<Stored, TargetError> {
-        let (geometry, n_blocks) = (self.geometry(), index_of(blocks.end - blocks.start));
-        let stride = index_of(geometry.stride_bytes());
-        let mut stored = self.read_once(target, blocks.clone())?;
-        while stored.n_reached(geometry) < n_blocks {
-            let n_whole = stored.len / stride;
-            let rest = self.read_once(target, blocks.start + n_whole as u64..blocks.end)?;
-            let from = n_whole * stride;
-            // The first answer may have come in a buffer that has no room for this one.
-            let len = rest.len.min(stored.buffer.len() - from);
-            stored.len = stored.len.max(from + len);
-            stored.buffer[from..][..len].copy_from_slice(&rest.buffer[..len]);
-            if len < stride {
-                // It is all that is stored of its first block, and so the end.
-                break;
-            }
-        }
-        Ok(stored)
+        read_whole(self.geometry(), blocks, |blocks| self.read_once(target, blocks))
     }
 
     fn read_once(&self, target: &dyn Target, blocks: Range<u64>) -> Result<Stored, TargetError> {

@@ -38,10 +38,12 @@ mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use file::BehindFile;
-pub use log::{Upload, WriteLog};
+pub use log::WriteLog;
 pub use segment::{LoggedBlock, Promise};
+pub use upload::Upload;
 
 use file::Stage;
 use home::{Home, is_away};
@@ -282,10 +284,6 @@ impl Server for WriteBehind {
     }
 
     /// Goes to the server at once; what waits to be uploaded goes with it.
-    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
-        self.home.server().chunk_blocks(block_bytes)
-    }
-
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
         let removed = self.home.heard(self.home.server().remove(name));
         let was_new = match (&removed, self.new.open(name)) {
@@ -300,6 +298,10 @@ impl Server for WriteBehind {
         }
         self.open_now().files.remove(name);
         self.forget(name)
+    }
+
+    fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.home.server().chunk_blocks(block_bytes)
     }
 }
 

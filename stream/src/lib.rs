@@ -42,6 +42,7 @@ mod name;
 mod null;
 #[cfg(feature = "object-store")]
 mod object;
+mod reading;
 mod runs;
 mod stalled;
 mod stream;
@@ -63,6 +64,7 @@ pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
 #[cfg(feature = "object-store")]
 pub use object::{ObjectOptions, ObjectServer, Orphan, Orphans};
+pub use reading::read_whole;
 pub use runs::Runs;
 pub use stalled::StalledQueue;
 pub use stream::{Collected, Issued, Role, Stream, StreamView, SubrequestView};

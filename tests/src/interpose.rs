@@ -26,6 +26,14 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
         target.read(read, done);
     }
 
+    /// What is asked of the server before anything but a write, a read of blocks, a header's slot or a cut.
+    ///
+    /// # Errors
+    /// What the engine is told, instead of the server's answer.
+    fn ask(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     /// A header's slot, or a cut: `change` carries it out.
     ///
     /// # Errors
@@ -78,6 +86,7 @@ impl<S: Server, H: Hook> Server for InterposedServer<S, H> {
         file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
+        self.hook.ask()?;
         self.server.create(name, file_id, header).map(|target| self.behind(target))
     }
 
@@ -87,14 +96,17 @@ impl<S: Server, H: Hook> Server for InterposedServer<S, H> {
         file_id: FileId,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
+        self.hook.ask()?;
         self.server.draft(name, file_id, header).map(|target| self.behind(target))
     }
 
     fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
+        self.hook.ask()?;
         self.server.open(name).map(|target| self.behind(target))
     }
 
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
+        self.hook.ask()?;
         self.server.remove(name)
     }
 
@@ -182,6 +194,7 @@ impl<C: fmt::Debug + Send + Sync + 'static, H: Hook> Target for Interposed<C, H>
     }
 
     fn read_header(&self) -> Result<Vec<u8>, TargetError> {
+        self.hook.ask()?;
         self.target.read_header()
     }
 
@@ -199,18 +212,22 @@ impl<C: fmt::Debug + Send + Sync + 'static, H: Hook> Target for Interposed<C, H>
     }
 
     fn barrier(&self) -> Result<(), TargetError> {
+        self.hook.ask()?;
         self.target.barrier()
     }
 
     fn publish(&self) -> Result<(), TargetError> {
+        self.hook.ask()?;
         self.target.publish()
     }
 
     fn lock_size(&self) -> Result<Option<SizeLock>, TargetError> {
+        self.hook.ask()?;
         self.target.lock_size()
     }
 
     fn try_lock_size(&self) -> Result<SizeLockAttempt, TargetError> {
+        self.hook.ask()?;
         self.target.try_lock_size()
     }
 }

@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use sealback_crypto::{FileView, PREFIX_BYTES, Sealed, Stored};
+use sealback_crypto::{Buffer, FileView, Geometry, PREFIX_BYTES, Plaintext, Sealed, Stored};
 use sealback_stream::{Expectation, LoggedBlock, Segment, Target, Write};
-use zeroize::Zeroizing;
 
 use crate::{
     Error,
@@ -131,7 +130,7 @@ impl<'a> Taking<'a> {
     /// The stored bytes as what may be sent, if they open.
     fn verified(&self, first: u64, plain_len: u64, stored: Stored) -> Result<Sealed, Error> {
         let (geometry, header) = (self.file.geometry(), self.file.header());
-        let mut plain = Zeroizing::new(vec![0; index_of(plain_len)]);
+        let mut plain = Plaintext::zeros(index_of(plain_len));
         let size = geometry.block_start(first) + plain_len;
         // Any header may have been there when they were sealed.
         let view = FileView { size, generation: u64::MAX, holes: 0..0 };
@@ -189,11 +188,7 @@ impl OpenFile {
 
 /// What is stored of blocks, without holes: runs of which all blocks but the last are full, each with its first
 /// block and its bytes of plaintext.
-fn runs(
-    geometry: sealback_crypto::Geometry,
-    blocks: Range<u64>,
-    stored: &Stored,
-) -> Vec<(u64, u64, Stored)> {
+fn runs(geometry: Geometry, blocks: Range<u64>, stored: &Stored) -> Vec<(u64, u64, Stored)> {
     let stride = index_of(geometry.stride_bytes());
     let mut runs: Vec<(u64, u64, Stored)> = Vec::new();
     let mut is_open = false;
@@ -217,7 +212,7 @@ fn runs(
             }
             None => {
                 let from = index * stride;
-                let mut buffer = sealback_crypto::Buffer::unpooled(stored.len - from);
+                let mut buffer = Buffer::unpooled(stored.len - from);
                 buffer.copy_from_slice(&stored.buffer[from..stored.len]);
                 runs.push((block, plain_len, Stored { buffer, len }));
             }

@@ -1,11 +1,15 @@
 //! Uploading one file: the sealed bytes as they are, with what was expected of the server's; and a header.
 
-use std::ops::Range;
-
+use sealback_crypto::PREFIX_BYTES;
 use sealback_stream::{BehindFile, LoggedBlock, Upload, WriteLog};
 
 use super::taking::Taking;
-use crate::{Error, open_file::OpenFile, ranges::hull, sync::Arc};
+use crate::{
+    Error,
+    open_file::OpenFile,
+    ranges::{RangeSet, hull},
+    sync::Arc,
+};
 
 /// What waited when an upload was asked for is frozen by then, or frozen next.
 const SEGMENTS: u32 = 2;
@@ -53,7 +57,9 @@ impl OpenFile {
         let mut holes = promise.holes;
         if grows {
             let n_blocks = self.geometry().n_blocks(before);
-            for gap in gaps(upload, n_blocks..self.geometry().n_blocks(size)) {
+            let mut logged = RangeSet::default();
+            upload.blocks().for_each(|(block, _)| logged.insert(block..block + 1));
+            for gap in logged.missing(&(n_blocks..self.geometry().n_blocks(size))) {
                 self.make_holes(&gap, &[])?;
             }
             holes = hull(&holes, &taking.short_blocks(before, size));
@@ -116,7 +122,7 @@ impl OpenFile {
 
 /// Plaintext bytes of a block.
 fn plain_bytes(logged: &LoggedBlock) -> u64 {
-    u64::from(logged.bytes).saturating_sub(sealback_crypto::PREFIX_BYTES as u64)
+    u64::from(logged.bytes).saturating_sub(PREFIX_BYTES as u64)
 }
 
 /// How many blocks at the front follow one another, all full but the last, within so many stored bytes.
@@ -135,20 +141,4 @@ fn run_len(blocks: &[(u64, &LoggedBlock)], most: u64, stride: u64) -> usize {
         }
     }
     n
-}
-
-/// The runs of blocks of which nothing was logged.
-fn gaps(upload: &Upload<'_>, within: Range<u64>) -> Vec<Range<u64>> {
-    let mut gaps = Vec::new();
-    let mut at = within.start;
-    for (block, _) in upload.blocks().filter(|(block, _)| within.contains(block)) {
-        if at < block {
-            gaps.push(at..block);
-        }
-        at = block + 1;
-    }
-    if at < within.end {
-        gaps.push(at..within.end);
-    }
-    gaps
 }

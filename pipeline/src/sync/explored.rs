@@ -30,10 +30,6 @@ impl<T> SegQueue<T> {
         self.items().pop_front()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.items().len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.items().is_empty()
     }

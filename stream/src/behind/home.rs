@@ -10,8 +10,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice},
-    ops::Range,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,13 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealback_crypto::{FileId, Geometry, HEADER_BYTES};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims};
 
 use super::{WriteBehindOptions, segment::Segment};
-use crate::{
-    Durability, Name, Server, TargetError, TargetErrorKind,
-    flat::{Flat, Through},
-};
+use crate::{Durability, Name, Server, TargetError, TargetErrorKind};
 
 /// What all files of one directory share.
 #[derive(Debug)]
@@ -144,7 +140,7 @@ impl Home {
         let opened = opening.read(true).write(true).create(true).truncate(true);
         let file = opened.open(self.segment_path(stem, number)).map_err(unbegun)?;
         self.sync_names()?;
-        Segment::recover(Box::new(LogFile(file)), segment_name(stem, number)).map_err(unbegun)
+        Segment::recover(file, segment_name(stem, number)).map_err(unbegun)
     }
 
     /// A file's segments that are there, with their numbers, ascending.
@@ -156,7 +152,7 @@ impl Home {
             let path = self.segment_path(stem, number);
             let file = opening.read(true).write(true).open(path).map_err(unread)?;
             let name = segment_name(stem, number);
-            let segment = Segment::recover(Box::new(LogFile(file)), name).map_err(unread)?;
+            let segment = Segment::recover(file, name).map_err(unread)?;
             found.push((number, segment));
         }
         Ok(found)
@@ -269,50 +265,16 @@ impl Head {
     }
 }
 
-/// A log's file on the disk.
-struct LogFile(File);
-
-impl Flat for LogFile {
-    fn len(&self) -> io::Result<u64> {
-        Flat::len(&&self.0)
-    }
-
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        Flat::read_at(&&self.0, at, into)
-    }
-
-    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
-        Flat::write_at(&mut &self.0, at, pieces)
-    }
-
-    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
-        Flat::punch(&mut &self.0, stored)
-    }
-
-    fn set_len(&mut self, len: u64) -> io::Result<()> {
-        Flat::set_len(&mut &self.0, len)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Flat::sync(&mut &self.0)
-    }
-}
-
 /// Whether an error means that nobody answers.
 pub(super) fn is_away(error: &TargetError) -> bool {
-    matches!(
-        error.kind(),
-        TargetErrorKind::Dropped | TargetErrorKind::Io | TargetErrorKind::TimedOut
-    )
+    // One that has too much to do has answered.
+    error.is_transient() && error.kind() != TargetErrorKind::Throttled
 }
 
 /// Which file a header claims to be of, and how that is cut into blocks; `None` for no header.
 pub(super) fn claims(header: &[u8; HEADER_BYTES]) -> Option<(FileId, Geometry)> {
-    let geometry = Geometry::new(1_u64.checked_shl(header[12].into())?).ok()?;
-    let chunk_blocks = u32::from_le_bytes(*header[48..].first_chunk()?);
-    let file_id = FileId::from_bytes(*header[16..].first_chunk()?);
-    let is_sealed = header.starts_with(b"SEALBACK");
-    is_sealed.then_some((file_id, geometry.with_chunk_blocks(chunk_blocks)))
+    let HeaderClaims { file_id, geometry, .. } = HeaderClaims::of(header);
+    Some((file_id, geometry.filter(|_| header.starts_with(b"SEALBACK"))?))
 }
 
 fn segment_name(stem: &str, number: u64) -> String {

@@ -19,13 +19,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sealback_crypto::{
-    Buffer, FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored,
-};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored};
 
 use super::{
     home::Home,
-    segment::{Found, LoggedBlock, Promise, Segment},
+    segment::{Found, Promise, Segment},
+    upload::Upload,
 };
 use crate::{BlockConflict, Failure, Name, Target, TargetError, TargetErrorKind, Write};
 
@@ -195,7 +194,22 @@ impl WriteLog {
         self.freeze(&mut state)?;
         let frozen = state.frozen.clone().filter(|_| !state.is_gone);
         drop(state);
-        Ok(frozen.map(|(number, segment)| Upload { log: self, number, segment, _alone: alone }))
+        Ok(frozen.map(|(number, segment)| Upload::new(self, (number, segment), alone)))
+    }
+
+    /// What was frozen is on the server: it goes.
+    pub(super) fn let_go(&self, number: u64, segment: &Segment) -> Result<(), TargetError> {
+        let mut state = self.state();
+        self.home.remove(&self.stem, number)?;
+        // Nobody dropped it meanwhile.
+        if state.frozen.take_if(|(frozen, _)| *frozen == number).is_some() {
+            self.home.sub_bytes(segment.bytes());
+        }
+        Ok(())
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Writes what is expected to be written over what is here, or else on the server.
@@ -406,68 +420,10 @@ impl fmt::Debug for WriteLog {
     }
 }
 
-/// What is being uploaded; dropped unfinished, it is uploaded another time.
-pub struct Upload<'a> {
-    log: &'a WriteLog,
-    number: u64,
-    segment: Arc<Segment>,
-    _alone: MutexGuard<'a, ()>,
-}
-
-impl Upload<'_> {
-    /// Each block that was written, ascending.
-    pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
-        self.segment.blocks().iter().map(|(block, logged)| (*block, logged))
-    }
-
-    /// What was promised of the file.
-    pub fn promised(&self) -> Promise {
-        self.segment.promised().cloned().unwrap_or_default()
-    }
-
-    /// The stored bytes of consecutive blocks, all of which were written.
-    ///
-    /// # Errors
-    /// [`TargetError`] if one was not, or the log cannot be read.
-    pub fn read(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
-        let stride = stride_len(self.log.geometry);
-        let mut buffer = Buffer::unpooled(index(blocks.end - blocks.start) * stride);
-        let mut len = 0;
-        for block in blocks.clone() {
-            let at = index(block - blocks.start) * stride;
-            let logged = self.segment.blocks().get(&block);
-            let logged = logged.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
-            len = at + self.segment.read(logged, &mut buffer[at..at + stride]).map_err(unread)?;
-        }
-        Ok(Stored { buffer, len })
-    }
-
-    /// All of it is on the server, durably, with a header that speaks for it: the log lets go of it.
-    ///
-    /// # Errors
-    /// [`TargetError`] if the log's file cannot be removed: it is uploaded once more.
-    pub fn finish(self) -> Result<(), TargetError> {
-        let Upload { log, number, segment, .. } = &self;
-        let mut state = log.state();
-        log.home.remove(&log.stem, *number)?;
-        // Nobody dropped it meanwhile.
-        if state.frozen.take_if(|(frozen, _)| frozen == number).is_some() {
-            log.home.sub_bytes(segment.bytes());
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Upload<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Upload").field(&self.log.name).finish()
-    }
-}
-
 /// What a segment has before it is uploaded apart from what is written then, if it can be.
 const LARGE_BYTES: u64 = 32 << 20;
 
-fn unread(error: io::Error) -> TargetError {
+pub(super) fn unread(error: io::Error) -> TargetError {
     TargetError::from_io("reading what waits to be uploaded", error)
 }
 
@@ -475,10 +431,10 @@ fn unwritten(error: io::Error) -> TargetError {
     TargetError::from_io("writing to what waits to be uploaded", error)
 }
 
-fn stride_len(geometry: Geometry) -> usize {
+pub(super) fn stride_len(geometry: Geometry) -> usize {
     index(geometry.stride_bytes())
 }
 
-fn index(count: u64) -> usize {
+pub(super) fn index(count: u64) -> usize {
     usize::try_from(count).expect("what is read is in memory")
 }

@@ -1,10 +1,10 @@
-//! Reading a target's blocks, and waiting for them.
+//! Reading a target's blocks, however many answers they come in, and waiting for them.
 
 use std::{ops::Range, sync::mpsc};
 
 use sealback_crypto::{Buffer, Geometry, Stored};
 
-use crate::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
+use crate::{Read, ReadCompletion, Target, TargetError, TargetErrorKind, read_whole};
 
 /// What is stored of blocks: all of it, in however many answers it comes.
 pub(super) fn read_all(
@@ -12,22 +12,7 @@ pub(super) fn read_all(
     geometry: Geometry,
     blocks: Range<u64>,
 ) -> Result<Stored, TargetError> {
-    let n_blocks = usize::try_from(blocks.end - blocks.start).unwrap_or(usize::MAX);
-    let stride = usize::try_from(geometry.stride_bytes()).unwrap_or(usize::MAX);
-    let mut stored = read_once(target, geometry, blocks.clone())?;
-    while stored.n_reached(geometry) < n_blocks {
-        let n_whole = stored.len / stride;
-        let rest = read_once(target, geometry, blocks.start + n_whole as u64..blocks.end)?;
-        let at = n_whole * stride;
-        let len = rest.len.min(stored.buffer.len() - at);
-        stored.buffer[at..at + len].copy_from_slice(&rest.buffer[..len]);
-        stored.len = stored.len.max(at + len);
-        if len < stride {
-            // All that is stored of its first block: the file ends there.
-            break;
-        }
-    }
-    Ok(stored)
+    read_whole(geometry, blocks, |blocks| read_once(target, geometry, blocks))
 }
 
 fn read_once(

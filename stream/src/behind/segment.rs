@@ -5,7 +5,7 @@
 //! 2. A block's base is what was expected of it when it was first written here, its dirty positions are
 //!    all that were changed since; so it stands for all of its writes.
 
-use std::{collections::BTreeMap, io, ops::Range};
+use std::{collections::BTreeMap, fs::File, io, ops::Range};
 
 use sealback_crypto::{Geometry, Nonce};
 
@@ -37,7 +37,7 @@ pub(super) enum Found<'a> {
 
 /// A log's file, and what is in it.
 pub(super) struct Segment {
-    log: Box<dyn Flat + Send + Sync>,
+    log: File,
     name: String,
     /// Where the next record goes.
     end: u64,
@@ -75,17 +75,14 @@ impl Promise {
 
 impl Segment {
     /// A log's file as it is found; what stands behind the last whole record is dropped.
-    pub(super) fn recover(
-        mut log: Box<dyn Flat + Send + Sync>,
-        name: String,
-    ) -> io::Result<Segment> {
+    pub(super) fn recover(log: File, name: String) -> io::Result<Segment> {
         let mut placed = Vec::new();
         let mut end = 0;
-        while let Some(next) = Record::read(&*log, &name, end)? {
+        while let Some(next) = Record::read(&&log, &name, end)? {
             end = next.end;
             placed.push(next);
         }
-        if log.len()? > end {
+        if Flat::len(&&log)? > end {
             log.set_len(end)?;
         }
         let (blocks, holes) = (BTreeMap::new(), Vec::new());
@@ -128,7 +125,7 @@ impl Segment {
     }
 
     fn push(&mut self, record: Record, payload: &[&[u8]]) -> io::Result<()> {
-        let placed = record.write(&mut *self.log, &self.name, self.end, payload)?;
+        let placed = record.write(&mut &self.log, &self.name, self.end, payload)?;
         self.end = placed.end;
         self.note(placed);
         Ok(())
@@ -205,12 +202,12 @@ impl Segment {
     pub(super) fn read(&self, logged: &LoggedBlock, to: &mut [u8]) -> io::Result<usize> {
         let len = usize::try_from(logged.bytes).map_err(io::Error::other)?;
         let to = to.get_mut(..len).ok_or(io::ErrorKind::InvalidData)?;
-        let n = self.log.read_at(logged.at, to)?;
+        let n = Flat::read_at(&&self.log, logged.at, to)?;
         if n == len { Ok(n) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.log.sync()
+        Flat::sync(&mut &self.log)
     }
 
     pub(super) fn blocks(&self) -> &BTreeMap<u64, LoggedBlock> {

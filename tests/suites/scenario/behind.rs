@@ -9,7 +9,7 @@ use std::{
 
 use sealback::{Config, CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, WriteBehind, WriteBehindOptions};
-use sealback_tests::away::AwayServer;
+use sealback_tests::away::{AwayServer, Road};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server that can be away, and a directory for what waits.
 struct World {
     memory: MemoryServer,
-    server: AwayServer,
+    server: AwayServer<MemoryServer>,
     dir: TempDir,
 }
 
@@ -36,7 +36,7 @@ struct Client {
 impl World {
     fn new() -> World {
         let memory = MemoryServer::new(MemoryOptions::default());
-        let server = AwayServer::new(memory.clone());
+        let server = AwayServer::new(memory.clone(), Road::default());
         World { memory, server, dir: TempDir::new().unwrap() }
     }
 
@@ -57,13 +57,13 @@ impl World {
     fn client_alone(&self) -> (Client, File) {
         let client = self.client();
         let file = client.open();
-        self.server.set_away(true);
+        self.server.hook.set_away(true);
         (client, file)
     }
 
     /// Somebody uploads what waits, with the server there.
     fn resume(&self) {
-        self.server.set_away(false);
+        self.server.hook.set_away(false);
         self.client().resume();
     }
 
@@ -94,7 +94,7 @@ impl Client {
     }
 }
 
-fn behind(server: &AwayServer, dir: &Path) -> WriteBehind {
+fn behind(server: &AwayServer<MemoryServer>, dir: &Path) -> WriteBehind {
     let opened = || WriteBehind::open(Arc::new(server.clone()), dir, WriteBehindOptions::default());
     let since = Instant::now();
     // A thread of the client before may be about to end.
@@ -135,7 +135,7 @@ fn what_somebody_else_has_changed_meanwhile_of_the_same_blocks_is_kept() {
         let file = client.open();
         // What is to be changed in part is here before the server goes away.
         read_all(&file);
-        world.server.set_away(true);
+        world.server.hook.set_away(true);
         (client, file)
     };
     for (at, byte) in [(10, 1), (BLOCK + 7, 2), (2 * BLOCK - 3, 3)] {
@@ -182,7 +182,7 @@ fn what_others_have_cut_off_meanwhile_does_not_come_back_but_for_what_was_writte
     let client = world.client();
     let file = client.open();
     read_all(&file);
-    world.server.set_away(true);
+    world.server.hook.set_away(true);
     file.write_at(6 * BLOCK as u64 + 10, &[7; 20]).unwrap();
     file.sync().unwrap();
     client.die(file);
@@ -231,7 +231,7 @@ fn what_is_uploaded_after_a_restart_is_what_was_sealed_before() {
     // What the client itself is given by what stands before its server.
     let written = client.stored(12);
     client.die(file);
-    world.server.set_away(false);
+    world.server.hook.set_away(false);
     let client = world.client();
     client.resume();
     assert_eq!(client.engine.stats().requests.spans, 0, "something was sealed");
@@ -242,7 +242,7 @@ fn what_is_uploaded_after_a_restart_is_what_was_sealed_before() {
 #[test]
 fn a_new_file_waits_as_a_whole_and_goes_up_as_it_was_sealed() {
     let world = World::new();
-    world.server.set_away(true);
+    world.server.hook.set_away(true);
     let client = world.client();
     let content = sample(300 * BLOCK + 5);
     client.put(&content);
@@ -250,7 +250,7 @@ fn a_new_file_waits_as_a_whole_and_goes_up_as_it_was_sealed() {
     let file = client.open();
     let written = client.stored(301);
     client.die(file);
-    world.server.set_away(false);
+    world.server.hook.set_away(false);
     let client = world.client();
     client.resume();
     assert_eq!(client.engine.stats().requests.spans, 0, "something was sealed");
@@ -268,7 +268,7 @@ fn a_new_file_waits_as_a_whole_and_goes_up_as_it_was_sealed() {
 #[test]
 fn a_new_file_with_holes_is_uploaded_with_its_holes() {
     let world = World::new();
-    world.server.set_away(true);
+    world.server.hook.set_away(true);
     let client = world.client();
     let root = root();
     let place = Place { server: &client.behind, cache: None, root: &root };
@@ -321,7 +321,7 @@ fn a_client_uploads_by_itself_and_goes_on_when_the_server_is_back() {
     file.write_at(BLOCK as u64, &[1; BLOCK]).unwrap();
     file.sync().unwrap();
     content[BLOCK..2 * BLOCK].fill(1);
-    world.server.set_away(false);
+    world.server.hook.set_away(false);
     wait_until_uploaded(&client);
     assert_same(&all_of(&world.memory), &content, "somebody else");
     file.write_at(0, &[2; 10]).unwrap();
@@ -367,7 +367,7 @@ fn cuts_punches_and_new_keys_go_to_the_server_after_what_was_written() {
     let place = Place { server: &world.memory, cache: None, root: &root };
     let other = engine().open(&place, &name()).unwrap();
     assert_same(&read_all(&other), &model, "who has the new key");
-    world.server.set_away(true);
+    world.server.hook.set_away(true);
     assert!(ends(move || file.set_len(1).is_err()).unwrap(), "a cut with the server away");
 }
 
@@ -380,14 +380,14 @@ fn a_full_log_keeps_what_is_written_dirty_until_there_is_room() {
     let limits = sealback::RetryLimits { max_attempts: 2, ..config().retry };
     let engine = Engine::new(Config { retry: limits, ..config() }).unwrap();
     let file = open(&engine, &behind, None);
-    world.server.set_away(true);
+    world.server.hook.set_away(true);
     let content = sample(60 * BLOCK);
     file.write_at(0, &content[..30 * BLOCK]).unwrap();
     file.sync().unwrap();
     file.write_at(30 * BLOCK as u64, &content[30 * BLOCK..]).unwrap();
     file.sync().unwrap_err();
     assert!(file.dirty_bytes() > 0);
-    world.server.set_away(false);
+    world.server.hook.set_away(false);
     let since = Instant::now();
     while file.sync().is_err() {
         assert!(since.elapsed() < PATIENCE, "there is never room");

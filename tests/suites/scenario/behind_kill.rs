@@ -8,10 +8,10 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     ops::Range,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -20,10 +20,13 @@ use std::{
 use fastrand::Rng;
 use sealback::{CreateOptions, File, Place};
 use sealback_stream::{Durability, LocalOptions, LocalServer, WriteBehind, WriteBehindOptions};
-use sealback_tests::away::AwayServer;
+use sealback_tests::away::{AwayServer, Road};
 use tempfile::TempDir;
 
-use crate::support::{assert_same, engine, name, open, read_all, root, sample};
+use crate::{
+    killing::{Told, follow_told, kill, start},
+    support::{assert_same, engine, name, open, read_all, root, sample},
+};
 
 const DIR: &str = "SEALBACK_TEST_BEHIND_DIR";
 const SEED: &str = "SEALBACK_TEST_BEHIND_SEED";
@@ -169,27 +172,20 @@ impl World {
     }
 
     /// Kills a client at some moment, and returns what it said.
-    fn kill(&mut self, mut child: Child) -> String {
+    fn kill(&mut self, child: Child) -> String {
         let after = Duration::from_micros(self.rng.u64(..60_000));
-        let mut said = BufReader::new(child.stdout.take().unwrap());
-        let mut heard = String::new();
-        while !heard.contains("begin ") {
-            let n = said.read_line(&mut heard).unwrap();
-            assert!(n > 0, "it ended before it began: {heard}");
-        }
-        let since = Instant::now();
-        let other = open(&engine(), &self.server, None);
-        while since.elapsed() < after {
-            self.change_theirs(&other);
-            // Any moment will do.
-            thread::sleep(after / 4);
-        }
-        child.kill().unwrap();
-        said.read_to_string(&mut heard).unwrap();
-        child.wait().unwrap();
-        self.change_theirs(&other);
-        let begun = heard.find("begin ").unwrap();
-        heard.split_off(begun)
+        let mut other = None;
+        let said = kill(child, || {
+            let since = Instant::now();
+            let other = other.insert(open(&engine(), &self.server, None));
+            while since.elapsed() < after {
+                self.change_theirs(other);
+                // Any moment will do.
+                thread::sleep(after / 4);
+            }
+        });
+        self.change_theirs(&other.expect("the client has begun"));
+        said
     }
 
     /// Uploads what waits, and returns what the file then is to somebody else.
@@ -224,24 +220,13 @@ fn behind(
     WriteBehind::open(server, dir.join("behind"), options).unwrap()
 }
 
-fn start(test: &str, dir: &Path, seed: u32, away: bool) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(DIR, dir)
-        .env(SEED, seed.to_string())
-        .env(AWAY, away.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
 /// What the test below runs in other processes; nothing in this one.
 #[test]
 fn one_of_those_that_write_behind_and_are_killed() {
     let (Ok(dir), Ok(seed)) = (env::var(DIR), env::var(SEED)) else { return };
     let (dir, mut life) = (Path::new(&dir), Life::new(seed.parse().unwrap()));
-    let server = AwayServer::new(server(dir));
-    server.set_away(env::var(AWAY).unwrap() == "true");
+    let server = AwayServer::new(server(dir), Road::default());
+    server.hook.set_away(env::var(AWAY).unwrap() == "true");
     let behind = behind(Arc::new(server), dir, life.options());
     let file = open(&engine(), &behind, None);
     let mut out = std::io::stdout();
@@ -266,20 +251,18 @@ fn one_of_those_that_write_behind_and_are_killed() {
 fn follow(model: &mut Model, seed: u32, said: &str) -> u32 {
     let mut life = Life::new(seed);
     life.options();
-    let (mut under_way, mut n_synced) = (None, 0);
-    // The last line may be cut off.
-    for line in said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-        if let Some(number) = line.strip_prefix("begin ") {
-            let (expected, op) = life.next();
-            assert_eq!(number, expected.to_string());
-            model.begin(&op, expected);
-            under_way = Some(op);
-        } else if line.starts_with("end ") {
-            let op = under_way.take().unwrap();
-            n_synced += u32::from(matches!(op, Op::Sync));
-            model.end(&op);
-        }
-    }
+    let mut n_synced = 0;
+    follow_told(
+        said,
+        || life.next(),
+        |told| match told {
+            Told::Begun(op, number) => model.begin(op, number),
+            Told::Ended(op) => {
+                n_synced += u32::from(matches!(op, Op::Sync));
+                model.end(op);
+            }
+        },
+    );
     n_synced
 }
 
@@ -295,7 +278,9 @@ fn what_a_killed_client_has_synced_is_on_the_server_after_a_resume_beside_what_o
     for seed in 1..=n_kills {
         let away = seed % 4 == 0;
         let test = "behind_kill::one_of_those_that_write_behind_and_are_killed";
-        let said = world.kill(start(test, world.dir.path(), seed, away));
+        let dir = world.dir.path().display().to_string();
+        let vars = [(DIR, dir), (SEED, seed.to_string()), (AWAY, away.to_string())];
+        let said = world.kill(start(test, &vars));
         n_synced += follow(&mut model, seed, &said);
         model.died();
         // Now and then the next client finds what waits, and nobody has resumed.
@@ -328,7 +313,7 @@ fn one_whose_server_is_away_for_a_while() {
     let seconds: u64 = env::var("SEALBACK_AWAY_SECONDS").map_or(3, |n| n.parse().unwrap());
     let dir = Path::new(&dir);
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).init();
-    let server = AwayServer::new(server(dir));
+    let server = AwayServer::new(server(dir), Road::default());
     let behind = behind(Arc::new(server.clone()), dir, WriteBehindOptions::default());
     let (engine, root) = (engine(), root());
     let place = Place { server: &behind, cache: None, root: &root };
@@ -337,16 +322,19 @@ fn one_whose_server_is_away_for_a_while() {
     let content = sample(20 << 20);
     file.write_from(0, &mut &content[..10 << 20], |_| ()).unwrap().1.unwrap();
     // In the middle of a put.
-    server.set_away(true);
+    server.hook.set_away(true);
     file.write_from(10 << 20, &mut &content[10 << 20..], |_| ()).unwrap().1.unwrap();
     file.sync().unwrap();
     file.publish().unwrap();
     let before = cpu_seconds();
     thread::sleep(Duration::from_secs(seconds));
     let spent = cpu_seconds() - before;
-    println!("waited {seconds} s, {spent:.2} s of a processor, asked {} times", server.n_refused());
-    assert!(server.n_refused() < 100 + 10 * seconds, "it asks again and again");
-    server.set_away(false);
+    println!(
+        "waited {seconds} s, {spent:.2} s of a processor, asked {} times",
+        server.hook.n_refused()
+    );
+    assert!(server.hook.n_refused() < 100 + 10 * seconds, "it asks again and again");
+    server.hook.set_away(false);
     let since = Instant::now();
     while !behind.pending().unwrap().is_empty() {
         assert!(since.elapsed() < Duration::from_secs(120), "it is never uploaded");
@@ -363,12 +351,8 @@ fn a_server_that_is_away_costs_one_line_and_next_to_no_time_and_gets_everything_
     }
     let dir = TempDir::new().unwrap();
     let test = "behind_kill::one_whose_server_is_away_for_a_while";
-    let child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(DIR, dir.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(child.stdout).unwrap();
+    let child = start(test, &[(DIR, dir.path().display().to_string())]);
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert!(said.contains("it is there"), "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.contains("sealback::")).collect();
     let told = |what: &str| lines.iter().filter(|line| line.contains(what)).count();

@@ -4,14 +4,7 @@
 //! and what has ended. It is killed (`SIGKILL`); then somebody opens the file, and the next one goes on
 //! with it. `SEALBACK_KILLS=N` kills N processes.
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader, Read, Write},
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{env, fs, io::Write, path::Path, thread, time::Duration};
 
 use fastrand::Rng;
 use sealback::{CreateOptions, Place};
@@ -19,6 +12,7 @@ use sealback_stream::{Durability, LocalCache, LocalOptions, LocalServer};
 use tempfile::TempDir;
 
 use crate::{
+    killing::{Told, follow_told, kill, start},
     moments::{Model, Op, apply, read_all},
     support::{engine, name, root},
 };
@@ -103,17 +97,6 @@ impl World {
     }
 }
 
-fn start(dir: &Path, seed: u32, with_cache: bool) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", "kill::one_of_those_that_are_killed", "--nocapture"])
-        .env(DIR, dir)
-        .env(SEED, seed.to_string())
-        .env(WITH_CACHE, with_cache.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
 /// What the tests below run in other processes; nothing in this one.
 #[test]
 fn one_of_those_that_are_killed() {
@@ -137,35 +120,14 @@ fn one_of_those_that_are_killed() {
 fn follow(model: &mut Model, seed: u32, said: &str) {
     let mut life = Life::new(seed);
     life.options();
-    let mut under_way = None;
-    // The last line may be cut off.
-    for line in said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-        if let Some(number) = line.strip_prefix("begin ") {
-            let (expected, op) = life.next();
-            assert_eq!(number, expected.to_string());
-            model.begin(&op, expected);
-            under_way = Some(op);
-        } else if line.starts_with("end ") {
-            model.end(&under_way.take().unwrap());
-        }
-    }
-}
-
-/// Kills a process at some moment after it has begun, and returns what it said.
-fn kill(mut child: Child, after: Duration) -> String {
-    let mut said = BufReader::new(child.stdout.take().unwrap());
-    let mut heard = String::new();
-    while !heard.contains("begin ") {
-        let n = said.read_line(&mut heard).unwrap();
-        assert!(n > 0, "it ended before it began: {heard}");
-    }
-    // Any moment will do.
-    thread::sleep(after);
-    child.kill().unwrap();
-    said.read_to_string(&mut heard).unwrap();
-    child.wait().unwrap();
-    let begun = heard.find("begin ").unwrap();
-    heard.split_off(begun)
+    follow_told(
+        said,
+        || life.next(),
+        |told| match told {
+            Told::Begun(op, number) => model.begin(op, number),
+            Told::Ended(op) => model.end(op),
+        },
+    );
 }
 
 /// Kills processes that work on one file.
@@ -179,7 +141,14 @@ fn kill_many(n_kills: u32, block_bytes: u64, with_cache: bool, first_seed: u32) 
     let mut model = Model::of(Vec::new());
     for seed in first_seed..first_seed + n_kills {
         let after = Duration::from_micros(rng.u64(..100_000));
-        let said = kill(start(dir.path(), seed, with_cache), after);
+        let vars = [
+            (DIR, dir.path().display().to_string()),
+            (SEED, seed.to_string()),
+            (WITH_CACHE, with_cache.to_string()),
+        ];
+        // Any moment will do.
+        let child = start("kill::one_of_those_that_are_killed", &vars);
+        let said = kill(child, || thread::sleep(after));
         n_ended += said.matches("end ").count();
         follow(&mut model, seed, &said);
         let left = fs::read(&stored).unwrap();

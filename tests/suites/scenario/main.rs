@@ -21,6 +21,7 @@ mod granule;
 mod groups;
 mod in_place;
 mod kill;
+mod killing;
 mod lifecycle;
 mod model;
 mod moments;

@@ -1,0 +1,74 @@
+//! What is uploaded of one file's log: a segment that does not change until that is done.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{Arc, MutexGuard},
+};
+
+use sealback_crypto::{Buffer, Stored};
+
+use super::{
+    log::{WriteLog, index, stride_len, unread},
+    segment::{LoggedBlock, Promise, Segment},
+};
+use crate::TargetError;
+
+/// What is being uploaded; dropped unfinished, it is uploaded another time.
+pub struct Upload<'a> {
+    log: &'a WriteLog,
+    number: u64,
+    segment: Arc<Segment>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn new(
+        log: &'a WriteLog,
+        (number, segment): (u64, Arc<Segment>),
+        alone: MutexGuard<'a, ()>,
+    ) -> Upload<'a> {
+        Upload { log, number, segment, _alone: alone }
+    }
+
+    /// Each block that was written, ascending.
+    pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
+        self.segment.blocks().iter().map(|(block, logged)| (*block, logged))
+    }
+
+    /// What was promised of the file.
+    pub fn promised(&self) -> Promise {
+        self.segment.promised().cloned().unwrap_or_default()
+    }
+
+    /// The stored bytes of consecutive blocks, all of which were written.
+    ///
+    /// # Errors
+    /// [`TargetError`] if one was not, or the log cannot be read.
+    pub fn read(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
+        let stride = stride_len(self.log.geometry());
+        let mut buffer = Buffer::unpooled(index(blocks.end - blocks.start) * stride);
+        let mut len = 0;
+        for block in blocks.clone() {
+            let at = index(block - blocks.start) * stride;
+            let logged = self.segment.blocks().get(&block);
+            let logged = logged.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
+            len = at + self.segment.read(logged, &mut buffer[at..at + stride]).map_err(unread)?;
+        }
+        Ok(Stored { buffer, len })
+    }
+
+    /// All of it is on the server, durably, with a header that speaks for it: the log lets go of it.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the log's file cannot be removed: it is uploaded once more.
+    pub fn finish(self) -> Result<(), TargetError> {
+        self.log.let_go(self.number, &self.segment)
+    }
+}
+
+impl fmt::Debug for Upload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upload").field(self.log.name()).finish()
+    }
+}
