@@ -31,11 +31,11 @@ struct Args {
     /// Cases whose names begin so; all, if there is none.
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
-    /// Bytes that a round writes or reads, of the cases that have no size of their own.
-    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "1GiB")]
+    /// Bytes that a round writes or reads, of the cases that have no size of their own: 1MiB or more.
+    #[arg(long, value_name = "BYTES", value_parser = parse_round, default_value = "1GiB")]
     size: u64,
     /// Goes on for so long with each case, five rounds at least.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     seconds: f64,
     /// Where files in memory are: a tmpfs.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
@@ -53,6 +53,21 @@ struct Args {
     /// Prints the cases' names, and what each is measured against.
     #[arg(long)]
     list: bool,
+}
+
+/// What is smaller than a folio of each of a thousand files measures nothing.
+fn parse_round(text: &str) -> Result<u64, String> {
+    match parse_size(text).map_err(|bad| bad.to_string())? {
+        size if size < 1 << 20 => Err("a round writes 1MiB or more".into()),
+        size => Ok(size),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse().map_err(|_| "a number of seconds")? {
+        seconds if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a case takes from 0 to 86400 seconds".into()),
+    }
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
@@ -96,6 +111,23 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("throughput: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_of_nothing_and_seconds_without_end_are_refused() {
+        assert_eq!(parse_round("1MiB").unwrap(), 1 << 20);
+        assert_eq!(parse_seconds("0.5").unwrap(), 0.5);
+        for size in ["0", "1", "1023KiB", "much"] {
+            assert!(parse_round(size).is_err(), "{size}");
+        }
+        for seconds in ["-1", "nan", "inf", "86401", "soon"] {
+            assert!(parse_seconds(seconds).is_err(), "{seconds}");
         }
     }
 }
