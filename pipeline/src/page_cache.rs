@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     iter,
-    ops::Range,
+    ops::{Range, RangeBounds},
     sync::Arc,
 };
 
@@ -84,6 +84,8 @@ pub(crate) struct Folios {
     holes: Range<u64>,
     /// Boxed, since the map takes room for eleven at once, and most files have few.
     folios: BTreeMap<u64, Box<Folio>>,
+    /// Those that are not clean: who looks for them does not go over all the others.
+    unclean: BTreeSet<u64>,
     /// Those that are clean, among all files'.
     clean: CleanFoliosOf,
     /// The size that the header has.
@@ -139,6 +141,7 @@ impl Folios {
             gaps: RangeSet::default(),
             uncommitted: BTreeMap::new(),
             folios: BTreeMap::new(),
+            unclean: BTreeSet::new(),
             clean,
             stored: BTreeMap::new(),
             longer: BTreeSet::new(),
@@ -194,6 +197,11 @@ impl Folios {
             at = part.end;
             (!part.is_empty()).then_some((index, part))
         })
+    }
+
+    /// The folios of these that are not clean.
+    fn unclean(&self, folios: impl RangeBounds<u64>) -> impl Iterator<Item = (u64, &Folio)> {
+        self.unclean.range(folios).map(|index| (*index, &*self.folios[index]))
     }
 
     /// Whether a folio has memory.
@@ -317,6 +325,7 @@ impl Folios {
         folio.group = group;
         if folio.is_clean() {
             self.clean.remove(iter::once(index));
+            self.unclean.insert(index);
         }
         let older = if folio.dirty.is_empty() { u64::MAX } else { folio.dirty_since };
         folio.dirty_since = older.min(since);
@@ -348,6 +357,7 @@ impl Folios {
         self.dirty_bytes += len;
         let folio = Folio { bytes, valid, dirty, dirty_since, group, handed_out };
         self.folios.insert(index, Box::new(folio));
+        self.unclean.insert(index);
         self.dirtied(&range);
     }
 

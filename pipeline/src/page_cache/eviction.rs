@@ -10,8 +10,7 @@ impl Folios {
     /// Returns whether it did.
     pub(crate) fn evict(&mut self, index: u64) -> bool {
         let group = self.block_mates(index);
-        let mut mates = self.folios.range(group.clone());
-        if !self.has(index) || mates.any(|(_, folio)| !folio.is_clean()) {
+        if !self.has(index) || self.unclean(group.clone()).next().is_some() {
             return false;
         }
         let start = group.start * self.folio_bytes;
@@ -44,7 +43,8 @@ impl Folios {
     }
 
     /// A folio has become clean, and those that it kept in memory may go with it.
-    pub(super) fn became_clean(&self, index: u64) {
+    pub(super) fn became_clean(&mut self, index: u64) {
+        self.unclean.remove(&index);
         let mates = self.folios.range(self.block_mates(index));
         for (mate, _) in mates.filter(|(_, folio)| folio.is_clean()) {
             self.clean.push(*mate);

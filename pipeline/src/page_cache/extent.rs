@@ -14,8 +14,7 @@ use crate::{
 impl Folios {
     /// Whether something was written that is not on the server, or that no header speaks for.
     pub(crate) fn is_unwritten(&self) -> bool {
-        let mut folios = self.folios.values();
-        self.grows() || self.dirty_bytes > 0 || folios.any(|folio| !folio.handed_out.is_empty())
+        self.grows() || !self.unclean.is_empty()
     }
 
     /// Drops what is not on the server: the file is as the committed header has it. With nothing under
@@ -134,8 +133,7 @@ impl Folios {
         let rest = self.size..size.min(start + self.geometry.block_bytes());
         self.size = size;
         let mates = self.block_mates(start / self.folio_bytes);
-        let is_dirty = self.folios.range(mates).any(|(_, folio)| !folio.is_clean());
-        if is_dirty {
+        if self.unclean(mates).next().is_some() {
             self.fill_with_zeros(rest, pool);
         }
     }
@@ -216,7 +214,7 @@ impl Folios {
     /// What is dirty behind `size`.
     fn dirty_behind(&self, size: u64) -> Vec<Kept> {
         let mut kept = Vec::new();
-        for (index, folio) in self.folios.range(size / self.folio_bytes..) {
+        for (index, folio) in self.unclean(size / self.folio_bytes..) {
             let base = index * self.folio_bytes;
             for part in folio.dirty.within(&(base.max(size)..base + self.folio_bytes)) {
                 let from = index_of(part.start - base)..index_of(part.end - base);
@@ -265,7 +263,7 @@ impl Folios {
         // A block that is dirty before the committed size is stored no longer than to there.
         let from = self.geometry.block_start(self.geometry.block_at(self.committed));
         let gap = self.first_gap().map(|gap| gap.start);
-        let dirty = self.folios.range(from / self.folio_bytes..).find_map(|(_, folio)| {
+        let dirty = self.unclean(from / self.folio_bytes..).find_map(|(_, folio)| {
             let sets = folio.handed_out.iter().chain([&folio.dirty]);
             let first = |set: &RangeSet| set.first_within(&(from..u64::MAX));
             sets.filter_map(first).map(|range| self.geometry.block_at(range.start)).min()

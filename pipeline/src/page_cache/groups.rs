@@ -52,8 +52,11 @@ impl Folios {
 
     /// The group that a folio belongs to when it becomes dirty: that of its block.
     pub(super) fn group_for(&self, index: u64) -> u64 {
-        let mut mates = self.folios.range(self.block_mates(index));
-        let dirty = mates.find(|(_, folio)| !folio.is_clean());
+        if self.groups.closed.is_empty() {
+            // Nothing is of another.
+            return self.groups.current;
+        }
+        let dirty = self.unclean(self.block_mates(index)).next();
         dirty.map_or(self.groups.current, |(_, folio)| folio.group)
     }
 
@@ -78,8 +81,7 @@ impl Folios {
         }
         let first = self.block_mates(range.start / self.folio_bytes).start;
         let end = self.block_mates((range.end - 1) / self.folio_bytes).end;
-        let is_older = |folio: &super::Folio| !folio.is_clean() && folio.group < *current;
-        let mut older = self.folios.range(first..end).filter(|(_, folio)| is_older(folio));
+        let mut older = self.unclean(first..end).filter(|(_, folio)| folio.group < *current);
         let (_, folio) = older.next()?;
         let positions = first * self.folio_bytes..end * self.folio_bytes;
         let blocks = self.geometry.blocks_covering(positions);
@@ -91,10 +93,9 @@ impl Folios {
     /// The newest of the closed groups of which, and of those before, nothing is left. `draft`: no
     /// header has to say so.
     pub(crate) fn newest_done(&self, draft: bool) -> Option<u64> {
-        let left = self.folios.values().filter(|folio| !folio.is_clean());
-        // Most files have no closed group.
-        let oldest_left =
-            self.groups.closed.first_key_value().and(left.map(|folio| folio.group).min());
+        // Most files have none.
+        self.groups.closed.first_key_value()?;
+        let oldest_left = self.unclean(..).map(|(_, folio)| folio.group).min();
         let is_done = |(group, size): &(&u64, &u64)| {
             oldest_left.is_none_or(|left| **group < left) && (draft || **size <= self.committed)
         };

@@ -12,7 +12,7 @@ impl Folios {
     /// Whether something of a range is dirty or under writeback.
     pub(crate) fn is_dirty_within(&self, range: &Range<u64>) -> bool {
         let folios = range.start / self.folio_bytes..range.end.div_ceil(self.folio_bytes);
-        self.folios.range(folios).any(|(_, folio)| {
+        self.unclean(folios).any(|(_, folio)| {
             folio.dirty.intersects(range)
                 || folio.handed_out.iter().any(|set| set.intersects(range))
         })
@@ -53,6 +53,7 @@ impl Folios {
         }
         self.clean.remove(emptied.iter().copied());
         for index in emptied {
+            self.unclean.remove(&index);
             self.folios.remove(&index);
         }
     }

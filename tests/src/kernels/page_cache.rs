@@ -12,6 +12,7 @@ const FOLIO: u64 = 4096;
 const N_FOLIOS: u64 = 1024;
 /// Apart from one another, and from the ends of their block.
 const RANGES_IN_A_BLOCK: u64 = 4;
+const N_SYNCS: usize = 64;
 
 pub(super) fn kernels() -> Vec<Kernel> {
     let n_ranges = N_FOLIOS * RANGES_IN_A_BLOCK;
@@ -19,6 +20,7 @@ pub(super) fn kernels() -> Vec<Kernel> {
         Kernel::of_units("page-cache/life", (N_FOLIOS, "folio"), life),
         Kernel::of_units("page-cache/write", (N_FOLIOS, "folio"), write),
         Kernel::of_units("page-cache/look-up", (N_FOLIOS, "folio"), look_up),
+        Kernel::of_units("page-cache/one-of-many", (N_SYNCS as u64, "sync"), one_of_many),
         Kernel::of_units("page-cache/dirty-ranges", (n_ranges, "range"), dirty_ranges),
     ]
 }
@@ -64,6 +66,18 @@ fn life() -> Call {
 fn write() -> Call {
     let mut cache = written();
     Box::new(move || in_disorder().for_each(|folio| cache.put(folio * FOLIO, &DATA, true)))
+}
+
+/// Of many folios one is written at a time, and taken by a pass.
+fn one_of_many() -> Call {
+    let mut cache = written();
+    write_back(&mut cache);
+    Box::new(move || {
+        for folio in in_disorder().take(N_SYNCS) {
+            cache.put(folio * FOLIO, &DATA, true);
+            assert_eq!(write_back(&mut cache), folio + 1);
+        }
+    })
 }
 
 /// A few bytes of a folio are read.
