@@ -73,7 +73,7 @@ use crate::{
     handles::Handles,
     inodes::Inodes,
     kernel::Kernel,
-    owner::Owner,
+    owner::{Owner, PATIENCE},
     tree::{Options, Tree},
     unmount::Asked,
 };
@@ -103,7 +103,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
     umask(Mode::RWXG | Mode::RWXO);
     let beside = server.join(".sealback");
-    let take = || Owner::take(&beside, args.shared).map_err(of(args.server.display()));
+    let take = || Owner::take(&beside, args.shared, PATIENCE).map_err(of(args.server.display()));
     let mut owner = if args.read_only { None } else { Some(take()?) };
     let tree = Arc::new(open(args, &server, n_descriptors)?);
     let mut config = fuser::Config::default();
