@@ -154,8 +154,7 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
     let root_key = key_file::read(&args.key).map_err(of(args.key.display()))?;
     let options = LocalOptions::default().with_durability(args.durability);
     let root = lower::reference(CWD, server.as_os_str());
-    let inodes =
-        root.and_then(|root| Inodes::new(root, n_descriptors)).map_err(of(server.display()))?;
+    let inodes = Inodes::new(root.map_err(of(server.display()))?, n_descriptors);
     let open_cache = |dir: &Path| {
         std::fs::create_dir_all(dir).map_err(of(dir.display()))?;
         LocalCache::open(dir, options).map_err(of(dir.display()))

@@ -66,7 +66,7 @@ impl LocalFile {
     /// A file that others may have open.
     pub(super) fn published(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
@@ -76,7 +76,7 @@ impl LocalFile {
     /// The same, where a client sees to its names.
     pub(super) fn adopted(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
@@ -86,20 +86,19 @@ impl LocalFile {
     }
 
     /// A draft; if it has a name, `file` holds it.
-    pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
+    pub(super) fn draft(root: Arc<Root>, file: Arc<File>, stem: String, draft: Draft) -> LocalFile {
         LocalFile::new(root, file, None, Lock::private(), stem, Some(draft))
     }
 
     fn new(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         lock: Lock,
         stem: String,
         draft: Option<Draft>,
     ) -> LocalFile {
         let journal = Journal::new(root.options.durability);
-        let file = Arc::new(file);
         let identity = disk::identity(&file);
         LocalFile {
             root,

@@ -43,10 +43,11 @@ impl LocalServer {
     ///
     /// # Errors
     /// [`TargetError`] if it cannot be asked what it is.
-    pub fn adopt(&self, file: File) -> Result<Arc<dyn Target>, TargetError> {
+    pub fn adopt(&self, file: impl Into<Arc<File>>) -> Result<Arc<dyn Target>, TargetError> {
+        let file = file.into();
         let unopened = |error| TargetError::from_io("adopting a file", error);
         let stem = stem(&file).map_err(unopened)?;
-        let flags = fcntl_getfl(&file).map_err(|error| unopened(error.into()))?;
+        let flags = fcntl_getfl(&*file).map_err(|error| unopened(error.into()))?;
         let refusal = match flags & OFlags::RWMODE {
             OFlags::RDONLY => Some(TargetErrorKind::NotPermitted),
             _ => None,
@@ -61,15 +62,16 @@ impl LocalServer {
     /// [`TargetErrorKind::AlreadyExists`] if something is in it; others if it cannot be written to.
     pub fn adopt_new(
         &self,
-        file: File,
+        file: impl Into<Arc<File>>,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
+        let file = file.into();
         let unwritten = |error| TargetError::from_io("writing the header of a new file", error);
-        if Flat::len(&&file).map_err(unwritten)? > 0 {
+        if Flat::len(&&*file).map_err(unwritten)? > 0 {
             let context = "the file that was to become a new one is not empty";
             return Err(TargetError::new(TargetErrorKind::AlreadyExists, context));
         }
-        overwrite(&mut &file, 0, header).map_err(unwritten)?;
+        overwrite(&mut &*file, 0, header).map_err(unwritten)?;
         let adopted = LocalFile::adopted(self.root().clone(), file, None, stem_of(header));
         Ok(Arc::new(adopted))
     }

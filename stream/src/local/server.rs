@@ -66,7 +66,7 @@ impl LocalServer {
         (path, file): (Option<PathBuf>, File),
     ) -> Result<LocalFile, TargetError> {
         let draft = Draft { path, name: name.clone() };
-        let draft = LocalFile::draft(self.0.clone(), file, stem, draft);
+        let draft = LocalFile::draft(self.0.clone(), file.into(), stem, draft);
         draft.begin(header)?;
         Ok(draft)
     }
@@ -86,7 +86,7 @@ impl LocalServer {
             return Ok(None);
         }
         self.0.sync_names()?;
-        let file = LocalFile::published(self.0.clone(), file, None, stem_of(header));
+        let file = LocalFile::published(self.0.clone(), file.into(), None, stem_of(header));
         Ok(Some(Arc::new(file)))
     }
 
@@ -106,7 +106,7 @@ impl LocalServer {
             drop(fs::remove_file(&path));
             return Err(uncreated(error));
         }
-        let file = LocalFile::published(self.0.clone(), file, None, stem_of(header));
+        let file = LocalFile::published(self.0.clone(), file.into(), None, stem_of(header));
         file.make_durable()?;
         self.0.sync_names()?;
         Ok(Arc::new(file))
@@ -169,7 +169,7 @@ impl Server for LocalServer {
         }
         let (file, refusal) = open(&path).map_err(unopened)?;
         let stem = stem(&file).map_err(unopened)?;
-        Ok(Arc::new(LocalFile::published(self.0.clone(), file, refusal, stem)))
+        Ok(Arc::new(LocalFile::published(self.0.clone(), file.into(), refusal, stem)))
     }
 
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
