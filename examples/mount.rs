@@ -7,6 +7,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[path = "mount/appending.rs"]
+mod appending;
 #[path = "mount/args.rs"]
 mod args;
 #[path = "mount/attributes.rs"]
@@ -69,6 +71,7 @@ use sealback::{
 use sealback_examples::{key_file, read_ahead::Mountpoint};
 
 use crate::{
+    appending::Appending,
     args::Args,
     handles::Handles,
     inodes::Inodes,
@@ -161,6 +164,8 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
     };
     let cache = args.cache.as_deref().map(open_cache).transpose()?;
     let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
+    let appending = (args.shared && !args.read_only).then(|| Appending::open(&beside));
+    let appending = appending.transpose().map_err(of(beside.display()))?;
     let (memory_bytes, folio_bytes) = (args.memory, FOLIO_BYTES);
     let config = Config { memory_bytes, folio_bytes, ..Config::default() };
     Ok(Tree {
@@ -172,6 +177,7 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         engine: Engine::new(config).map_err(of("the engine"))?,
         server: LocalServer::open(server, options).map_err(of("the server"))?,
         cache,
+        appending,
         root_key,
         inodes,
         files: Handles::new(),
