@@ -20,7 +20,8 @@ impl LocalServer {
     /// directories by themselves, through descriptors, and know no names that would stay. Locks and
     /// journals are where those of all files of this server are, by file id; so `file` must be a regular
     /// file on the file system of the directory, best somewhere below it, open for reading, and for
-    /// writing if it is to be written to.
+    /// writing if it is to be written to. The caller may keep the same descriptor, to look after what is no content:
+    /// the file's mode, say.
     ///
     /// What becomes of its names is the caller's affair: the file may be renamed, and as long as it is open
     /// it can be written to without having any. Once it has none, what is kept beside it goes with
