@@ -55,7 +55,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, OnceLock, atomic::AtomicU64},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -76,7 +76,7 @@ use crate::{
     handles::Handles,
     inodes::Inodes,
     kernel::Kernel,
-    owner::{Owner, PATIENCE},
+    owner::{Owner, PATIENCE, PAUSE},
     tree::{Options, Tree},
     unmount::Asked,
 };
@@ -175,7 +175,7 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
             waits_for_disk: args.durability == Durability::PowerCut,
         },
         engine: Engine::new(config).map_err(of("the engine"))?,
-        server: LocalServer::open(server, options).map_err(of("the server"))?,
+        server: open_server(args, server, options)?,
         cache,
         appending,
         root_key,
@@ -189,6 +189,21 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         granted: OnceLock::new(),
         notifier: OnceLock::new(),
     })
+}
+
+/// Opens the directory: with one mount of it, nobody else changes anything in it. A mount that has just ended, or a
+/// program that is about to, is waited for.
+fn open_server(args: &Args, server: &Path, options: LocalOptions) -> Result<LocalServer, String> {
+    if args.shared || args.read_only {
+        return LocalServer::open(server, options).map_err(of("the server"));
+    }
+    let began = Instant::now();
+    loop {
+        match LocalServer::open_alone(server, options) {
+            Err(_) if began.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            opened => return opened.map_err(of("the server")),
+        }
+    }
 }
 
 /// Each file that the kernel knows takes a descriptor. Returns how many there may be.

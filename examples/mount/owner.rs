@@ -75,7 +75,7 @@ impl Owner {
 const ENDING: &str = "writing back";
 /// For one who mounts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
