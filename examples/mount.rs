@@ -117,7 +117,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         if args.read_only { MountOption::RO } else { MountOption::RW },
     ];
     config.acl = if args.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(args.threads.into());
+    config.n_threads = Some(args.n_threads());
     config.clone_fd = true;
     let mounting = of(mountpoint.display());
     let mounted_on = Mountpoint::new(&mountpoint);
