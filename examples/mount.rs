@@ -7,6 +7,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[path = "mount/appending.rs"]
+mod appending;
 #[path = "mount/args.rs"]
 mod args;
 #[path = "mount/attributes.rs"]
@@ -53,7 +55,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, OnceLock, atomic::AtomicU64},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -69,11 +71,12 @@ use sealback::{
 use sealback_examples::{key_file, read_ahead::Mountpoint};
 
 use crate::{
+    appending::Appending,
     args::Args,
     handles::Handles,
     inodes::Inodes,
     kernel::Kernel,
-    owner::Owner,
+    owner::{Owner, PATIENCE, PAUSE},
     tree::{Options, Tree},
     unmount::Asked,
 };
@@ -103,7 +106,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
     umask(Mode::RWXG | Mode::RWXO);
     let beside = server.join(".sealback");
-    let take = || Owner::take(&beside, args.shared).map_err(of(args.server.display()));
+    let take = || Owner::take(&beside, args.shared, PATIENCE).map_err(of(args.server.display()));
     let mut owner = if args.read_only { None } else { Some(take()?) };
     let tree = Arc::new(open(args, &server, n_descriptors)?);
     let mut config = fuser::Config::default();
@@ -114,7 +117,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         if args.read_only { MountOption::RO } else { MountOption::RW },
     ];
     config.acl = if args.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(args.threads.into());
+    config.n_threads = Some(args.n_threads());
     config.clone_fd = true;
     let mounting = of(mountpoint.display());
     let mounted_on = Mountpoint::new(&mountpoint);
@@ -154,14 +157,15 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
     let root_key = key_file::read(&args.key).map_err(of(args.key.display()))?;
     let options = LocalOptions::default().with_durability(args.durability);
     let root = lower::reference(CWD, server.as_os_str());
-    let inodes =
-        root.and_then(|root| Inodes::new(root, n_descriptors)).map_err(of(server.display()))?;
+    let inodes = Inodes::new(root.map_err(of(server.display()))?, n_descriptors);
     let open_cache = |dir: &Path| {
         std::fs::create_dir_all(dir).map_err(of(dir.display()))?;
         LocalCache::open(dir, options).map_err(of(dir.display()))
     };
     let cache = args.cache.as_deref().map(open_cache).transpose()?;
     let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
+    let appending = (args.shared && !args.read_only).then(|| Appending::open(&beside));
+    let appending = appending.transpose().map_err(of(beside.display()))?;
     let (memory_bytes, folio_bytes) = (args.memory, FOLIO_BYTES);
     let config = Config { memory_bytes, folio_bytes, ..Config::default() };
     Ok(Tree {
@@ -171,8 +175,9 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
             waits_for_disk: args.durability == Durability::PowerCut,
         },
         engine: Engine::new(config).map_err(of("the engine"))?,
-        server: LocalServer::open(server, options).map_err(of("the server"))?,
+        server: open_server(args, server, options)?,
         cache,
+        appending,
         root_key,
         inodes,
         files: Handles::new(),
@@ -184,6 +189,21 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         granted: OnceLock::new(),
         notifier: OnceLock::new(),
     })
+}
+
+/// Opens the directory: with one mount of it, nobody else changes anything in it. A mount that has just ended, or a
+/// program that is about to, is waited for.
+fn open_server(args: &Args, server: &Path, options: LocalOptions) -> Result<LocalServer, String> {
+    if args.shared || args.read_only {
+        return LocalServer::open(server, options).map_err(of("the server"));
+    }
+    let began = Instant::now();
+    loop {
+        match LocalServer::open_alone(server, options) {
+            Err(_) if began.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            opened => return opened.map_err(of("the server")),
+        }
+    }
 }
 
 /// Each file that the kernel knows takes a descriptor. Returns how many there may be.

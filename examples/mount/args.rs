@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread::available_parallelism};
 
 use clap::Parser;
 use sealback::stream::Durability;
@@ -47,9 +47,17 @@ pub(crate) struct Args {
     /// Where to tell what goes wrong, when in the background [default: .sealback/mount.log in SERVER]
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(2..=256))]
-    pub(crate) threads: u16,
+    /// Threads that answer the kernel [default: one more than there are cores, 3 to 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=256))]
+    threads: Option<u16>,
+}
+
+impl Args {
+    /// How many threads answer the kernel. Each that writes to a file waits for the others, and is woken.
+    pub(crate) fn n_threads(&self) -> usize {
+        let cores = || available_parallelism().map_or(2, usize::from);
+        self.threads.map_or_else(|| (cores() + 1).clamp(3, 8), usize::from)
+    }
 }
 
 fn parse_memory(text: &str) -> Result<usize, &'static str> {

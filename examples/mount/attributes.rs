@@ -31,9 +31,13 @@ pub(crate) struct Changes {
 impl Tree {
     /// What a caller sees of anything in the tree.
     pub(crate) fn attributes(&self, inode: &Inode) -> Result<FileAttr> {
-        let stat = inode.stat()?;
-        let content = inode.kind.is_file().then(|| self.look(inode, &stat));
-        Ok(attributes_of(inode.number, &stat, content.as_ref()))
+        Ok(self.attributes_below(inode, &inode.stat()?))
+    }
+
+    /// The same, of something that is `stat` below.
+    pub(crate) fn attributes_below(&self, inode: &Inode, stat: &Metadata) -> FileAttr {
+        let content = inode.kind.is_file().then(|| self.look(inode, stat));
+        attributes_of(inode.number, stat, content.as_ref())
     }
 
     /// Takes away what lets a file run as somebody else, and has the kernel ask anew for the attributes if it did
@@ -65,8 +69,7 @@ impl Tree {
             if inode.kind.is_symlink() {
                 return Err(Errno::OPNOTSUPP);
             }
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            fs::chmodat(CWD, lower::path_of(&inode.reference), mode, AtFlags::empty())?;
+            inode.set_mode(mode & 0o7777)?;
         }
         if changes.accessed.is_some() || changes.modified.is_some() {
             let times = Timestamps {
@@ -85,19 +88,26 @@ impl Tree {
 }
 
 impl Inode {
+    /// Gives it these permissions.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
+        let mode = Mode::from_raw_mode(mode);
+        match self.content.lower() {
+            Some(lower) => fs::fchmod(&*lower, mode),
+            None => fs::chmodat(CWD, lower::path_of(&self.reference), mode, AtFlags::empty()),
+        }
+    }
+
     /// Takes away what lets a file run as its owner, as its group, or with capabilities: the kernel leaves that
     /// to the file system, but for changes of the owner, where the lower one does it. Returns whether the mode
     /// has changed.
     pub(crate) fn drop_privileges(&self) -> Result<bool> {
-        let path = lower::path_of(&self.reference);
         let mode = self.stat()?.mode() & 0o7777;
         let group = if mode & S_IXGRP == 0 { 0 } else { S_ISGID };
         let changes = mode & (S_ISUID | group) != 0;
         if changes {
-            let mode = Mode::from_raw_mode(mode & !(S_ISUID | group));
-            fs::chmodat(CWD, &path, mode, AtFlags::empty())?;
+            self.set_mode(mode & !(S_ISUID | group))?;
         }
-        match fs::removexattr(path, "security.capability") {
+        match fs::removexattr(lower::path_of(&self.reference), "security.capability") {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(changes),
             Err(error) => Err(error),
         }

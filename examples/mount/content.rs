@@ -27,7 +27,7 @@ use sealback::{
 
 use crate::{
     attributes::{now, time_of},
-    errors::{Result, errno, of_io},
+    errors::{Result, errno},
     inodes::Inode,
     lower,
     tree::Tree,
@@ -52,6 +52,9 @@ struct State {
 /// The sealed file is open.
 struct Open {
     file: Arc<File>,
+    /// The lower file, open as well: by it, unlike by a reference, anything can be asked and changed without
+    /// looking a path up.
+    lower: Arc<std::fs::File>,
     n_users: usize,
     /// How often somebody came to use it.
     n_uses: u64,
@@ -107,6 +110,13 @@ impl Content {
         self.state().open.as_ref().map(|open| open.file.clone())
     }
 
+    /// The lower file, if it is open.
+    pub(crate) fn lower(&self) -> Option<Arc<std::fs::File>> {
+        self.is_in_use()
+            .then(|| self.state().open.as_ref().map(|open| open.lower.clone()))
+            .flatten()
+    }
+
     /// It is written to, and the kernel will say when that was.
     pub(crate) fn written(&self) {
         if let Some(open) = &mut self.state().open {
@@ -135,12 +145,12 @@ impl Tree {
             }
             return Ok(open.use_again());
         }
-        let opened = self.with_room(|| lower::open_file(&inode.reference))?;
-        let target = self.server.adopt(opened).map_err(of_server);
+        let lower = Arc::new(self.with_room(|| lower::open_file(&inode.reference))?);
+        let target = self.server.adopt(lower.clone()).map_err(of_server);
         let file =
             target.and_then(|target| self.engine.open_target(&self.place(), &inode.path(), target));
         let file = file.map_err(|error| self.refused(inode, &error))?;
-        self.begin(inode, &mut state, file)
+        self.begin(inode, &mut state, (file, lower))
     }
 
     /// With several mounts: looks for what others have done to a file that is open here, before its size is told.
@@ -153,7 +163,12 @@ impl Tree {
     }
 
     /// The first user of a file that was not open.
-    fn begin(&self, inode: &Inode, state: &mut State, file: File) -> Result<File> {
+    fn begin(
+        &self,
+        inode: &Inode,
+        state: &mut State,
+        (file, lower): (File, Arc<std::fs::File>),
+    ) -> Result<File> {
         let known = *state.file_id.get_or_insert(file.file_id());
         if known != file.file_id() {
             self.log(format_args!("{}: another sealed file was put in its place", inode.path()));
@@ -161,30 +176,33 @@ impl Tree {
         }
         let handle = file.reopen();
         let (file, times) = (Arc::new(file), Times::default());
-        let (is_written, is_closing) = (false, false);
-        state.open = Some(Open { file, n_users: 1, n_uses: 1, is_written, is_closing, times });
+        let (n_users, n_uses, is_written, is_closing) = (1, 1, false, false);
+        state.open = Some(Open { file, lower, n_users, n_uses, is_written, is_closing, times });
         inode.content.in_use.store(true, Ordering::Release);
         Ok(handle)
     }
 
     /// A sealed file that is empty, in a lower file that nobody can find yet.
-    pub(crate) fn seal_new(&self, lower: &std::fs::File, name: &OsStr) -> Result<File> {
-        let lower = lower.try_clone().map_err(|error| of_io(&error))?;
+    pub(crate) fn seal_new(&self, lower: &Arc<std::fs::File>, name: &OsStr) -> Result<File> {
         let block_bytes = self.options.block_bytes;
         let options = CreateOptions { block_bytes, ..CreateOptions::default() };
-        let make = |_, header: &[u8; HEADER_BYTES]| self.server.adopt_new(lower, header);
+        let make = |_, header: &[u8; HEADER_BYTES]| self.server.adopt_new(lower.clone(), header);
         let made =
             self.engine.create_target(&self.place(), &name.to_string_lossy(), &options, make);
         made.map_err(|error| errno(&error))
     }
 
     /// Uses a file that was made just now.
-    pub(crate) fn use_new_content(&self, inode: &Inode, file: File) -> Result<File> {
+    pub(crate) fn use_new_content(
+        &self,
+        inode: &Inode,
+        (file, lower): (File, Arc<std::fs::File>),
+    ) -> Result<File> {
         let mut state = inode.content.state();
         match &mut state.open {
             // Somebody has found it in the meantime.
             Some(open) => Ok(open.use_again()),
-            None => self.begin(inode, &mut state, file),
+            None => self.begin(inode, &mut state, (file, lower)),
         }
     }
 

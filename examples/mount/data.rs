@@ -7,10 +7,12 @@ use rustix::{
     fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek},
     io::Errno,
 };
-use sealback::{File, crypto::Geometry};
+use sealback::{Error, File, crypto::Geometry};
 use zeroize::Zeroizing;
 
-use crate::{errors::Result, handles::OpenFile, inodes::Inode, lower, tree::Tree};
+use crate::{
+    appending::Appending, errors::Result, handles::OpenFile, inodes::Inode, lower, tree::Tree,
+};
 
 /// How something is to be written.
 #[derive(Clone, Copy)]
@@ -64,39 +66,44 @@ impl Tree {
         });
     }
 
-    /// Writes all of `data`: with several mounts, what is appended goes to where the file ends now.
+    /// Writes `data`, and returns how much of it was written: all but where something fails behind that. With
+    /// several mounts, what is appended goes to where the file ends now.
     pub(crate) fn write(
         &self,
         handle: FileHandle,
         position: u64,
         data: &[u8],
         how: How,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let open = self.files.get(handle)?;
         if how.drops_privileges {
             self.drop_privileges(&open.inode)?;
         }
-        let appends = open.appends && self.options.shared && how.flags.contains(OFlags::APPEND);
-        let position = match appends && !how.from_page_cache {
-            true => self.end_now(&open)?,
-            false => position,
-        };
-        let written = match how.flags.contains(OFlags::DIRECT) && !how.from_page_cache {
-            true => open.file.write_direct(position, Zeroizing::new(data.to_vec())).result,
-            false => open.file.write_at(position, data),
+        let appends = open.appends && how.flags.contains(OFlags::APPEND);
+        let refused = |error| self.refused(&open.inode, &error);
+        let write_at = || open.file.write_at(position, data).map(|()| data.len()).map_err(refused);
+        let written = match &self.appending {
+            _ if how.from_page_cache => write_at(),
+            Some(appending) if appends => self.append(appending, &open, data),
+            _ if how.flags.contains(OFlags::DIRECT) => {
+                write_direct(&open.file, position, data).map_err(refused)
+            }
+            _ => write_at(),
         };
         match how.from_page_cache {
             true => open.inode.content.written(),
             false => open.inode.content.modified(None),
         }
-        written.map_err(|error| self.refused(&open.inode, &error))
+        written.map(|n_bytes| u32::try_from(n_bytes).unwrap_or(u32::MAX))
     }
 
-    /// Where a file ends, with what other mounts have closed. The kernel has nobody else of this one append
-    /// meanwhile.
-    fn end_now(&self, open: &OpenFile) -> Result<u64> {
-        open.file.revalidate().map_err(|error| self.refused(&open.inode, &error))?;
-        Ok(open.file.size())
+    /// Writes behind the end, with what others have appended: nobody else of this tree appends meanwhile, in
+    /// whatever mount. What cannot be stored is not kept, since behind the end is somebody else's place then.
+    fn append(&self, appending: &Appending, open: &OpenFile, data: &[u8]) -> Result<usize> {
+        let _turn = appending.turn()?;
+        let refused = |error| self.refused(&open.inode, &error);
+        open.file.revalidate().map_err(refused)?;
+        write_direct(&open.file, open.file.size(), data).map_err(refused)
     }
 
     /// Waits until what was written is on the server.
@@ -193,6 +200,15 @@ impl Tree {
                 Ok(hole.map_or(size, |block| geometry.block_start(block)).clamp(position, size))
             }
         }
+    }
+}
+
+/// Writes past the page cache: an error is told if nothing could be written, else how much was.
+fn write_direct(file: &File, position: u64, data: &[u8]) -> std::result::Result<usize, Error> {
+    let written = file.write_direct(position, Zeroizing::new(data.to_vec()));
+    match (usize::try_from(written.bytes).unwrap_or(data.len()), written.result) {
+        (0, Err(error)) => Err(error),
+        (n_bytes, _) => Ok(n_bytes),
     }
 }
 

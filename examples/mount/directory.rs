@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs::Metadata,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
     sync::{Arc, Mutex},
@@ -35,6 +36,14 @@ pub(crate) struct OpenDirectory {
     entries: Mutex<Arc<Vec<Entry>>>,
 }
 
+/// A regular file that was made just now, and what it is below.
+struct Made {
+    inode: Arc<Inode>,
+    stat: Metadata,
+    file: sealback::File,
+    lower: Arc<std::fs::File>,
+}
+
 impl Tree {
     /// A directory and a name in it that callers may use.
     fn entry(&self, parent: INodeNo, name: &OsStr) -> Result<Arc<Inode>> {
@@ -51,38 +60,32 @@ impl Tree {
     /// Looks a name up.
     pub(crate) fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<FileAttr> {
         let dir = self.entry(parent, name)?;
-        let inode = self.meet(&dir, name)?;
+        let (inode, stat) = self.meet(&dir, name)?;
         self.ask_others(&inode);
-        self.told(&inode)
+        Ok(self.attributes_below(&inode, &stat))
     }
 
-    fn meet(&self, dir: &Inode, name: &OsStr) -> Result<Arc<Inode>> {
-        self.inodes.meet(self.with_room(|| lower::reference(&dir.reference, name))?)
-    }
-
-    /// The attributes of what was met, which the kernel forgets if it does not hear of them.
-    fn told(&self, inode: &Inode) -> Result<FileAttr> {
-        self.attributes(inode).inspect_err(|_| self.inodes.forget(inode.number, 1))
+    fn meet(&self, dir: &Inode, name: &OsStr) -> Result<(Arc<Inode>, Metadata)> {
+        let (reference, stat) = self.with_room(|| lower::reference(&dir.reference, name))?;
+        Ok((self.inodes.meet(reference, &stat), stat))
     }
 
     /// Makes a regular file.
-    fn make_file(
-        &self,
-        dir: &Inode,
-        name: &OsStr,
-        mode: u32,
-        maker: Maker,
-    ) -> Result<(Arc<Inode>, sealback::File)> {
+    fn make_file(&self, dir: &Inode, name: &OsStr, mode: u32, maker: Maker) -> Result<Made> {
         let new = self.with_room(|| lower::new_file(&dir.reference, &self.beside))?;
         let file = self.seal_new(&new.file, name)?;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
         let (uid, gid) = self.owner(dir, maker)?;
         if uid.is_some() || gid.is_some() {
-            fs::fchown(&new.file, uid, gid)?;
+            fs::fchown(&*new.file, uid, gid)?;
         }
-        fs::fchmod(&new.file, Mode::from_raw_mode(mode & 0o7777))?;
-        let named = new.name(&dir.reference, name)?;
-        let found = self.with_room(|| lower::reference_to(&named, &dir.reference, name))?;
-        Ok((self.inodes.meet(found)?, file))
+        if mode != lower::NEW_MODE {
+            fs::fchmod(&*new.file, mode)?;
+        }
+        let lower = new.name(&dir.reference, name)?;
+        let found = || lower::reference_to(&lower, &dir.reference, name);
+        let (reference, stat) = self.with_room(found)?;
+        Ok(Made { inode: self.inodes.meet(reference, &stat), stat, file, lower })
     }
 
     /// Whom something new in a directory is to be given to, if not to who runs this.
@@ -103,11 +106,11 @@ impl Tree {
         maker: Maker,
     ) -> Result<(FileAttr, FileHandle)> {
         let dir = self.new_entry(parent, name)?;
-        let (inode, file) = self.make_file(&dir, name, mode, maker)?;
-        let file = self.use_new_content(&inode, file).inspect_err(|_| {
+        let Made { inode, stat, file, lower } = self.make_file(&dir, name, mode, maker)?;
+        let file = self.use_new_content(&inode, (file, lower)).inspect_err(|_| {
             self.inodes.forget(inode.number, 1);
         })?;
-        let attributes = self.told(&inode).inspect_err(|_| self.let_go(&inode))?;
+        let attributes = self.attributes_below(&inode, &stat);
         let appends = flags.contains(OFlags::APPEND);
         Ok((attributes, self.files.insert(OpenFile { inode, file, appends })))
     }
@@ -123,9 +126,8 @@ impl Tree {
         let dir = self.new_entry(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
         if kind.is_file() {
-            let (inode, file) = self.make_file(&dir, name, mode, maker)?;
-            drop(file);
-            return self.told(&inode);
+            let Made { inode, stat, .. } = self.make_file(&dir, name, mode, maker)?;
+            return Ok(self.attributes_below(&inode, &stat));
         }
         let (permissions, device) = (Mode::from_raw_mode(mode & 0o7777), device_from(device));
         fs::mknodat(&dir.reference, name, kind, permissions, device)?;
@@ -158,7 +160,7 @@ impl Tree {
 
     /// Gives what was made to its maker.
     fn made(&self, dir: &Inode, name: &OsStr, mode: Option<u32>, maker: Maker) -> Result<FileAttr> {
-        let inode = self.meet(dir, name)?;
+        let (inode, stat) = self.meet(dir, name)?;
         let own = || -> Result<()> {
             let (uid, gid) = self.owner(dir, maker)?;
             if uid.is_some() || gid.is_some() {
@@ -167,25 +169,23 @@ impl Tree {
             if let Some(mode) = mode {
                 // A change of owner takes the bits away that run it as another. A directory has its
                 // group's bit from the one that it is in.
-                let inherited =
-                    if inode.kind.is_dir() { inode.stat()?.mode() & S_ISGID } else { 0 };
-                let mode = Mode::from_raw_mode(mode & 0o7777 | inherited);
-                fs::chmodat(fs::CWD, lower::path_of(&inode.reference), mode, AtFlags::empty())?;
+                let inherited = if inode.kind.is_dir() { stat.mode() & S_ISGID } else { 0 };
+                inode.set_mode(mode & 0o7777 | inherited)?;
             }
             Ok(())
         };
-        if let Err(error) = own() {
+        // What the kernel does not hear of it forgets.
+        own().and_then(|()| self.attributes(&inode)).inspect_err(|_| {
             self.inodes.forget(inode.number, 1);
-            return Err(error);
-        }
-        self.told(&inode)
+        })
     }
 
     /// One more name for a file.
     pub(crate) fn link(&self, number: INodeNo, parent: INodeNo, name: &OsStr) -> Result<FileAttr> {
         let (inode, dir) = (self.inodes.get(number)?, self.new_entry(parent, name)?);
         lower::link(&inode.reference, &dir.reference, name)?;
-        self.meet(&dir, name).and_then(|inode| self.told(&inode))
+        let (inode, stat) = self.meet(&dir, name)?;
+        Ok(self.attributes_below(&inode, &stat))
     }
 
     /// What a symbolic link says.
@@ -272,9 +272,8 @@ impl Tree {
                 return add(next, &nameless(number, kind), name);
             }
             // Somebody may have removed it meanwhile.
-            let Ok(inode) = self.meet(&dir, name) else { return false };
-            let Ok(attributes) = self.told(&inode) else { return false };
-            let is_full = add(next, &attributes, name);
+            let Ok((inode, stat)) = self.meet(&dir, name) else { return false };
+            let is_full = add(next, &self.attributes_below(&inode, &stat), name);
             if is_full {
                 self.inodes.forget(inode.number, 1);
             }

@@ -201,7 +201,7 @@ impl Filesystem for Kernel {
             drops_privileges: kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
         match self.tree().write(handle, position, data, how) {
-            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Ok(n_bytes) => reply.written(n_bytes),
             Err(error) => reply.error(told(error)),
         }
     }

@@ -12,11 +12,7 @@ use std::{
 use fuser::INodeNo;
 use rustix::{fs::FileType, io::Errno};
 
-use crate::{
-    content::Content,
-    errors::{Result, of_io},
-    lower,
-};
+use crate::{content::Content, errors::Result, lower};
 
 /// A file, a directory, or whatever else there is in the tree.
 pub(crate) struct Inode {
@@ -30,7 +26,7 @@ pub(crate) struct Inode {
 
 impl Inode {
     pub(crate) fn stat(&self) -> Result<Metadata> {
-        self.reference.metadata().map_err(|error| of_io(&error))
+        lower::stat(&self.reference)
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -69,8 +65,7 @@ struct Entry {
 impl Inodes {
     /// Knows the root, for good. What is known takes one of `n_descriptors`, and a file that is open up to
     /// four.
-    pub(crate) fn new(root: File, n_descriptors: usize) -> Result<Inodes> {
-        let stat = root.metadata().map_err(|error| of_io(&error))?;
+    pub(crate) fn new((root, stat): (File, Metadata), n_descriptors: usize) -> Inodes {
         let (device, known) = (stat.dev(), Mutex::default());
         let inodes = Inodes { device, n_descriptors, forgetter: OnceLock::new(), known };
         let number = INodeNo::ROOT;
@@ -81,7 +76,7 @@ impl Inodes {
         let identity = lower::identity(&stat);
         known.insert(Entry { inode, identity, n_lookups: 1, last_met: 0 });
         drop(known);
-        Ok(inodes)
+        inodes
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -94,18 +89,17 @@ impl Inodes {
         known.by_number.get(&number.0).map(|entry| entry.inode.clone()).ok_or(Errno::STALE)
     }
 
-    /// The kernel is told of what a reference stands for: to be forgotten once more. Waits a moment if it learns
-    /// faster than it forgets.
-    pub(crate) fn meet(&self, reference: File) -> Result<Arc<Inode>> {
-        let stat = reference.metadata().map_err(|error| of_io(&error))?;
-        let identity = lower::identity(&stat);
+    /// The kernel is told of what a reference stands for, which is `stat`: to be forgotten once more. Waits a
+    /// moment if it learns faster than it forgets.
+    pub(crate) fn meet(&self, reference: File, stat: &Metadata) -> Arc<Inode> {
+        let identity = lower::identity(stat);
         let mut known = self.known();
         known.n_meetings += 1;
         let last_met = known.n_meetings;
         let Known { by_number, by_identity, .. } = &mut *known;
         if let Some(entry) = by_identity.get(&identity).and_then(|n| by_number.get_mut(n)) {
             (entry.n_lookups, entry.last_met) = (entry.n_lookups + 1, last_met);
-            return Ok(entry.inode.clone());
+            return entry.inode.clone();
         }
         let mut number = stat.ino();
         // Another file system that is mounted below has numbers of its own.
@@ -125,7 +119,7 @@ impl Inodes {
         if n_files > many + many / 4 {
             thread::sleep(PAUSE);
         }
-        Ok(inode)
+        inode
     }
 
     /// The kernel has forgotten so many lookups.
@@ -232,14 +226,18 @@ mod tests {
         let open = |name: String| {
             lower::reference(CWD, dir.path().join(name).as_os_str()).expect("it was made")
         };
-        let inodes = Inodes::new(open(String::new()), 80).unwrap();
+        let inodes = Inodes::new(open(String::new()), 80);
+        let meet = |name: String| {
+            let (reference, stat) = open(name);
+            inodes.meet(reference, &stat)
+        };
         let meet_directory = |n: u32| {
             std::fs::create_dir(dir.path().join(format!("directory-{n}"))).unwrap();
-            inodes.meet(open(format!("directory-{n}"))).unwrap();
+            meet(format!("directory-{n}"));
         };
         let meet_file = |n: u32| {
             std::fs::write(dir.path().join(format!("file-{n}")), []).unwrap();
-            inodes.meet(open(format!("file-{n}"))).unwrap()
+            meet(format!("file-{n}"))
         };
         (0..39).for_each(meet_directory);
         let files: Vec<_> = (0..10).map(meet_file).collect();

@@ -7,12 +7,15 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{File, Metadata},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
@@ -20,24 +23,30 @@ use rustix::{
     io::{Errno, Result},
 };
 
-/// A reference to the entry of a directory, whatever it is; a symbolic link is not followed.
-pub(crate) fn reference(dir: impl AsFd, name: &OsStr) -> Result<File> {
+use crate::errors::of_io;
+
+/// A reference to the entry of a directory, whatever it is, and what that is; a symbolic link is not followed.
+pub(crate) fn reference(dir: impl AsFd, name: &OsStr) -> Result<(File, Metadata)> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::empty()).map(File::from)
+    let found = File::from(fs::openat(dir, name, flags, Mode::empty())?);
+    let stat = stat(&found)?;
+    Ok((found, stat))
 }
 
 /// A reference to a file that was given a name just now: by that, so that the system can tell where it is,
 /// unless the name stands for something else already.
-pub(crate) fn reference_to(file: &File, dir: impl AsFd, name: &OsStr) -> Result<File> {
-    let same = |found: &File| {
-        let identity_of = |file: &File| file.metadata().ok().map(|stat| identity(&stat));
-        identity_of(found) == identity_of(file)
-    };
+pub(crate) fn reference_to(file: &File, dir: impl AsFd, name: &OsStr) -> Result<(File, Metadata)> {
+    let file_stat = stat(file)?;
     match reference(dir, name) {
-        Ok(found) if same(&found) => Ok(found),
+        Ok((found, stat)) if identity(&stat) == identity(&file_stat) => Ok((found, stat)),
         Err(Errno::MFILE) => Err(Errno::MFILE),
-        _ => open(file, OFlags::PATH),
+        _ => Ok((open(file, OFlags::PATH)?, file_stat)),
     }
+}
+
+/// What an open file, or what a reference stands for, is.
+pub(crate) fn stat(file: &File) -> Result<Metadata> {
+    file.metadata().map_err(|error| of_io(&error))
 }
 
 /// Where the kernel lets a reference be opened, or used as a path.
@@ -63,12 +72,15 @@ pub(crate) fn kind_of(mode: u32) -> FileType {
     FileType::from_raw_mode(mode)
 }
 
+/// What a new file has before it has its own.
+pub(crate) const NEW_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
 /// A new regular file without a name, on the file system of a directory; `beside` is where it has one
 /// until [`name`] gives it its own, where the file system cannot do without.
 pub(crate) fn new_file(dir: impl AsFd, beside: impl AsFd) -> Result<NewFile> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    match fs::openat(dir, ".", flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => return Ok(NewFile { file: file.into(), temporary: None }),
+    match fs::openat(dir, ".", flags | OFlags::TMPFILE, NEW_MODE) {
+        Ok(file) => return Ok(NewFile { file: Arc::new(file.into()), temporary: None }),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
         Err(error) => return Err(error),
     }
@@ -76,22 +88,28 @@ pub(crate) fn new_file(dir: impl AsFd, beside: impl AsFd) -> Result<NewFile> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let temporary = OsString::from(format!("{}-{number}.new", std::process::id()));
     let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    let file = fs::openat(&beside, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = fs::openat(&beside, &temporary, flags, NEW_MODE)?;
     let beside = beside.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-    Ok(NewFile { file: file.into(), temporary: Some((beside, temporary)) })
+    Ok(NewFile { file: Arc::new(file.into()), temporary: Some((beside, temporary)) })
 }
 
-/// A regular file that nobody can find yet.
+/// A regular file that nobody can find yet, with [`NEW_MODE`].
 pub(crate) struct NewFile {
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     temporary: Option<(OwnedFd, OsString)>,
 }
 
 impl NewFile {
     /// Gives it a name, unless something has that.
-    pub(crate) fn name(self, dir: impl AsFd, name: &OsStr) -> Result<File> {
-        fs::linkat(CWD, path_of(&self.file), dir, name, AtFlags::SYMLINK_FOLLOW)?;
-        self.file.try_clone().map_err(|_| Errno::MFILE)
+    pub(crate) fn name(self, dir: impl AsFd, name: &OsStr) -> Result<Arc<File>> {
+        match fs::linkat(&*self.file, "", &dir, name, AtFlags::EMPTY_PATH) {
+            // Of old, only the superuser may.
+            Err(Errno::NOENT) => {
+                fs::linkat(CWD, path_of(&*self.file), dir, name, AtFlags::SYMLINK_FOLLOW)?;
+            }
+            named => named?,
+        }
+        Ok(self.file.clone())
     }
 }
 
@@ -157,6 +175,6 @@ pub(crate) fn entries(reference: impl AsFd) -> Result<Vec<Entry>> {
 }
 
 /// Device and number: what tells a file from all others.
-pub(crate) fn identity(stat: &std::fs::Metadata) -> (u64, u64) {
+pub(crate) fn identity(stat: &Metadata) -> (u64, u64) {
     (stat.dev(), stat.ino())
 }

@@ -14,6 +14,7 @@ use sealback::{
 };
 
 use crate::{
+    appending::Appending,
     directory::OpenDirectory,
     handles::{Handles, OpenFile},
     inodes::{Inode, Inodes},
@@ -25,6 +26,8 @@ pub(crate) struct Tree {
     pub(crate) engine: Engine,
     pub(crate) server: LocalServer,
     pub(crate) cache: Option<LocalCache>,
+    /// With several mounts, who may append.
+    pub(crate) appending: Option<Appending>,
     pub(crate) root_key: RootKey,
     pub(crate) inodes: Inodes,
     pub(crate) files: Handles<OpenFile>,

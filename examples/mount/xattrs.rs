@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use fuser::INodeNo;
 use rustix::{
-    fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
+    fs::{XattrFlags, fgetxattr, getxattr, listxattr, removexattr, setxattr},
     io::Errno,
 };
 
@@ -21,7 +21,11 @@ impl Tree {
             return Ok(self.statistics().into_bytes());
         }
         let path = self.path_for(&inode, name)?;
-        read_all(|buffer| getxattr(&path, name, buffer))
+        match inode.content.lower() {
+            // The kernel asks for one of each file that is written to, or given to somebody.
+            Some(lower) => read_all(|buffer| fgetxattr(&*lower, name, buffer)),
+            None => read_all(|buffer| getxattr(&path, name, buffer)),
+        }
     }
 
     /// The names of all attributes, each with a zero byte behind it.

@@ -1,16 +1,12 @@
 //! Threads for calls that somebody does not want to wait for: started when they are needed, a bounded
 //! number, and ended when they have had nothing to do for a while.
 
-use std::time::Duration;
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use crate::{
     io::contain,
     operation::{Operation, operation},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        crossbeam_channel::{self, Receiver, Sender},
-        thread,
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, thread},
 };
 
 /// Calls at once; others wait.
@@ -20,26 +16,28 @@ const LINGER: Duration = Duration::from_secs(1);
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// The threads, and the queue to them.
-#[derive(Debug)]
-pub(crate) struct Calls {
-    sender: Sender<Call>,
-    receiver: Receiver<Call>,
-    threads: Arc<Mutex<Threads>>,
-}
+/// The threads, and what they are to do.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Threads {
-    n: usize,
+struct Shared {
+    state: Mutex<State>,
+    /// There is a call, or will be none any more. A thread that waits here sleeps at once: one that looked
+    /// again for a while first took time from whoever makes the next call.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Call>,
+    n_threads: usize,
     n_idle: usize,
+    /// Nobody makes calls any more.
+    ended: bool,
 }
 
 impl Calls {
-    pub(crate) fn new() -> Calls {
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        Calls { sender, receiver, threads: Arc::default() }
-    }
-
     /// Runs a call on one of the threads.
     pub(crate) fn run<T: Send + 'static>(
         &self,
@@ -51,38 +49,62 @@ impl Calls {
     }
 
     fn send(&self, call: Call) {
-        let mut threads = lock(&self.threads);
-        self.sender.send(call).expect("the receiver is here");
-        if threads.n_idle >= self.receiver.len() || threads.n == MAX_CALLS {
+        let mut state = self.0.state();
+        state.waiting.push_back(call);
+        // One that was woken for an earlier call, and has not taken it yet, counts as idle.
+        if state.n_idle >= state.waiting.len() {
+            drop(state);
+            self.0.changed.notify_one();
             return;
         }
-        let (receiver, shared) = (self.receiver.clone(), self.threads.clone());
+        if state.n_threads == MAX_CALLS {
+            return;
+        }
+        let shared = self.0.clone();
         let builder = thread::Builder::new().name("sealback-call".to_owned());
-        let started = builder.spawn(move || work(&receiver, &shared));
+        let started = builder.spawn(move || shared.work());
         // Without another thread the call waits for one that there is.
-        assert!(started.is_ok() || threads.n > 0, "no thread can be started: {started:?}");
-        threads.n += usize::from(started.is_ok());
+        assert!(started.is_ok() || state.n_threads > 0, "no thread can be started: {started:?}");
+        state.n_threads += usize::from(started.is_ok());
     }
 }
 
-fn lock(threads: &Mutex<Threads>) -> MutexGuard<'_, Threads> {
-    threads.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.0.state().ended = true;
+        self.0.changed.notify_all();
+    }
 }
 
-fn work(calls: &Receiver<Call>, threads: &Mutex<Threads>) {
-    loop {
-        lock(threads).n_idle += 1;
-        let call = calls.recv_timeout(LINGER);
-        let mut state = lock(threads);
-        state.n_idle -= 1;
-        // A call that was sent with the lock held, and counted on this thread, is taken.
-        let call = call.or_else(|_| calls.try_recv());
-        let Ok(call) = call else {
-            state.n -= 1;
-            return;
-        };
-        drop(state);
-        contain(call);
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs calls, until there has been none for a while.
+    fn work(&self) {
+        loop {
+            let mut state = self.state();
+            state.n_idle += 1;
+            let idle = |state: &mut State| state.waiting.is_empty() && !state.ended;
+            let waited = self.changed.wait_timeout_while(state, LINGER, idle);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.n_idle -= 1;
+            let Some(call) = state.waiting.pop_front() else {
+                state.n_threads -= 1;
+                return;
+            };
+            drop(state);
+            contain(call);
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let State { waiting, n_threads, n_idle, .. } = self;
+        let n_waiting = waiting.len();
+        write!(f, "{n_waiting} calls wait for {n_threads} threads, of which {n_idle} are idle")
     }
 }
 
@@ -92,7 +114,7 @@ mod tests {
 
     #[test]
     fn calls_run_beside_one_another_and_every_one_of_them_runs() {
-        let calls = Calls::new();
+        let calls = Calls::default();
         let barrier = Arc::new(std::sync::Barrier::new(MAX_CALLS));
         let together: Vec<_> = (0..MAX_CALLS)
             .map(|_| {
@@ -105,6 +127,6 @@ mod tests {
         together.into_iter().for_each(Operation::wait);
         let many: Vec<_> = (0..1000).map(|number| calls.run(move || number)).collect();
         assert!(many.into_iter().map(Operation::wait).eq(0..1000));
-        assert!(lock(&calls.threads).n <= MAX_CALLS);
+        assert!(calls.0.state().n_threads <= MAX_CALLS);
     }
 }

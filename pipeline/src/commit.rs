@@ -202,15 +202,18 @@ impl OpenFile {
         })
     }
 
-    /// Somebody opens the file once more, and has read this header: if it is a newer one, others have
-    /// written since, and what is clean here may be older.
-    pub(crate) fn met(&self, header: Header) -> Result<(), Error> {
+    /// Somebody who holds nothing of the file opens it once more, and has read this header: if it is a newer
+    /// one, others have written or cut since, and what is clean here may be older.
+    pub(crate) fn met(self: &Arc<Self>, header: Header) -> Result<(), Error> {
         let known = self.header();
-        // A cut is followed by whoever meets it with what he holds given back.
-        if header.generation() > known.generation() && header.cuts() == known.cuts() {
-            self.adopt_and_tell(header)?;
-            self.folios().evict_all();
+        if header.generation() <= known.generation() {
+            return Ok(());
         }
+        match header.cuts() == known.cuts() {
+            true => self.adopt_and_tell(header)?,
+            false => self.follow_cut()?,
+        }
+        self.folios().evict_all();
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl Engine {
             n_files: AtomicU64::new(0),
             flusher: Flusher::default(),
             fillings: Fillings::default(),
-            calls: Calls::new(),
+            calls: Calls::default(),
             uploads: Uploads::default(),
             kept: Mutex::default(),
             closed: AtomicBool::new(false),

@@ -74,9 +74,9 @@ impl Core {
         !self.is_idle() || !self.flusher.state().waiting.is_empty()
     }
 
-    /// Begins passes over files that have waited since `since` or longer, until enough of them run. Those of
-    /// which one runs already are left to it, and wait again.
-    fn flush(self: &Arc<Self>, since: Duration, kind: PassKind) {
+    /// Begins passes, by `begin`, over files that have waited since `since` or longer, until enough of them run.
+    /// Those of which one runs already are left to it, and wait again.
+    fn flush(self: &Arc<Self>, since: Duration, begin: impl Fn(&Arc<OpenFile>)) {
         let n_waiting = self.flusher.state().waiting.len();
         for _ in 0..MAX_PASSES.min(n_waiting) {
             if !self.has_room_for_a_pass() {
@@ -87,7 +87,7 @@ impl Core {
                 file.queued.store(false, Ordering::SeqCst);
                 // Whoever makes it dirty from here on sees that it has left the queue.
                 if file.folios().has_work() {
-                    file.kick(kind);
+                    begin(&file);
                     self.queue(&file);
                 }
             }
@@ -106,7 +106,7 @@ impl Core {
     /// Begins passes if so much is dirty.
     pub(crate) fn flush_if_due(self: &Arc<Self>) {
         if self.is_over_background() {
-            self.flush(Duration::MAX, PassKind::Background);
+            self.flush(Duration::MAX, |file| file.kick(PassKind::Background));
         }
     }
 
@@ -138,7 +138,7 @@ impl Core {
     /// Writes back what has been dirty for long.
     fn tick(self: &Arc<Self>) {
         if let Some(since) = self.now().checked_sub(self.config.dirty_expire) {
-            self.flush(since, PassKind::Sync);
+            self.flush(since, |file| file.kick(PassKind::Sync));
         }
         let mut state = self.flusher.state();
         state.ticking = !state.waiting.is_empty();
@@ -192,8 +192,9 @@ impl OpenFile {
             // A pass that makes folios clean goes on; when one ends, it is told of.
             if !only_cleaned {
                 self.core.end_idle_following();
-                // Last blocks that are not full can fill the memory, too.
-                self.core.flush(Duration::MAX, PassKind::Sync);
+                // Last blocks that are not full can fill the memory, too. Who waits for memory asks, also a
+                // server that has just failed: he is told of it now, or has his memory.
+                self.core.flush(Duration::MAX, |file| file.kick_now(PassKind::Sync));
             }
             only_cleaned = self.core.folios.wait(seen, n_folios, Duration::from_millis(100));
         }

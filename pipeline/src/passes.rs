@@ -195,15 +195,22 @@ impl Drop for HeldBack<'_> {
 }
 
 impl OpenFile {
-    /// Starts a writeback, unless one is running or nothing is dirty.
+    /// Starts a writeback that nobody asks for, unless one is running or nothing is dirty. A server that
+    /// failed is left alone for a growing time.
     pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
-        // A server that failed is left alone for a growing time, but for those who ask.
-        let waits = self.core.now() < self.passes.state().not_before;
+        let not_before = self.passes.state().not_before;
+        if self.core.now() >= not_before {
+            self.kick_now(kind);
+        }
+    }
+
+    /// The same, whenever the server has failed.
+    pub(crate) fn kick_now(self: &Arc<Self>, kind: PassKind) {
         let (has_work, has_full_blocks) = {
             let folios = self.folios();
             (folios.has_work(), folios.has_full_blocks_to_write())
         };
-        if !waits && has_work {
+        if has_work {
             // One that leaves the last block would find nothing, and again when it is tried again.
             let kind = if has_full_blocks { kind } else { PassKind::Sync };
             self.start_pass(kind, None);

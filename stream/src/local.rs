@@ -11,6 +11,7 @@ mod eviction;
 mod file;
 mod handed;
 mod headed;
+mod lazy;
 mod lock;
 mod open_copies;
 mod options;
@@ -19,6 +20,7 @@ mod root;
 mod run;
 mod server;
 mod size;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 

@@ -161,6 +161,7 @@ impl World {
         let lasts = |name: &String| {
             let is_empty = || self.read(&format!("server/.sealback/{name}")).is_empty();
             name.ends_with(".reserve")
+                || name.ends_with(".lock")
                 || (name.ends_with(".journal") || name.ends_with(".size")) && is_empty()
         };
         assert!(beside.iter().all(lasts), "beside the files: {beside:?}");

@@ -1,6 +1,7 @@
 //! A flat file that is an open file: `pread`, `pwritev`, `fallocate`, `ftruncate`.
 
 use std::{
+    borrow::Borrow,
     fs::File,
     io::{self, IoSlice},
     ops::Range,
@@ -36,30 +37,38 @@ pub(super) fn inode_of(identity: u128) -> u64 {
 }
 
 /// An open file that nobody else changes meanwhile: how long it is need not be asked.
-pub(super) struct Own<'a> {
-    file: &'a File,
+#[derive(Debug)]
+pub(super) struct Own<F> {
+    file: F,
     /// None where something failed that may have changed it.
     bytes: Option<u64>,
 }
 
-impl Own<'_> {
-    pub(super) fn new(file: &File, bytes: u64) -> Own<'_> {
+impl<'a> Own<&'a File> {
+    pub(super) fn of_length(file: &'a File, bytes: u64) -> Own<&'a File> {
         Own { file, bytes: Some(bytes) }
     }
 }
 
-impl Flat for Own<'_> {
+impl Own<File> {
+    pub(super) fn new(file: File) -> io::Result<Own<File>> {
+        let bytes = Some(Flat::len(&&file)?);
+        Ok(Own { file, bytes })
+    }
+}
+
+impl<F: Borrow<File>> Flat for Own<F> {
     fn len(&self) -> io::Result<u64> {
-        self.bytes.map_or_else(|| self.file.len(), Ok)
+        self.bytes.map_or_else(|| self.file.borrow().len(), Ok)
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        Flat::read_at(&self.file, at, into)
+        Flat::read_at(&self.file.borrow(), at, into)
     }
 
     fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
         let known = self.bytes.take();
-        let through = Flat::write_at(&mut self.file, at, pieces);
+        let through = Flat::write_at(&mut self.file.borrow(), at, pieces);
         if through.error.is_none() {
             self.bytes = known.map(|bytes| bytes.max(at + through.bytes));
         }
@@ -67,18 +76,18 @@ impl Flat for Own<'_> {
     }
 
     fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
-        self.file.punch(stored)
+        self.file.borrow().punch(stored)
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         self.bytes = None;
-        Flat::set_len(&mut self.file, len)?;
+        Flat::set_len(&mut self.file.borrow(), len)?;
         self.bytes = Some(len);
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync()
+        self.file.borrow().sync()
     }
 }
 

@@ -66,17 +66,18 @@ impl LocalFile {
     /// A file that others may have open.
     pub(super) fn published(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
-        LocalFile::new(root, file, refusal, Lock::shared(), stem, None)
+        let lock = Lock::shared(root.kin(&stem));
+        LocalFile::new(root, file, refusal, lock, stem, None)
     }
 
     /// The same, where a client sees to its names.
     pub(super) fn adopted(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         stem: String,
     ) -> LocalFile {
@@ -86,27 +87,27 @@ impl LocalFile {
     }
 
     /// A draft; if it has a name, `file` holds it.
-    pub(super) fn draft(root: Arc<Root>, file: File, stem: String, draft: Draft) -> LocalFile {
+    pub(super) fn draft(root: Arc<Root>, file: Arc<File>, stem: String, draft: Draft) -> LocalFile {
         LocalFile::new(root, file, None, Lock::private(), stem, Some(draft))
     }
 
     fn new(
         root: Arc<Root>,
-        file: File,
+        file: Arc<File>,
         refusal: Option<TargetErrorKind>,
         lock: Lock,
         stem: String,
         draft: Option<Draft>,
     ) -> LocalFile {
         let journal = Journal::new(root.options.durability);
-        let file = Arc::new(file);
         let identity = disk::identity(&file);
+        let size = root.kin(&stem).map_or_else(Size::default, |kin| Size::of(kin.size.clone()));
         LocalFile {
             root,
             file,
             refusal,
             lock,
-            size: Size::default(),
+            size,
             journal,
             is_named: true,
             identity,
@@ -128,12 +129,11 @@ impl LocalFile {
     /// Runs something on the file and its journal, which is locked.
     fn with_journal<R>(
         &self,
-        (log, log_bytes): (&File, u64),
+        log: &mut dyn Flat,
         run: impl FnOnce(&Journal, &mut Files<'_>) -> R,
     ) -> R {
         let (owner, around) = (self.owner(), &*self.root);
-        let mut log = disk::Own::new(log, log_bytes);
-        run(&self.journal, &mut Files { owner, data: &mut &*self.file, log: &mut log, around })
+        run(&self.journal, &mut Files { owner, data: &mut &*self.file, log, around })
     }
 
     /// Begins it with its whole header. One that is gone with its last descriptor anyway, and is not to
@@ -163,6 +163,10 @@ impl LocalFile {
 
     /// Whether a crash left something half done, or somebody is doing it now.
     fn is_behind(&self) -> io::Result<bool> {
+        if let Some(kin) = self.root.kin(&self.stem) {
+            // Nobody else is doing anything, and what a crash has left was carried out when it was found.
+            return Ok(!kin.turn().journal().is_known());
+        }
         match lock::open_there(&self.journal_path(), OpenOptions::new().read(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             log => journal::is_behind(&&log?, &self.owner()),
@@ -172,10 +176,10 @@ impl LocalFile {
     /// Empties the journal, if nobody is using it.
     fn close_journal(&self) -> io::Result<()> {
         if self.journal.was_used()
-            && let Some(held) = self.lock.try_hold()?
-            && let Some(log) = held.file()
+            && let Some(mut held) = self.lock.try_hold()?
+            && let Some(mut log) = held.log()
         {
-            self.with_journal(log, |journal, files| journal.close(files))?;
+            self.with_journal(log.flat(), |journal, files| journal.close(files))?;
         }
         Ok(())
     }
@@ -199,7 +203,7 @@ impl LocalFile {
     ) -> Result<(), TargetError> {
         let mut naming = self.naming();
         if let Naming::Draft(draft) = &mut *naming {
-            self.lock.share_by(|| {
+            self.lock.share_by(self.root.kin(&self.stem), || {
                 let written =
                     Headed { file: &self.file, header: &mut self.header() }.write_header();
                 written.map_err(|error| TargetError::from_io("writing the header", error))?;
@@ -235,14 +239,15 @@ impl Place for LocalFile {
         }
         // Before, so that no lock is made for a file that is gone, and under the lock.
         let path = || self.check_is_there().map(|()| self.journal_path());
-        let held = self.lock.hold(path)?;
-        let Some(log) = held.file() else {
+        self.root.enter()?;
+        let mut held = self.lock.hold(path)?;
+        let Some(mut log) = held.log() else {
             let result = step(&mut Headed { file: &self.file, header: &mut self.header() });
             self.journal.written_beside();
             return Ok(result);
         };
         self.check_is_there()?;
-        self.with_journal(log, |journal, files| journal.run(files, step)).map_err(|error| {
+        self.with_journal(log.flat(), |journal, files| journal.run(files, step)).map_err(|error| {
             TargetError::from_io("carrying out what a crash left half done", error)
         })
     }
@@ -257,13 +262,17 @@ impl Place for LocalFile {
     }
 
     fn settle(&self) -> Result<(), TargetError> {
-        // One who may not write reads what is there; so does one whose journal cannot be read.
+        // One who may not write reads what is there; so does one whose journal cannot be read, and one who
+        // meets somebody else's write under way.
         if self.refusal.is_some() || !self.is_behind().unwrap_or(false) {
             return Ok(());
         }
         match self.exclusively(|_| ()) {
-            Err(error) if error.kind() == TargetErrorKind::NotFound => Ok(()),
-            other => other,
+            Err(error) => match error.kind() {
+                TargetErrorKind::NotFound | TargetErrorKind::NotPermitted => Ok(()),
+                _ => Err(error),
+            },
+            settled => settled,
         }
     }
 
@@ -293,11 +302,11 @@ impl Place for LocalFile {
     }
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
-        self.size.hold(&self.file, self.is_draft()).map(Some)
+        self.size.hold(&self.file, self.is_draft() || self.root.is_alone()).map(Some)
     }
 
     fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
-        self.size.try_hold(&self.file, self.is_draft())
+        self.size.try_hold(&self.file, self.is_draft() || self.root.is_alone())
     }
 }
 

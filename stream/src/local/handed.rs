@@ -20,7 +20,8 @@ impl LocalServer {
     /// directories by themselves, through descriptors, and know no names that would stay. Locks and
     /// journals are where those of all files of this server are, by file id; so `file` must be a regular
     /// file on the file system of the directory, best somewhere below it, open for reading, and for
-    /// writing if it is to be written to.
+    /// writing if it is to be written to. The caller may keep the same descriptor, to look after what is no content:
+    /// the file's mode, say.
     ///
     /// What becomes of its names is the caller's affair: the file may be renamed, and as long as it is open
     /// it can be written to without having any. Once it has none, what is kept beside it goes with
@@ -43,10 +44,11 @@ impl LocalServer {
     ///
     /// # Errors
     /// [`TargetError`] if it cannot be asked what it is.
-    pub fn adopt(&self, file: File) -> Result<Arc<dyn Target>, TargetError> {
+    pub fn adopt(&self, file: impl Into<Arc<File>>) -> Result<Arc<dyn Target>, TargetError> {
+        let file = file.into();
         let unopened = |error| TargetError::from_io("adopting a file", error);
         let stem = stem(&file).map_err(unopened)?;
-        let flags = fcntl_getfl(&file).map_err(|error| unopened(error.into()))?;
+        let flags = fcntl_getfl(&*file).map_err(|error| unopened(error.into()))?;
         let refusal = match flags & OFlags::RWMODE {
             OFlags::RDONLY => Some(TargetErrorKind::NotPermitted),
             _ => None,
@@ -61,15 +63,16 @@ impl LocalServer {
     /// [`TargetErrorKind::AlreadyExists`] if something is in it; others if it cannot be written to.
     pub fn adopt_new(
         &self,
-        file: File,
+        file: impl Into<Arc<File>>,
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
+        let file = file.into();
         let unwritten = |error| TargetError::from_io("writing the header of a new file", error);
-        if Flat::len(&&file).map_err(unwritten)? > 0 {
+        if Flat::len(&&*file).map_err(unwritten)? > 0 {
             let context = "the file that was to become a new one is not empty";
             return Err(TargetError::new(TargetErrorKind::AlreadyExists, context));
         }
-        overwrite(&mut &file, 0, header).map_err(unwritten)?;
+        overwrite(&mut &*file, 0, header).map_err(unwritten)?;
         let adopted = LocalFile::adopted(self.root().clone(), file, None, stem_of(header));
         Ok(Arc::new(adopted))
     }

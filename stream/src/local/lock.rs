@@ -16,12 +16,17 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::fs::OFlags;
 
-use crate::TargetError;
+use super::{
+    disk::Own,
+    lazy::LazyFile,
+    tenancy::{Kin, Turn},
+};
+use crate::{TargetError, flat::Flat};
 
 /// The lock under which one handle's file changes.
 #[derive(Debug)]
@@ -33,20 +38,47 @@ enum State {
     Private,
     /// Others may have the file open.
     Shared(Option<File>),
+    /// Others of this process may, and nobody else.
+    Alone(Arc<Kin>),
 }
 
 /// Free again when dropped.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     state: MutexGuard<'a, State>,
-    /// How long the lock's own file is.
-    bytes: u64,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+enum Hold {
+    /// By the mutex only.
+    Mutex,
+    /// By the lock's own file, which is so long.
+    File(u64),
+    Turn(Turn),
+}
+
+/// The journal beside a file that is held.
+#[derive(Debug)]
+pub(super) enum Log<'a> {
+    File(Own<&'a File>),
+    Lazy(&'a mut LazyFile),
+}
+
+impl Log<'_> {
+    pub(super) fn flat(&mut self) -> &mut dyn Flat {
+        match self {
+            Log::File(file) => file,
+            Log::Lazy(file) => *file,
+        }
+    }
 }
 
 impl Lock {
-    /// The lock of a file that others may have open. Its own file is made when first needed.
-    pub(super) fn shared() -> Lock {
-        Lock(Mutex::new(State::Shared(None)))
+    /// The lock of a file that others may have open: of one that only this process can change, with what
+    /// the file shares with its kin; else with a file of its own, which is made when first needed.
+    pub(super) fn shared(kin: Option<Arc<Kin>>) -> Lock {
+        Lock(Mutex::new(State::shared(kin)))
     }
 
     /// The lock of a file that only this handle knows.
@@ -60,7 +92,15 @@ impl Lock {
         path: impl Fn() -> Result<PathBuf, TargetError>,
     ) -> Result<Held<'_>, TargetError> {
         let mut state = self.state();
-        let State::Shared(file) = &mut *state else { return Ok(Held { state, bytes: 0 }) };
+        let file = match &mut *state {
+            State::Private => return Ok(Held { state, hold: Hold::Mutex }),
+            State::Alone(kin) => {
+                let mut turn = kin.turn();
+                turn.journal().look().or_else(|error| Err(untaken(&path()?, error)))?;
+                return Ok(Held { state, hold: Hold::Turn(turn) });
+            }
+            State::Shared(file) => file,
+        };
         let kept = file.take().map(|kept| match taken(kept, wait) {
             Ok(Taken::Held(kept, bytes)) => Ok(Some((kept, bytes))),
             Ok(Taken::Elsewhere | Taken::Unlinked) => Ok(None),
@@ -71,29 +111,37 @@ impl Lock {
             None => take(&path()?)?,
         };
         *file = Some(held);
-        Ok(Held { state, bytes })
+        Ok(Held { state, hold: Hold::File(bytes) })
     }
 
     /// Takes the lock of a file that others may have open, if nobody has it now.
     pub(super) fn try_hold(&self) -> io::Result<Option<Held<'_>>> {
         let state = self.state();
-        let State::Shared(Some(file)) = &*state else { return Ok(None) };
+        let file = match &*state {
+            State::Private | State::Shared(None) => return Ok(None),
+            State::Alone(kin) => {
+                let turn = kin.turn();
+                return Ok(Some(Held { state, hold: Hold::Turn(turn) }));
+            }
+            State::Shared(Some(file)) => file,
+        };
         Ok(match taken(file, try_lock)? {
-            Taken::Held(_, bytes) => Some(Held { state, bytes }),
+            Taken::Held(_, bytes) => Some(Held { state, hold: Hold::File(bytes) }),
             Taken::Elsewhere | Taken::Unlinked => None,
         })
     }
 
-    /// Runs what makes a private file known to others; if it succeeds, the lock holds against
-    /// them from there on.
+    /// Runs what makes a private file known to others, its kin if only this process can change it; if it
+    /// succeeds, the lock holds against them from there on.
     pub(super) fn share_by(
         &self,
+        kin: Option<Arc<Kin>>,
         publish: impl FnOnce() -> Result<(), TargetError>,
     ) -> Result<(), TargetError> {
         let mut state = self.state();
         publish()?;
         if let State::Private = *state {
-            *state = State::Shared(None);
+            *state = State::shared(kin);
         }
         Ok(())
     }
@@ -104,19 +152,28 @@ impl Lock {
     }
 }
 
+impl State {
+    fn shared(kin: Option<Arc<Kin>>) -> State {
+        kin.map_or(State::Shared(None), State::Alone)
+    }
+}
+
 impl Held<'_> {
-    /// The lock's own file, if others know it, and how long it is.
-    pub(super) fn file(&self) -> Option<(&File, u64)> {
-        match &*self.state {
-            State::Private => None,
-            State::Shared(file) => file.as_ref().map(|file| (file, self.bytes)),
+    /// The file's journal, if others know the file.
+    pub(super) fn log(&mut self) -> Option<Log<'_>> {
+        match (&mut self.hold, &*self.state) {
+            (Hold::Turn(turn), _) => Some(Log::Lazy(turn.journal())),
+            (Hold::File(bytes), State::Shared(Some(file))) => {
+                Some(Log::File(Own::of_length(file, *bytes)))
+            }
+            _ => None,
         }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let State::Shared(file) = &mut *self.state
+        if let (Hold::File(_), State::Shared(file)) = (&self.hold, &mut *self.state)
             && file.as_ref().is_some_and(|file| file.unlock().is_err())
         {
             // Closing the file frees the lock in any case.

@@ -5,6 +5,7 @@
 //!  DIR/.sealback/<file id>.journal  held while the file changes; what is written over blocks, first
 //!  DIR/.sealback/<file id>.draft    not yet published, and has a name; held by whoever writes it
 //!  DIR/.sealback/journal.reserve    room for a journal when the disk is full
+//!  DIR/.sealback/directory.lock     held by whoever changes anything
 //! ```
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -21,7 +22,13 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 use sealback_crypto::FileId;
 
-use super::{Durability, LocalOptions, disk, file::JOURNAL, lock, run::run_id};
+use super::{
+    Durability, LocalOptions, disk,
+    file::JOURNAL,
+    lock,
+    run::run_id,
+    tenancy::{Kin, Tenancy, Turn},
+};
 use crate::{
     Name, TargetError, TargetErrorKind,
     flat::Flat,
@@ -33,6 +40,7 @@ use crate::{
 pub(super) struct Root {
     dir: PathBuf,
     pub(super) options: LocalOptions,
+    tenancy: Tenancy,
     /// There is room for a journal, as far as this process knows.
     has_reserve: AtomicBool,
     /// A file that was made without a name can be given one, once that is known.
@@ -55,11 +63,40 @@ impl Root {
         Ok(Root {
             dir: canonical,
             options,
+            tenancy: Tenancy::Together(OnceLock::new()),
             has_reserve,
             names_unnamed,
             #[cfg(test)]
             fails_to_sync_names: AtomicBool::new(false),
         })
+    }
+
+    /// The same, for nobody else.
+    pub(super) fn open_alone(dir: &Path, options: LocalOptions) -> Result<Root, TargetError> {
+        let mut root = Root::open(dir, options)?;
+        root.tenancy = Tenancy::alone(&root.directory_lock())?;
+        Ok(root)
+    }
+
+    fn directory_lock(&self) -> PathBuf {
+        self.dir.join(BESIDE).join("directory.lock")
+    }
+
+    /// Something is about to be changed.
+    pub(super) fn enter(&self) -> Result<(), TargetError> {
+        self.tenancy.enter(|| self.directory_lock())
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.tenancy, Tenancy::Alone(_))
+    }
+
+    /// What a file shares with those of its journal, where nobody else can change them.
+    pub(super) fn kin(&self, stem: &str) -> Option<Arc<Kin>> {
+        match &self.tenancy {
+            Tenancy::Together(_) => None,
+            Tenancy::Alone(alone) => Some(alone.kin(stem, || self.beside(stem, JOURNAL))),
+        }
     }
 
     /// The directory, as an absolute path.
@@ -189,10 +226,13 @@ impl Root {
     }
 
     /// Takes the lock under which the sealed file at a path changes; `None` if there is none.
-    pub(super) fn lock_of(&self, path: &Path) -> Result<Option<File>, TargetError> {
+    pub(super) fn lock_of(&self, path: &Path) -> Result<Option<LockOf>, TargetError> {
         let Ok(file) = File::open(path) else { return Ok(None) };
         let Ok(stem) = stem(&file) else { return Ok(None) };
-        lock::take(&self.beside(&stem, JOURNAL)).map(|(file, _)| Some(file))
+        if let Some(kin) = self.kin(&stem) {
+            return Ok(Some(LockOf::Turn(kin.turn())));
+        }
+        lock::take(&self.beside(&stem, JOURNAL)).map(|(file, _)| Some(LockOf::File(file)))
     }
 
     /// Removes what was kept beside a file, unless it has another name, or a copy of it needs that.
@@ -202,9 +242,12 @@ impl Root {
         }
         let inode = disk::inode_of(disk::identity(file));
         let owner = Owner { stem, inode, run: run_id() };
-        lock::remove(&self.beside(stem, JOURNAL), |log| {
-            journal::speaks_of_another(&log, &owner).unwrap_or(true)
-        });
+        let is_needed = |log: &dyn Flat| journal::speaks_of_another(log, &owner).unwrap_or(true);
+        match self.kin(stem) {
+            // What cannot be removed stays; it costs an inode, nothing else.
+            Some(kin) => drop(kin.turn().journal().remove(is_needed)),
+            None => lock::remove(&self.beside(stem, JOURNAL), |log| is_needed(&log)),
+        }
     }
 
     /// Removes the drafts that nobody writes any more. Those that cannot be removed stay.
@@ -216,6 +259,12 @@ impl Root {
             }
         }
     }
+}
+
+/// The lock of a file that is not open here. Free when dropped.
+pub(super) enum LockOf {
+    File(#[expect(dead_code, reason = "it is held as long as it is open")] File),
+    Turn(#[expect(dead_code, reason = "it is held as long as it is there")] Turn),
 }
 
 impl Surroundings for Root {

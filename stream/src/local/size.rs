@@ -8,11 +8,15 @@ use std::{fs::File, sync::Arc};
 use super::lock;
 use crate::{SizeLock, SizeLockAttempt, TargetError, held_size::HeldSize, sync::Arc as Shared};
 
-/// One handle's part in the lock.
+/// One handle's part in the lock; where only this process can change files, all that there is of it.
 #[derive(Debug, Default)]
 pub(super) struct Size(Shared<HeldSize>);
 
 impl Size {
+    pub(super) fn of(held: Shared<HeldSize>) -> Size {
+        Size(held)
+    }
+
     /// Takes it, of a file that others may have open, or of a private one. Blocks.
     pub(super) fn hold(&self, file: &Arc<File>, is_private: bool) -> Result<SizeLock, TargetError> {
         let held = self.0.clone().hold();

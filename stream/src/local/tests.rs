@@ -18,6 +18,7 @@ mod limit;
 mod model;
 mod processes;
 mod records;
+mod tenancy;
 
 /// Servers in directories that are removed in the end.
 fn servers(options: LocalOptions) -> (TempDir, impl Fn() -> Arc<dyn Server>) {
@@ -81,12 +82,12 @@ fn open_with_named_drafts(dir: &Path) -> LocalServer {
     server
 }
 
-/// What is in `.sealback`, by its endings, but for the room that is kept.
+/// What is in `.sealback`, by its endings, but for the room that is kept, and for the directory's lock.
 fn beside(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir.join(".sealback")) else { return Vec::new() };
     let ending = |path: std::path::PathBuf| path.extension().unwrap().to_str().unwrap().to_owned();
     let mut endings: Vec<String> = entries.map(|entry| ending(entry.unwrap().path())).collect();
-    endings.retain(|ending| ending != "reserve");
+    endings.retain(|ending| ending != "reserve" && ending != "lock");
     endings.sort();
     endings
 }

@@ -114,6 +114,29 @@ full_disk() {
     verifies
     umount "$lower"
 }
+# More than there is room for on the disk and in the memory together: nobody waits for ever, fsync tells, once, and
+# what the folder still has is written back when there is room. What it could not take is to be written again.
+full_disk_and_memory() {
+    small_disk
+    up --memory 16MiB
+    random 60000000 >"$here/original"
+    exec 5<>"$folder/refused" 6<>"$folder/refused"
+    cat "$here/original" >&5
+    fails sync "$folder/refused" 2>"$here/refused"
+    grep -q "No space left" "$here/refused"
+    echo small >"$folder/small"
+    mount -o remount,size=200m "$lower"
+    told_once "No space left" 5 6
+    cat "$here/original" >"$folder/refused"
+    sync "$folder/refused"
+    exec 5<&- 6<&-
+    again
+    cmp "$here/original" "$folder/refused"
+    [ "$(cat "$folder/small")" = small ]
+    down
+    verifies
+    umount "$lower"
+}
 # The next fsync that succeeds has all of it.
 refused_once() {
     local errno=$1 message=$2
@@ -146,6 +169,7 @@ holds "of a file that is cut below what is left is readable" cut_below
 holds "a sealed file that is put in another's place is noticed" swapped
 holds "what is not sealed is an error, and can be removed" foreign
 holds "a full disk is told of, once, and loses nothing" full_disk
+holds "a full disk that the memory cannot make up for keeps nobody waiting" full_disk_and_memory
 if [ -n "$whole" ]; then needs strace strace; fi
 if can_trace; then
     holds "a full quota is told of, once, and loses nothing" refused_once EDQUOT "Disk quota exceeded"

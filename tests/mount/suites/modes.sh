@@ -127,6 +127,25 @@ two_mounts() {
     two_down
     verifies
 }
+# What is appended at the same moment is all there, and nothing else: by who opens the file anew each time, and by
+# who has it open.
+two_append() {
+    two_up
+    append() { for n in $(seq 100); do echo "$1 $n" >>"$here/$1/log"; done; }
+    go_on() { exec 5>>"$here/$1/open"; for n in $(seq 300); do echo "$1 $n" >&5; done; }
+    local appenders=()
+    for mount in one other; do
+        append "$mount" & appenders+=($!)
+        go_on "$mount" & appenders+=($!)
+    done
+    wait "${appenders[@]}"
+    for mount in one other; do
+        sort "$here/$mount/log" | cmp - <(for n in $(seq 100); do echo "one $n"; echo "other $n"; done | sort)
+        sort "$here/$mount/open" | cmp - <(for n in $(seq 300); do echo "one $n"; echo "other $n"; done | sort)
+    done
+    two_down
+    verifies
+}
 two_mounts_as_one() {
     local seed n_operations=$1; shift
     two_up
@@ -148,6 +167,7 @@ holds "with a cache, which may be stale or damaged" with_cache
 holds "--read-only reads, and changes nothing below" read_only
 holds "a lower tree that is read-only can be read" read_only_below
 holds "two mounts see and merge what the other writes" two_mounts
+holds "what two mounts append at the same moment is all there" two_append
 holds "--shared, alone: four handles" alone_in_shared
 if [ -z "$whole" ]; then
     holds "two mounts are as one for who closes" two_mounts_as_one 200 1

@@ -47,6 +47,26 @@ fn a_file_that_somebody_else_has_cut_is_read_to_its_new_end() {
 }
 
 #[test]
+fn a_file_that_somebody_else_has_cut_is_as_it_is_now_when_it_is_opened_once_more() {
+    let (server, here) = (memory(), engine());
+    let file = create(&here, &server, None, 4096);
+    file.write_at(0, &sample(LEN)).unwrap();
+    file.sync().unwrap();
+    assert_eq!(read_all(&file), sample(LEN));
+    let other = open(&engine(), &server, None);
+    other.set_len(5000).unwrap();
+    other.set_len(9000).unwrap();
+    other.write_at(50, b"changed").unwrap();
+    other.sync().unwrap();
+    let again = open(&here, &server, None);
+    assert_eq!((again.size(), file.size()), (9000, 9000));
+    let mut expected = sample(LEN)[..5000].to_vec();
+    expected.resize(9000, 0);
+    expected[50..57].copy_from_slice(b"changed");
+    assert_eq!(read_all(&again), expected);
+}
+
+#[test]
 fn what_is_dirty_when_somebody_else_cuts_the_file_makes_it_grow_again() {
     let server = memory();
     let file = create(&engine(), &server, None, 4096);

@@ -169,6 +169,36 @@ fn a_failed_upload_is_told_once_to_each_handle_and_loses_nothing() {
 }
 
 #[test]
+fn who_finds_no_memory_is_told_of_a_full_disk_each_time_he_asks_however_long_it_is_left_alone_else()
+{
+    let full = || Failure::Fatal(TargetError::new(TargetErrorKind::NoSpace, "the disk is full"));
+    let (operation, when) = (Operation::Write, When::From(1));
+    let faults = Faults::scripted([Rule { operation, when, fault: Fault::Fail(full()) }]);
+    let server = FaultyServer::new(memory(), &faults);
+    let hour = Duration::from_secs(3600);
+    let retry = RetryLimits { first_delay: hour, max_delay: hour, ..RetryLimits::default() };
+    let engine = Engine::new(Config { memory_bytes: 8 << 20, retry, ..config() }).unwrap();
+    let file = create(&engine, &server, None, 4096);
+    let data = sample(16 << 20);
+    let mut n_refused = 0;
+    for (piece, at) in data.chunks(64 << 10).zip((0..).step_by(64 << 10)) {
+        while let Err(error) = file.write_at(at, piece) {
+            assert_eq!(error.target_kind(), Some(TargetErrorKind::NoSpace));
+            n_refused += 1;
+            if n_refused == 5 {
+                faults.stop();
+            }
+        }
+    }
+    assert_eq!(n_refused, 5);
+    // The error was told by the calls that met it, and is by the next sync of those that did not wait.
+    assert_eq!(file.sync().unwrap_err().target_kind(), Some(TargetErrorKind::NoSpace));
+    file.sync().unwrap();
+    drop(file);
+    assert_eq!(read_all(&open(&engine, &server, None)), data);
+}
+
+#[test]
 fn what_a_server_could_not_make_durable_is_dirty_again_and_every_handle_is_told() {
     let error = || Failure::Retry(TargetError::new(TargetErrorKind::Io, "injected"));
     let (operation, when) = (Operation::Barrier, When::From(1));

@@ -90,7 +90,7 @@ fn forged(killed: &Killed, at: usize, field: &[u8]) -> Vec<u8> {
 }
 
 /// A file of four blocks, committed.
-fn create(server: &LocalServer, new: &NewHeader) -> Arc<dyn Target> {
+pub(super) fn create(server: &LocalServer, new: &NewHeader) -> Arc<dyn Target> {
     let target = server.create(&name("a"), new.header.file_id(), &new.bytes).unwrap();
     for block in 0..N_BLOCKS {
         write(&*target, &seal(new, block, 2, 1), Expected::Absent).unwrap();
@@ -100,12 +100,12 @@ fn create(server: &LocalServer, new: &NewHeader) -> Arc<dyn Target> {
     target
 }
 
-fn seal(new: &NewHeader, block: u64, seal_gen: u32, byte: u8) -> Sealed {
+pub(super) fn seal(new: &NewHeader, block: u64, seal_gen: u32, byte: u8) -> Sealed {
     let buffer = Buffer::unpooled(STRIDE);
     new.header.content_key().seal(block, seal_gen, &[&[byte; 4096]], buffer).unwrap()
 }
 
-fn nonce_in(stored: &[u8], block: usize) -> sealback_crypto::Nonce {
+pub(super) fn nonce_in(stored: &[u8], block: usize) -> sealback_crypto::Nonce {
     sealback_crypto::Nonce::from_bytes(*stored[8192 + block * STRIDE..].first_chunk().unwrap())
 }
 
@@ -113,7 +113,12 @@ fn nonce_in(stored: &[u8], block: usize) -> sealback_crypto::Nonce {
 fn what_a_kill_left_half_done_is_carried_out_by_whoever_comes_next() {
     let killed = Killed::new();
     for n_bytes in [0, 1, 24, 48, 2000, STRIDE] {
-        // By who opens it,
+        // By who opens it, alone or not,
+        killed.kill_after(n_bytes);
+        let alone = LocalServer::open_alone(&killed.dir, LocalOptions::default()).unwrap();
+        alone.open(&name("a")).unwrap().read_header().unwrap();
+        assert!(killed.is_mended(), "{n_bytes} bytes");
+        drop(alone);
         killed.kill_after(n_bytes);
         let target = killed.open();
         target.read_header().unwrap();
