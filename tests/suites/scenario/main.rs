@@ -25,6 +25,8 @@ mod killing;
 mod lifecycle;
 mod model;
 mod moments;
+#[cfg(feature = "object-store")]
+mod objects;
 mod other_clients;
 mod own_cache;
 mod pages;

@@ -1,0 +1,3 @@
+//! Files as chunk objects in an object store.
+
+mod requests;
