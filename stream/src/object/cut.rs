@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
-use sealback_crypto::{Geometry, PREFIX_BYTES, SlotExpectation};
+use sealback_crypto::{ChunkPosition, Geometry, PREFIX_BYTES, SlotExpectation};
 
 use super::{
     alter::pause,
@@ -19,8 +19,21 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
-/// A last chunk that others keep changing is looked at again so often.
+/// A last chunk that others keep changing is looked at again so often, and a store that fails asked.
 const MAX_ATTEMPTS: u32 = 8;
+
+/// Why a file was not cut.
+enum Uncut {
+    /// Somebody has changed its last chunk meanwhile.
+    Changed,
+    Failed(TargetError),
+}
+
+impl From<TargetError> for Uncut {
+    fn from(error: TargetError) -> Uncut {
+        Uncut::Failed(error)
+    }
+}
 
 /// An object, and what it was when the cut began.
 struct Noted {
@@ -35,25 +48,44 @@ impl OpenObject {
         n_blocks: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
-        self.check_header(expect).await?;
         let last = n_blocks.checked_sub(1).and_then(|block| geometry.chunk_of(block));
-        for attempt in 1..=MAX_ATTEMPTS {
-            let n_kept = last.map_or(0, |last| last.chunk + 1);
-            let behind = self.note_behind(n_kept).await?;
-            let last_chunk = match last {
-                Some(last) => Some((self.note_last(last.chunk).await?, last.offset)),
-                None => None,
-            };
-            self.check_header(expect).await?;
-            self.empty(behind).await?;
-            let Some((noted, offset)) = last_chunk else { return Ok(()) };
-            match self.shorten(&noted, offset).await {
-                Err(error) if error.kind() == TargetErrorKind::Conflict => pause(attempt).await,
-                other => return other,
+        let mut attempts = 1;
+        loop {
+            match self.try_cut(last, expect).await {
+                Ok(()) => return Ok(()),
+                Err(Uncut::Failed(error)) if attempts >= MAX_ATTEMPTS || !error.is_transient() => {
+                    return Err(error);
+                }
+                Err(Uncut::Changed) if attempts >= MAX_ATTEMPTS => {
+                    let context = "the last chunk of a file that is being cut keeps being changed";
+                    return Err(TargetError::new(TargetErrorKind::Io, context));
+                }
+                Err(Uncut::Changed | Uncut::Failed(_)) => pause(attempts).await,
             }
+            attempts += 1;
         }
-        let context = "the last chunk of a file that is being cut keeps being changed";
-        Err(TargetError::new(TargetErrorKind::Io, context))
+    }
+
+    /// Cuts behind the last block, wherever that is. Of what was done before, nothing is left to do.
+    async fn try_cut(
+        &self,
+        last: Option<ChunkPosition>,
+        expect: &SlotExpectation,
+    ) -> Result<(), Uncut> {
+        self.check_header(expect).await?;
+        let n_kept = last.map_or(0, |last| last.chunk + 1);
+        let behind = self.note_behind(n_kept).await?;
+        let last_chunk = match last {
+            Some(last) => Some((self.note_last(last.chunk).await?, last.offset)),
+            None => None,
+        };
+        self.check_header(expect).await?;
+        self.empty(behind).await?;
+        let Some((noted, offset)) = last_chunk else { return Ok(()) };
+        match self.shorten(&noted, offset).await {
+            Err(error) if error.kind() == TargetErrorKind::Conflict => Err(Uncut::Changed),
+            other => Ok(other?),
+        }
     }
 
     /// The objects behind a cut that are not empty yet.
