@@ -1,8 +1,9 @@
 //! Cutting a file: no store deletes on condition, so what lies behind becomes empty on condition.
 //!
 //! In FORMAT.md's order without a lock: note which version each object is, read the header again, then
-//! replace only what is unchanged. What somebody has written meanwhile, behind a cut that he knows of,
-//! stays. An empty object is a hole, and counts as not there.
+//! replace only what is unchanged. What has been changed since is looked at again: as long as the header
+//! counts, nobody has written it who knows of the cut, and it may hold what was cut off. An empty object
+//! is a hole, and counts as not there.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,12 +20,12 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
-/// A last chunk that others keep changing is looked at again so often, and a store that fails asked.
+/// Objects that others keep changing are looked at again so often, and a store that fails is asked.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// Why a file was not cut.
 enum Uncut {
-    /// Somebody has changed its last chunk meanwhile.
+    /// Somebody has changed a chunk meanwhile.
     Changed,
     Failed(TargetError),
 }
@@ -57,7 +58,7 @@ impl OpenObject {
                     return Err(error);
                 }
                 Err(Uncut::Changed) if attempts >= MAX_ATTEMPTS => {
-                    let context = "the last chunk of a file that is being cut keeps being changed";
+                    let context = "the chunks of a file that is being cut keep being changed";
                     return Err(TargetError::new(TargetErrorKind::Io, context));
                 }
                 Err(Uncut::Changed | Uncut::Failed(_)) => pause(attempts).await,
@@ -80,11 +81,22 @@ impl OpenObject {
             None => None,
         };
         self.check_header(expect).await?;
+        self.take_away(behind, last_chunk).await.map_err(|error| match error.kind() {
+            TargetErrorKind::Conflict => Uncut::Changed,
+            _ => Uncut::Failed(error),
+        })
+    }
+
+    /// Takes what was noted behind a cut, and what the last chunk has behind the block at an offset.
+    async fn take_away(
+        &self,
+        behind: Vec<Noted>,
+        last: Option<(Noted, u64)>,
+    ) -> Result<(), TargetError> {
         self.empty(behind).await?;
-        let Some((noted, offset)) = last_chunk else { return Ok(()) };
-        match self.shorten(&noted, offset).await {
-            Err(error) if error.kind() == TargetErrorKind::Conflict => Err(Uncut::Changed),
-            other => Ok(other?),
+        match last {
+            Some((noted, offset)) => self.shorten(&noted, offset).await,
+            None => Ok(()),
         }
     }
 
@@ -126,10 +138,7 @@ impl OpenObject {
             if found.len() == 0 {
                 continue;
             }
-            match self.store.replace(&key, nothing(), &found).await {
-                Err(error) if error.kind() == TargetErrorKind::Conflict => {}
-                other => drop(other?),
-            }
+            self.store.replace(&key, nothing(), &found).await?;
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Cuts: what lies behind becomes empty, and what somebody writes meanwhile stays.
 
 use super::*;
-use crate::conformance::sample::{put, read, write};
+use crate::{
+    TargetErrorKind,
+    conformance::sample::{put, read, write},
+};
 
 #[test]
 fn a_cut_over_chunks_leaves_empty_objects_which_are_holes_and_can_be_written_again() -> Verdict {
@@ -34,22 +37,41 @@ fn a_cut_over_chunks_leaves_empty_objects_which_are_holes_and_can_be_written_aga
 }
 
 #[test]
-fn what_another_client_writes_behind_a_cut_that_is_under_way_stays() -> Verdict {
-    let world = World::of_chunks(4);
-    let (sample, target, other) = world.file()?;
-    let sealed = sample.seal(0..12, 1)?;
-    (0..3).try_for_each(|chunk| put(&*target, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
-    let theirs = sample.seal(9..10, 2)?;
-    let meddling = (other.clone(), theirs.clone());
-    // It has noted what is there, and replaces the first.
-    world.script.once(puts_chunk, move || {
-        put(&*meddling.0, &meddling.1).unwrap();
-        StoreFault::Pass
-    });
-    target.cut(sample.geometry(), 2, &sample.unchanged(&sample.new.header)?)?;
-    sample.ensure_stored(&*target, &sealed.slice(0..2))?;
-    sample.ensure_stored(&*target, &theirs)?;
-    assert_eq!(world.chunks()[1].1, 0, "what nobody wrote is gone");
+fn what_another_client_writes_behind_a_cut_stays_if_his_header_says_that_he_knows_of_it() -> Verdict
+{
+    for knows in [false, true] {
+        let world = World::of_chunks(4);
+        let (sample, target, other) = world.file()?;
+        let sealed = sample.seal(0..12, 1)?;
+        (0..3).try_for_each(|chunk| put(&*target, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
+        let flagged = Sample::commit(&sample.new.header, 2 * 4096)?;
+        target.write_slot(&flagged.write)?;
+        let theirs = sample.seal(9..10, 2)?;
+        let second = Sample::commit(&flagged.header, 12 * 4096)?;
+        let third = Sample::commit(&second.header, 12 * 4096)?;
+        let meddling = (other.clone(), theirs.clone());
+        // It has noted what is there, and replaces the first.
+        world.script.once(puts_chunk, move || {
+            put(&*meddling.0, &meddling.1).unwrap();
+            if knows {
+                meddling.0.write_slot(&second.write).unwrap();
+                meddling.0.write_slot(&third.write).unwrap();
+            }
+            StoreFault::Pass
+        });
+        let cut = target.cut(sample.geometry(), 2, &sample.unchanged(&flagged.header)?);
+        match knows {
+            true => {
+                assert_eq!(cut.unwrap_err().kind(), TargetErrorKind::Conflict);
+                sample.ensure_stored(&*target, &theirs)?;
+            }
+            false => {
+                cut?;
+                assert_eq!(world.chunks(), [(0, 2 * STRIDE), (1, 0), (2, 0)]);
+            }
+        }
+        sample.ensure_stored(&*target, &sealed.slice(0..2))?;
+    }
     Ok(())
 }
 
