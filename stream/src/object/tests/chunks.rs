@@ -83,6 +83,21 @@ fn holes_over_many_chunks_ask_only_for_those_that_are_there_and_the_last() -> Ve
     Ok(())
 }
 
+#[test]
+fn a_block_that_is_short_or_a_hole_at_a_chunks_end_does_not_end_a_read() -> Verdict {
+    let world = World::of_chunks(4);
+    let (sample, target, other) = world.file()?;
+    let (short, behind) = (sample.seal_bytes(3, 100, 1)?, sample.seal(4..6, 2)?);
+    for first in [sample.hole(3..4), Segment::Sealed(short)] {
+        write(&*target, vec![first])?;
+        put(&*target, &behind)?;
+        let stored = read(&*other, sample.geometry(), 0..6)?;
+        assert_eq!(stored.len() as u64, 6 * STRIDE);
+        assert!(stored.ends_with(behind.bytes()));
+    }
+    Ok(())
+}
+
 struct Sink(mpsc::Sender<Result<u64, Failure>>);
 
 impl CompletionSink for Sink {
