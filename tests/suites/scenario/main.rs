@@ -1,5 +1,9 @@
 //! Named behaviours: each test is one sentence that must hold.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
+#![cfg_attr(
+    feature = "object-store",
+    expect(clippy::duplicate_mod, reason = "some suites are run over several kinds of server")
+)]
 
 mod ancestor;
 mod behind;
@@ -31,6 +35,7 @@ mod other_clients;
 mod own_cache;
 mod pages;
 mod races;
+mod served;
 mod stalled;
 mod streamed;
 mod stress;

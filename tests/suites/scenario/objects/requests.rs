@@ -83,6 +83,7 @@ fn put_is_one_request_for_each_chunk(memory_bytes: usize, at_once: usize, file_b
     let store = HookedStore::new(Arc::new(InMemory::new()), Asked { at_once, seen: seen.clone() });
     let options = ObjectOptions::default().with_chunk_bytes(CHUNK_BYTES);
     let server = ObjectServer::open(Arc::new(store), Path::ROOT, options).unwrap();
+    server.probe().unwrap();
     seen.lock().unwrap().requests.clear();
     let config = Config { memory_bytes, span_bytes: 512 << 10, ..config() };
     let data = sample(file_bytes);
