@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
     let PatchArgs { name, offset, .. } = args;
     let mut source = Source::open(&args.src)?;
-    let stores = Stores::open_with(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with)?;
     check(&source, &stores, name, *offset)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;

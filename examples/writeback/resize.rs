@@ -15,7 +15,7 @@ use crate::{
 
 pub(crate) fn truncate(args: &TruncateArgs) -> Result<(), Failure> {
     let TruncateArgs { name, size, .. } = args;
-    let stores = Stores::open_with(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let before = file.size();
@@ -32,7 +32,7 @@ pub(crate) fn truncate(args: &TruncateArgs) -> Result<(), Failure> {
 
 pub(crate) fn punch(args: &PunchArgs) -> Result<(), Failure> {
     let PunchArgs { name, offset, length, .. } = args;
-    let stores = Stores::open_with(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let before = file.size();

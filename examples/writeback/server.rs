@@ -90,6 +90,18 @@ impl OpenServer {
         }
     }
 
+    /// Sees to it, before anything is changed, that an object store keeps apart who writes at once.
+    pub(crate) fn probe(&self) -> Result<(), Failure> {
+        match self {
+            OpenServer::Directory(_) => Ok(()),
+            #[cfg(feature = "object-store")]
+            OpenServer::Objects(server) => server.probe().map_err(|error| {
+                let option = "--single-writer";
+                failure(error.to_string().replace("ObjectOptions::single_writer", option))
+            }),
+        }
+    }
+
     /// The stored file of a name, if it is a file.
     pub(crate) fn path_of(&self, name: &Name) -> Option<PathBuf> {
         Some(self.directory()?.join(name.as_str()))
@@ -156,10 +168,7 @@ fn open_objects(url: &str, single_writer: bool, wishes: Wishes) -> Result<OpenSe
     options.single_writer = single_writer;
     options.chunk_bytes = wishes.chunk_bytes.unwrap_or(options.chunk_bytes);
     options.orphan_age = wishes.orphan_age.unwrap_or(options.orphan_age);
-    let server = ObjectServer::open_url(url, options);
-    server.map(OpenServer::Objects).map_err(|error| {
-        failure(error.to_string().replace("ObjectOptions::single_writer", "--single-writer"))
-    })
+    ObjectServer::open_url(url, options).map(OpenServer::Objects).map_err(failure)
 }
 
 #[cfg(not(feature = "object-store"))]

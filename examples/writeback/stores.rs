@@ -46,15 +46,24 @@ impl Stores {
 
     /// Opens what the command names, with what it says of the cache and of durability.
     pub(crate) fn open_with(at: &At, with: &With) -> Result<Stores, Failure> {
-        Stores::open_to_write(at, with, None)
+        Stores::open_in_chunks(at, with, None)
+    }
+
+    /// The same for a file that is to be changed.
+    pub(crate) fn open_to_change(at: &At, with: &With) -> Result<Stores, Failure> {
+        let stores = Stores::open_with(at, with)?;
+        stores.server.probe()?;
+        Ok(stores)
     }
 
     /// The same for a file that is to be put.
     pub(crate) fn open_for_put(args: &PutArgs) -> Result<Stores, Failure> {
-        Stores::open_to_write(&args.at, &args.with, args.chunk_size)
+        let stores = Stores::open_in_chunks(&args.at, &args.with, args.chunk_size)?;
+        stores.server.probe()?;
+        Ok(stores)
     }
 
-    fn open_to_write(at: &At, with: &With, chunk_bytes: Option<u64>) -> Result<Stores, Failure> {
+    fn open_in_chunks(at: &At, with: &With, chunk_bytes: Option<u64>) -> Result<Stores, Failure> {
         let wishes = Wishes { durability: with.durability, chunk_bytes, ..Wishes::default() };
         let mut stores = Stores::open_as(at, with.cache.as_deref(), wishes)?;
         if let Some(max_bytes) = with.cache_size {

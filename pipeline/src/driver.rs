@@ -90,6 +90,8 @@ pub(crate) struct Driver {
     pub(crate) queued_for_buffer: AtomicBool,
     /// Stored bytes that the server has acknowledged.
     acknowledged: AtomicU64,
+    /// Nothing of it is being sealed, or is with a target.
+    at_rest: AtomicBool,
     /// Who waits for the end, and how it ended.
     pub(crate) caller: Caller,
     /// Who is to be told of the end.
@@ -158,6 +160,7 @@ impl Driver {
             geometry,
             queued_for_buffer: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
+            at_rest: AtomicBool::new(true),
             caller: Caller::default(),
             watchers: Mutex::default(),
         })
@@ -218,6 +221,7 @@ impl Driver {
             request.handle(event, now, &mut host);
             let acknowledged = request.stats().streams[UPLOAD].bytes;
             self.acknowledged.store(acknowledged, Ordering::Relaxed);
+            self.at_rest.store(request.is_at_rest(), Ordering::Relaxed);
         } else if let Event::Terminated { ticket, outcome } = event {
             request.answered_late(ticket, outcome);
         }
@@ -324,6 +328,11 @@ impl Driver {
 
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing of it was being sealed, or with a target, when it was driven last.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.at_rest.load(Ordering::Relaxed)
     }
 
     /// The buffers that its spans are sealed into.

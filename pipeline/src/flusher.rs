@@ -6,6 +6,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use sealback_crypto::Geometry;
+
 use crate::{
     Error,
     engine::Core,
@@ -61,6 +63,21 @@ impl Core {
 
     fn share(&self, percent: u8) -> usize {
         self.folios.max() * usize::from(percent) / 100
+    }
+
+    /// Folios that may be dirty before writers wait.
+    fn dirty_limit(&self) -> usize {
+        self.share(self.config.dirty_limit_percent).max(1)
+    }
+
+    /// Plaintext that a file may have dirty, if no other has any, beside all that can be written back at once
+    /// of it. None if that is less than `written_back`.
+    pub(crate) fn room_beside(&self, written_back: u64, geometry: Geometry) -> u64 {
+        let span_bytes = (self.config.span_bytes as u64).max(geometry.block_bytes());
+        let sealed_bytes = self.buffers_for(geometry).pool().n_buffers() as u64 * span_bytes;
+        let dirty_bytes = self.dirty_limit() as u64 * self.config.folio_bytes as u64;
+        let fits = written_back <= sealed_bytes;
+        if fits { dirty_bytes.saturating_sub(sealed_bytes) } else { 0 }
     }
 
     /// Whether so much is dirty that it is written back in the background.
@@ -157,7 +174,7 @@ impl OpenFile {
 
     /// Waits while more is dirty than may be.
     pub(crate) fn throttle(self: &Arc<Self>) -> Result<(), Error> {
-        let limit = self.core.share(self.core.config.dirty_limit_percent).max(1);
+        let limit = self.core.dirty_limit();
         let may_go_on = || self.core.n_pinned() < limit || !self.core.can_write_back();
         self.wait_for_writeback(|| may_go_on().then_some(()).ok_or(1), || ())
     }

@@ -47,7 +47,7 @@ pub(crate) enum Step {
     Complete,
 }
 
-/// What goes together: a folio, or a block, if that is larger.
+/// What goes together: a folio, or a block, if that is larger; or a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unit {
     geometry: Geometry,
@@ -59,6 +59,11 @@ impl Unit {
         let geometry = file.geometry();
         let folio_bytes = file.core.folios.folio_bytes() as u64;
         Unit { geometry, bytes: folio_bytes.max(geometry.block_bytes()) }
+    }
+
+    /// One that ends at multiples of so many bytes.
+    pub(crate) fn of_bytes(file: &OpenFile, bytes: u64) -> Unit {
+        Unit { geometry: file.geometry(), bytes }
     }
 
     /// Where the last one that is filled ends.
@@ -122,27 +127,36 @@ impl Filling {
     }
 }
 
-/// How far the writers of all files have come that a pass follows.
+/// How far the writers of all files have come that a pass follows, and the passes.
 #[derive(Debug, Default)]
-pub(crate) struct Fillings(Mutex<Vec<Weak<Filling>>>);
+pub(crate) struct Fillings(Mutex<Vec<(Weak<Filling>, Weak<Driver>)>>);
 
 impl Fillings {
-    fn all(&self) -> MutexGuard<'_, Vec<Weak<Filling>>> {
+    fn all(&self) -> MutexGuard<'_, Vec<(Weak<Filling>, Weak<Driver>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, filling: &Arc<Filling>) {
+    fn add(&self, filling: &Arc<Filling>, driver: &Arc<Driver>) {
         let mut all = self.all();
-        all.retain(|filling| filling.strong_count() > 0);
-        all.push(Arc::downgrade(filling));
+        all.retain(|(filling, _)| filling.strong_count() > 0);
+        all.push((Arc::downgrade(filling), Arc::downgrade(driver)));
+    }
+
+    /// Those of passes that wait for their writer, and for nothing else.
+    fn idle(&self) -> Vec<Arc<Filling>> {
+        let all = self.all();
+        let is_at_rest =
+            |driver: &Weak<Driver>| driver.upgrade().is_none_or(|driver| driver.is_at_rest());
+        let idle = all.iter().filter(|(_, driver)| is_at_rest(driver));
+        let idle = idle.filter_map(|(filling, _)| filling.upgrade());
+        idle.filter(|filling| filling.is_waiting()).collect()
     }
 }
 
 impl Core {
     /// Has passes end that wait for their writer: others need what they keep.
     pub(crate) fn end_idle_following(&self) {
-        let all: Vec<_> = self.fillings.all().iter().filter_map(Weak::upgrade).collect();
-        all.iter().filter(|filling| filling.is_waiting()).for_each(|filling| filling.give_way());
+        self.fillings.idle().iter().for_each(|filling| filling.give_way());
     }
 }
 
@@ -221,17 +235,17 @@ impl Following {
 }
 
 impl OpenFile {
-    /// Begins a pass that follows who has written the subject's range, with no older write group.
+    /// Begins a pass that follows who has written the subject's range, with no older write group, and
+    /// takes what is filled unit by unit.
     pub(crate) fn follow(
         self: &Arc<Self>,
         idle: Idle<'_>,
         subject: Subject,
-        step: Step,
+        (unit, step): (Unit, Step),
     ) -> Following {
         let group = self.folios().group();
         let grows = self.grows();
-        let filling = Filling::new(Unit::of(self), step, subject.range.end);
-        self.core.fillings.add(&filling);
+        let filling = Filling::new(unit, step, subject.range.end);
         let source = Arc::new(Follower {
             file: self.clone(),
             pass: Pass::following(self.clone(), grows),
@@ -246,6 +260,8 @@ impl OpenFile {
             filling: Some(filling.clone()),
             is_everybodys: true,
         };
-        Following { driver: self.begin_pass(idle, plan, None), filling, grows, group }
+        let driver = self.begin_pass(idle, plan, None);
+        self.core.fillings.add(&filling, &driver);
+        Following { driver, filling, grows, group }
     }
 }

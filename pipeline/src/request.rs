@@ -153,6 +153,11 @@ impl Request {
         matches!(self.phase, Phase::Done)
     }
 
+    /// Whether nothing of it is being sealed, or is with a target.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_flight() == 0 && self.spans.n_sealing() == 0
+    }
+
     /// What it has done so far.
     pub fn stats(&self) -> &RequestStats {
         &self.stats
@@ -316,13 +321,20 @@ impl Request {
 
     fn build(&mut self, now: Duration, host: &mut impl Host) {
         let state = self.issuer.state();
+        // Buffers come home when what has been stored has been told of: more may be joined then.
+        let is_stored = |action: &Action| matches!(action, Action::Stored { .. });
+        let comes_home = state == IssuerState::Starved && self.actions.iter().any(is_stored);
+        if comes_home && self.streams.iter().any(Stream::is_idle) {
+            self.actions.push(Action::WakeAt(now));
+        }
         for (index, stream) in self.streams.iter_mut().enumerate() {
             // A starved issuer can add nothing to what is under construction until a buffer comes
             // home, and an idle stream will send none home: it gets what there is. While the source, or
             // another stream, has to wait, an idle stream may as well go on.
             let held_up =
                 matches!(state, IssuerState::Ahead | IssuerState::Starved | IssuerState::Waiting);
-            let finish = state == IssuerState::Finished || (held_up && stream.is_idle());
+            let finish =
+                state == IssuerState::Finished || (held_up && stream.is_idle() && !comes_home);
             let mut prepared = Vec::new();
             let tracing = host.tracing();
             let StreamStats { subrequests, refused_grants, .. } = &mut self.stats.streams[index];

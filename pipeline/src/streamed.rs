@@ -5,6 +5,9 @@
 //! until others need the room. Here they are written back after a few MiB, and their memory goes to those
 //! that follow, as it is: what overwrites it wipes it. So a stream does not drive out what other files
 //! have in the memory.
+//!
+//! Where the server keeps the file in chunks, whole chunks are written back, if the memory has room for one:
+//! part of a chunk costs as much, and then what it takes to read it and put it anew.
 
 use std::io;
 
@@ -13,7 +16,7 @@ use sealback_crypto::{MAX_FILE_BYTES, Plaintext};
 use crate::{
     Error, WriteKind,
     folio::FolioBytes,
-    following::{Following, Step},
+    following::{Following, Step, Unit},
     open_file::OpenFile,
     origin::Subject,
     pass::PassKind,
@@ -23,7 +26,8 @@ use crate::{
 
 /// Plaintext after which a stream has what it wrote written back.
 const STEP_BYTES: u64 = 1 << 20;
-/// Plaintext by which a stream is ahead of the server, at most, when it has taken a step.
+/// Plaintext by which it is ahead of what is being written back, at most, when it has taken a step: where
+/// the server takes whatever it gets.
 const LEAD_BYTES: u64 = 3 << 20;
 
 impl OpenFile {
@@ -38,8 +42,8 @@ impl OpenFile {
         if position > MAX_FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        let mut writing =
-            StreamedWrite { file: self, start: position, at: position, following: None };
+        let (start, at, pace) = (position, position, Pace::of(self));
+        let mut writing = StreamedWrite { file: self, start, at, pace, following: None };
         // Folios before this position have left the memory again.
         let mut kept_from = position;
         loop {
@@ -110,12 +114,35 @@ impl OpenFile {
     }
 }
 
+/// How a stream is written back.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// What goes together.
+    unit: Unit,
+    /// Plaintext by which it is ahead of what is being written back, at most, when it has taken a step.
+    lead_bytes: u64,
+}
+
+impl Pace {
+    fn of(file: &OpenFile) -> Pace {
+        let geometry = file.geometry();
+        let chunk_bytes = u64::from(geometry.chunk_blocks()) * geometry.block_bytes();
+        // One is filled while others are with the server: whoever waits has filled one.
+        let lead_bytes = chunk_bytes + 2 * STEP_BYTES;
+        if chunk_bytes > 0 && lead_bytes < file.core.room_beside(chunk_bytes, geometry) {
+            return Pace { unit: Unit::of_bytes(file, chunk_bytes), lead_bytes };
+        }
+        Pace { unit: Unit::of(file), lead_bytes: LEAD_BYTES }
+    }
+}
+
 /// A stream into a file, and the pass that follows it.
 struct StreamedWrite<'a> {
     file: &'a Arc<OpenFile>,
     start: u64,
     /// The position before which all is written to the folios.
     at: u64,
+    pace: Pace,
     following: Option<Following>,
 }
 
@@ -131,12 +158,13 @@ impl StreamedWrite<'_> {
             self.begin_pass();
         }
         let lead = || file.folios().dirty_bytes();
-        if lead() <= LEAD_BYTES {
+        let lead_bytes = self.pace.lead_bytes;
+        if lead() <= lead_bytes {
             return Ok(());
         }
         // It goes on when it can take a step, not with every folio.
         let folio_bytes = file.core.folios.folio_bytes() as u64;
-        let is_near = || match lead().saturating_sub(LEAD_BYTES - STEP_BYTES) {
+        let is_near = || match lead().saturating_sub(lead_bytes - STEP_BYTES) {
             0 => Ok(()),
             too_far => Err(too_far.div_ceil(folio_bytes)),
         };
@@ -150,7 +178,10 @@ impl StreamedWrite<'_> {
         let subject = Subject { kind: WriteKind::Background, range: self.start..self.at };
         let idle = (self.file.n_older_groups() == 0).then(|| self.file.idle_in_background());
         match idle.flatten() {
-            Some(idle) => self.following = Some(self.file.follow(idle, subject, Step::Open)),
+            Some(idle) => {
+                let following = self.file.follow(idle, subject, (self.pace.unit, Step::Open));
+                self.following = Some(following);
+            }
             None => self.file.kick(PassKind::Background),
         }
     }

@@ -155,7 +155,7 @@ impl Writethrough {
         let idle = file.wait_for_older_groups()?;
         let range = self.from..self.range.end.max(self.from);
         let subject = Subject { kind: WriteKind::Writethrough, range };
-        Ok(file.follow(idle, subject, step))
+        Ok(file.follow(idle, subject, (Unit::of(file), step)))
     }
 
     /// The pass that follows ends with what is filled.

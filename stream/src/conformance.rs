@@ -27,7 +27,7 @@ mod credits;
 mod expectations;
 mod headers;
 mod names;
-mod sample;
+pub(crate) mod sample;
 
 /// One sentence of the contract of a [`Server`] and its files.
 #[derive(Clone, Copy)]
@@ -123,7 +123,8 @@ type ServerChecks = &'static [(&'static str, fn(&dyn Server) -> Verdict)];
 type CacheChecks = &'static [(&'static str, fn(&dyn Cache) -> Verdict)];
 
 /// What was found where a sentence does not hold.
-struct Broken(String);
+#[derive(Debug)]
+pub(crate) struct Broken(String);
 
 impl<E: error::Error> From<E> for Broken {
     fn from(error: E) -> Broken {

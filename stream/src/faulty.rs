@@ -36,6 +36,8 @@ use crate::{Failure, TargetError, TargetErrorKind};
 mod disk;
 mod disk_server;
 mod later;
+#[cfg(feature = "object-store")]
+mod store;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,8 @@ pub use disk::Crash;
 pub(crate) use disk_server::Alone;
 pub use disk_server::DiskServer;
 use later::Later;
+#[cfg(feature = "object-store")]
+pub use store::{HookedStore, StoreFault, StoreHook, StoreRequest};
 pub use target::{FaultyCache, FaultyServer};
 
 /// What can go wrong with an operation.

@@ -27,8 +27,6 @@ pub struct Grant {
     /// boundary. An object store so pays one request for an object, however many places of it
     /// have changed.
     pub gaps: bool,
-    /// Bytes of scratch memory that the target needs to carry the subrequest out.
-    pub scratch_bytes: u64,
     /// Given back when the subrequest has terminated, or was not needed.
     pub credit: Credit,
 }
@@ -41,7 +39,6 @@ impl Grant {
             max_segments: usize::MAX,
             boundary: None,
             gaps: false,
-            scratch_bytes: 0,
             credit: Credit::none(),
         }
     }
@@ -71,13 +68,6 @@ impl Grant {
     #[must_use]
     pub fn with_gaps(mut self) -> Grant {
         self.gaps = true;
-        self
-    }
-
-    /// The same, with the scratch memory it takes.
-    #[must_use]
-    pub fn with_scratch_bytes(mut self, scratch_bytes: u64) -> Grant {
-        self.scratch_bytes = scratch_bytes;
         self
     }
 

@@ -5,6 +5,7 @@
 //! - [`away`]: a server that goes away and comes back.
 //! - [`counter`]: which blocks were read and written, and reads that fail.
 //! - [`crash`]: a server that goes away at a chosen moment.
+//! - [`flat`]: a stored file as a flat one has it.
 //! - [`gate`]: a server whose writes wait until a test lets them through.
 //! - [`interpose`]: what they have in common.
 //! - [`kernels`]: what the benches time, and whose instructions are counted.
@@ -17,6 +18,7 @@ pub mod away;
 mod bound;
 pub mod counter;
 pub mod crash;
+pub mod flat;
 pub mod gate;
 pub mod interpose;
 pub mod kernels;

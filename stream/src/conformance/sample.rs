@@ -24,19 +24,19 @@ use crate::{
 };
 
 /// A file with keys of its own.
-pub(super) struct Sample {
-    pub(super) new: NewHeader,
+pub(crate) struct Sample {
+    pub(crate) new: NewHeader,
 }
 
 impl Sample {
     /// Of a server, in chunks as it wants them.
-    pub(super) fn new(server: &dyn Server) -> Result<Sample, Broken> {
+    pub(crate) fn new(server: &dyn Server) -> Result<Sample, Broken> {
         let geometry = Geometry::new(BLOCK_BYTES)?;
         Sample::of(geometry.with_chunk_blocks(server.chunk_blocks(BLOCK_BYTES)))
     }
 
     /// Of a cache.
-    pub(super) fn flat() -> Result<Sample, Broken> {
+    pub(crate) fn flat() -> Result<Sample, Broken> {
         Sample::of(Geometry::new(BLOCK_BYTES)?)
     }
 
@@ -45,7 +45,7 @@ impl Sample {
         Ok(Sample { new: Header::create(&root, geometry, Engine::fastest())? })
     }
 
-    pub(super) fn create(
+    pub(crate) fn create(
         &self,
         server: &dyn Server,
         name: &Name,
@@ -53,7 +53,7 @@ impl Sample {
         Ok(server.create(name, self.new.header.file_id(), &self.new.bytes)?)
     }
 
-    pub(super) fn draft(
+    pub(crate) fn draft(
         &self,
         server: &dyn Server,
         name: &Name,
@@ -61,41 +61,41 @@ impl Sample {
         Ok(server.draft(name, self.new.header.file_id(), &self.new.bytes)?)
     }
 
-    pub(super) fn geometry(&self) -> Geometry {
+    pub(crate) fn geometry(&self) -> Geometry {
         self.new.header.geometry()
     }
 
     /// Full blocks of a byte.
-    pub(super) fn seal(&self, blocks: Range<u64>, fill: u8) -> Result<Sealed, Broken> {
+    pub(crate) fn seal(&self, blocks: Range<u64>, fill: u8) -> Result<Sealed, Broken> {
         let geometry = self.geometry();
         self.seal_bytes(blocks.start, geometry.block_start(blocks.end - blocks.start), fill)
     }
 
     /// So many bytes from a block on; the last block may be short.
-    pub(super) fn seal_bytes(&self, first: u64, bytes: u64, fill: u8) -> Result<Sealed, Broken> {
+    pub(crate) fn seal_bytes(&self, first: u64, bytes: u64, fill: u8) -> Result<Sealed, Broken> {
         let plain = vec![fill; usize::try_from(bytes)?];
         let buffer = Buffer::unpooled(usize::try_from(self.geometry().span_bytes(bytes))?);
         Ok(self.new.header.content_key().seal(first, 2, &[&plain], buffer)?)
     }
 
-    pub(super) fn hole(&self, blocks: Range<u64>) -> Segment {
+    pub(crate) fn hole(&self, blocks: Range<u64>) -> Segment {
         Segment::Hole { blocks, geometry: self.geometry() }
     }
 
     /// The next header, which says that the file has so many bytes.
-    pub(super) fn commit(header: &Header, size: u64) -> Result<HeaderCommit, Broken> {
+    pub(crate) fn commit(header: &Header, size: u64) -> Result<HeaderCommit, Broken> {
         let change = HeaderChange { size, holes: 0..0, cuts: header.cuts(), cut_pending: false };
         Ok(header.commit(&change)?)
     }
 
     /// That this header is still what is stored.
-    pub(super) fn unchanged(&self, header: &Header) -> Result<SlotExpectation, Broken> {
+    pub(crate) fn unchanged(&self, header: &Header) -> Result<SlotExpectation, Broken> {
         let prologue = self.new.bytes[..64].try_into()?;
         Ok(SlotExpectation { prologue, mac_offset: header.mac_offset(), mac: header.mac() })
     }
 
     /// That these blocks are what reads back.
-    pub(super) fn ensure_stored(&self, target: &dyn Target, sealed: &Sealed) -> Result<(), Broken> {
+    pub(crate) fn ensure_stored(&self, target: &dyn Target, sealed: &Sealed) -> Result<(), Broken> {
         let stored = read(target, self.geometry(), sealed.blocks())?;
         ensure!(
             stored.starts_with(sealed.bytes()),
@@ -106,21 +106,21 @@ impl Sample {
     }
 }
 
-pub(super) fn name(name: &str) -> Result<Name, Broken> {
+pub(crate) fn name(name: &str) -> Result<Name, Broken> {
     Ok(Name::new(name)?)
 }
 
-pub(super) fn absent(block: u64) -> Expectation {
+pub(crate) fn absent(block: u64) -> Expectation {
     Expectation { block, expected: Expected::Absent }
 }
 
 /// That what is stored for a block is what `sealed` has for it.
-pub(super) fn same(sealed: &Sealed, block: u64) -> Expectation {
+pub(crate) fn same(sealed: &Sealed, block: u64) -> Expectation {
     Expectation { block, expected: Expected::Nonce(sealed.nonce(block)) }
 }
 
 /// Writes, and waits for how it went.
-pub(super) fn try_write(
+pub(crate) fn try_write(
     target: &dyn Target,
     segments: Vec<Segment>,
     expectations: Vec<Expectation>,
@@ -136,12 +136,12 @@ pub(super) fn try_write(
 }
 
 /// Writes all of it, whatever is there.
-pub(super) fn write(target: &dyn Target, segments: Vec<Segment>) -> Result<(), Broken> {
+pub(crate) fn write(target: &dyn Target, segments: Vec<Segment>) -> Result<(), Broken> {
     write_if(target, segments, Vec::new())
 }
 
 /// Writes all of it, which is expected to go through.
-pub(super) fn write_if(
+pub(crate) fn write_if(
     target: &dyn Target,
     segments: Vec<Segment>,
     expectations: Vec<Expectation>,
@@ -153,12 +153,12 @@ pub(super) fn write_if(
 }
 
 /// Writes one run of blocks, whatever is there.
-pub(super) fn put(target: &dyn Target, sealed: &Sealed) -> Result<(), Broken> {
+pub(crate) fn put(target: &dyn Target, sealed: &Sealed) -> Result<(), Broken> {
     write(target, vec![Segment::Sealed(sealed.clone())])
 }
 
 /// The stored bytes of blocks, fewer where the file ends.
-pub(super) fn read(
+pub(crate) fn read(
     target: &dyn Target,
     geometry: Geometry,
     blocks: Range<u64>,
@@ -195,7 +195,7 @@ fn read_once(
 }
 
 /// Reads into a buffer, and waits for it.
-pub(super) fn read_into(
+pub(crate) fn read_into(
     target: &dyn Target,
     geometry: Geometry,
     blocks: Range<u64>,
@@ -219,16 +219,16 @@ fn grant(target: &dyn Target, block: u64) -> Result<Grant, Broken> {
 }
 
 /// What a waker sets.
-pub(super) struct Flag(AtomicBool);
+pub(crate) struct Flag(AtomicBool);
 
 impl Flag {
-    pub(super) fn new() -> (Arc<Flag>, Waker) {
+    pub(crate) fn new() -> (Arc<Flag>, Waker) {
         let flag = Arc::new(Flag(AtomicBool::new(false)));
         (flag.clone(), Waker::from(flag))
     }
 
     /// Waits until it is set, and clears it.
-    pub(super) fn wait(&self) -> Result<(), Broken> {
+    pub(crate) fn wait(&self) -> Result<(), Broken> {
         let since = Instant::now();
         while !self.0.swap(false, Ordering::AcqRel) {
             ensure!(since.elapsed() < PATIENCE, "the waker was never woken");
@@ -256,7 +256,7 @@ impl CompletionSink for Sink {
 }
 
 /// Waits for what another thread sends.
-pub(super) fn wait_for<T>(receiver: &Receiver<T>, what: &str) -> Result<T, Broken> {
+pub(crate) fn wait_for<T>(receiver: &Receiver<T>, what: &str) -> Result<T, Broken> {
     receiver.recv_timeout(PATIENCE).map_err(|_| late(what))
 }
 

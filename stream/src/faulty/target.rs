@@ -156,8 +156,16 @@ struct Relay {
     faults: Faults,
     /// What is answered instead of a success.
     instead: Option<Failure>,
-    /// Bytes that are answered, where that is not what went through.
-    short: Option<u64>,
+    short: Option<Short>,
+}
+
+/// A write that is answered short.
+#[derive(Clone, Copy)]
+struct Short {
+    /// The target was given so many bytes.
+    given: u64,
+    /// So many are answered, if all of these went through.
+    told: u64,
 }
 
 impl CompletionSink for Relay {
@@ -166,7 +174,11 @@ impl CompletionSink for Relay {
         let Some(done) = done else { return };
         let outcome = match (outcome, self.instead.clone()) {
             (Ok(_), Some(failure)) => Err(failure),
-            (Ok(bytes), None) => Ok(self.short.unwrap_or(bytes)),
+            (Ok(bytes), None) => Ok(match self.short {
+                Some(Short { given, told }) if bytes >= given => told,
+                Some(Short { told, .. }) => bytes.min(told),
+                None => bytes,
+            }),
             (Err(failure), _) => Err(failure),
         };
         self.delivery.give(&self.faults, move || match outcome {
@@ -215,11 +227,11 @@ impl<C: fmt::Debug + Send + Sync + 'static> Target for Faulty<C> {
             Some(Fault::Panic) => panic!("injected: write panics"),
             Some(Fault::Short(bytes)) => {
                 let told = (*bytes).min(write.bytes());
-                short = Some(told);
                 // With expectations, all of it is compared and written: what is told is what counts.
                 if write.expectations.is_empty() && !shorten(&mut write, told) {
                     return done.written(told);
                 }
+                short = Some(Short { given: write.bytes(), told });
             }
             Some(Fault::Unknown(kind)) => instead = Some(Failure::Retry(unknown(*kind))),
             _ => {}

@@ -6,8 +6,8 @@ use std::{
 
 use super::*;
 use crate::{
-    Cache, Completion, CompletionSink, MemoryCache, MemoryOptions, MemoryServer, Name, Prepared,
-    Segment, Server, Target, Ticket, Write, conformance,
+    Cache, Completion, CompletionSink, Expectation, Expected, MemoryCache, MemoryOptions,
+    MemoryServer, Name, Prepared, Segment, Server, Target, Ticket, Write, conformance,
 };
 use sealback_crypto::{Buffer, Engine, Geometry, Header, RootKey, Sealed};
 
@@ -135,6 +135,20 @@ fn a_short_write_stores_its_whole_blocks_and_tells_its_bytes() {
         world.write(1, 5);
         assert_eq!(world.answer().1.unwrap(), bytes);
         assert_eq!(world.stored_blocks(), n_blocks, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn a_short_write_never_tells_of_more_than_went_through() {
+    let short = |n_blocks| Faults::scripted([rule(When::From(1), Fault::Short(n_blocks * STRIDE))]);
+    let world = World::new(&short(2));
+    let outer = FaultyServer::new(world.server.clone(), &short(4));
+    let target = outer.open(&Name::new("file").unwrap()).unwrap();
+    for expectations in [vec![Expectation { block: 0, expected: Expected::Absent }], Vec::new()] {
+        let segments = vec![Segment::Sealed(world.sealed(5))];
+        let done = Completion::new(world.sink.clone(), Ticket { stream: 0, id: 1 });
+        target.write(Write { segments, expectations, dirty: Vec::new() }, done);
+        assert_eq!(world.answer().1.unwrap(), 2 * STRIDE);
     }
 }
 

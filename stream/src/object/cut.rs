@@ -1,13 +1,14 @@
 //! Cutting a file: no store deletes on condition, so what lies behind becomes empty on condition.
 //!
 //! In FORMAT.md's order without a lock: note which version each object is, read the header again, then
-//! replace only what is unchanged. What somebody has written meanwhile, behind a cut that he knows of,
-//! stays. An empty object is a hole, and counts as not there.
+//! replace only what is unchanged. What has been changed since is looked at again: as long as the header
+//! counts, nobody has written it who knows of the cut, and it may hold what was cut off. An empty object
+//! is a hole, and counts as not there.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
-use sealback_crypto::{Geometry, PREFIX_BYTES, SlotExpectation};
+use sealback_crypto::{ChunkPosition, Geometry, PREFIX_BYTES, SlotExpectation};
 
 use super::{
     alter::pause,
@@ -19,8 +20,21 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
-/// A last chunk that others keep changing is looked at again so often.
+/// Objects that others keep changing are looked at again so often, and a store that fails is asked.
 const MAX_ATTEMPTS: u32 = 8;
+
+/// Why a file was not cut.
+enum Uncut {
+    /// Somebody has changed a chunk meanwhile.
+    Changed,
+    Failed(TargetError),
+}
+
+impl From<TargetError> for Uncut {
+    fn from(error: TargetError) -> Uncut {
+        Uncut::Failed(error)
+    }
+}
 
 /// An object, and what it was when the cut began.
 struct Noted {
@@ -35,25 +49,55 @@ impl OpenObject {
         n_blocks: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
-        self.check_header(expect).await?;
         let last = n_blocks.checked_sub(1).and_then(|block| geometry.chunk_of(block));
-        for attempt in 1..=MAX_ATTEMPTS {
-            let n_kept = last.map_or(0, |last| last.chunk + 1);
-            let behind = self.note_behind(n_kept).await?;
-            let last_chunk = match last {
-                Some(last) => Some((self.note_last(last.chunk).await?, last.offset)),
-                None => None,
-            };
-            self.check_header(expect).await?;
-            self.empty(behind).await?;
-            let Some((noted, offset)) = last_chunk else { return Ok(()) };
-            match self.shorten(&noted, offset).await {
-                Err(error) if error.kind() == TargetErrorKind::Conflict => pause(attempt).await,
-                other => return other,
+        let mut attempts = 1;
+        loop {
+            match self.try_cut(last, expect).await {
+                Ok(()) => return Ok(()),
+                Err(Uncut::Failed(error)) if attempts >= MAX_ATTEMPTS || !error.is_transient() => {
+                    return Err(error);
+                }
+                Err(Uncut::Changed) if attempts >= MAX_ATTEMPTS => {
+                    let context = "the chunks of a file that is being cut keep being changed";
+                    return Err(TargetError::new(TargetErrorKind::Io, context));
+                }
+                Err(Uncut::Changed | Uncut::Failed(_)) => pause(attempts).await,
             }
+            attempts += 1;
         }
-        let context = "the last chunk of a file that is being cut keeps being changed";
-        Err(TargetError::new(TargetErrorKind::Io, context))
+    }
+
+    /// Cuts behind the last block, wherever that is. Of what was done before, nothing is left to do.
+    async fn try_cut(
+        &self,
+        last: Option<ChunkPosition>,
+        expect: &SlotExpectation,
+    ) -> Result<(), Uncut> {
+        self.check_header(expect).await?;
+        let n_kept = last.map_or(0, |last| last.chunk + 1);
+        let behind = self.note_behind(n_kept).await?;
+        let last_chunk = match last {
+            Some(last) => Some((self.note_last(last.chunk).await?, last.offset)),
+            None => None,
+        };
+        self.check_header(expect).await?;
+        self.take_away(behind, last_chunk).await.map_err(|error| match error.kind() {
+            TargetErrorKind::Conflict => Uncut::Changed,
+            _ => Uncut::Failed(error),
+        })
+    }
+
+    /// Takes what was noted behind a cut, and what the last chunk has behind the block at an offset.
+    async fn take_away(
+        &self,
+        behind: Vec<Noted>,
+        last: Option<(Noted, u64)>,
+    ) -> Result<(), TargetError> {
+        self.empty(behind).await?;
+        match last {
+            Some((noted, offset)) => self.shorten(&noted, offset).await,
+            None => Ok(()),
+        }
     }
 
     /// The objects behind a cut that are not empty yet.
@@ -94,10 +138,7 @@ impl OpenObject {
             if found.len() == 0 {
                 continue;
             }
-            match self.store.replace(&key, nothing(), &found).await {
-                Err(error) if error.kind() == TargetErrorKind::Conflict => {}
-                other => drop(other?),
-            }
+            self.store.replace(&key, nothing(), &found).await?;
         }
         Ok(())
     }

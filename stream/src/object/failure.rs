@@ -26,6 +26,14 @@ pub(super) fn target_error(doing: &str, error: &object_store::Error) -> TargetEr
     TargetError::new(kind, format!("{doing}: {}", words(error)))
 }
 
+/// Whether a store says that the bucket itself, or the container, is missing.
+pub(super) fn is_place_missing(error: &object_store::Error) -> bool {
+    let said = error.to_string();
+    ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
 /// What it is for a stream that writes.
 pub(super) fn failure(error: TargetError) -> Failure {
     if error.is_transient() { Failure::Retry(error) } else { Failure::Fatal(error) }
@@ -64,9 +72,13 @@ fn kind_of_words(words: &str) -> TargetErrorKind {
     }
 }
 
-/// What the store says, without the parameters of a URL, which may be a signature, and not too long.
+/// What the store says: of a document the code and the message, as others repeat what was signed; without the
+/// parameters of a URL, which may be a signature; and not too long.
 fn words(error: &object_store::Error) -> String {
     let said = error.to_string();
+    let (before, document) = said.split_at(said.find('<').unwrap_or(said.len()));
+    let told = ["Code", "Message"].into_iter().filter_map(|tag| element(document, tag));
+    let said = before.to_owned() + &told.collect::<Vec<_>>().join(": ");
     let kept = said.split_inclusive(char::is_whitespace).map(|word| match word.split_once('?') {
         Some((before, _)) if before.contains("://") => format!("{before} "),
         _ => word.to_owned(),
@@ -78,6 +90,12 @@ fn words(error: &object_store::Error) -> String {
         words.push_str("...");
     }
     words
+}
+
+/// The text of a document's first element of a name.
+fn element<'a>(document: &'a str, tag: &str) -> Option<&'a str> {
+    let (_, behind) = document.split_once(&format!("<{tag}>"))?;
+    behind.split_once("</").map(|(text, _)| text.trim())
 }
 
 #[cfg(test)]
@@ -112,5 +130,15 @@ mod tests {
         let error = said("GET http://host/key?sig=secret&se=1 failed").to_string();
         assert!(error.contains("http://host/key") && !error.contains("secret"), "{error}");
         assert!(said(&"x".repeat(9000)).to_string().len() < 400);
+    }
+
+    #[test]
+    fn of_a_document_the_code_and_the_message_are_passed_on() {
+        let document = "status code: 403 Forbidden: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
+            <Message>Check your key</Message><SignatureProvided>secret</SignatureProvided></Error>";
+        let error = said(document);
+        assert_eq!(error.kind(), TargetErrorKind::NotPermitted);
+        let told = "writing: Generic S3 error: status code: 403 Forbidden: SignatureDoesNotMatch: Check your key";
+        assert_eq!(error.to_string(), told);
     }
 }

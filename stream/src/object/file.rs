@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt, mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -22,8 +22,10 @@ pub(super) struct OpenObject {
     pub(super) store: Arc<Store>,
     pub(super) runtime: Arc<Runtime>,
     pub(super) credits: Arc<Credits>,
-    /// Header operations of this process follow one another.
-    pub(super) standing: tokio::sync::Mutex<Standing>,
+    /// Held by nobody who waits for the store.
+    standing: Mutex<Standing>,
+    /// Changes of the header follow one another: two would only defeat each other.
+    pub(super) header_turn: tokio::sync::Mutex<()>,
     /// Writes to one chunk follow one another: two would only defeat each other.
     chunks: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<Chunk>>>>,
     /// Whether it was made here, so that a chunk which was not written here is likely not there.
@@ -64,10 +66,15 @@ impl OpenObject {
             store,
             runtime,
             credits: Credits::new(max_in_flight),
-            standing: tokio::sync::Mutex::new(standing),
+            standing: Mutex::new(standing),
+            header_turn: tokio::sync::Mutex::default(),
             chunks: Mutex::default(),
             is_new,
         }
+    }
+
+    pub(super) fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of a chunk.
@@ -91,7 +98,7 @@ impl Drop for OpenObject {
     /// Nobody can find the chunks of a file without a name: they go with the last who has it open.
     fn drop(&mut self) {
         let stored = Standing::Stored { last: None };
-        if let Standing::Stored { .. } = mem::replace(self.standing.get_mut(), stored) {
+        if let Standing::Stored { .. } = mem::replace(&mut *self.standing(), stored) {
             return;
         }
         let (store, chunks) = (self.store.clone(), self.keys.chunks(self.file_id));

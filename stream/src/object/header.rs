@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use object_store::path::Path;
+use object_store::{UpdateVersion, path::Path};
 use sealback_crypto::{HEADER_BYTES, HeaderClaims, SlotExpectation, SlotWrite};
 
 use super::{
@@ -76,43 +76,59 @@ impl Store {
 
 impl OpenObject {
     pub(super) async fn read_header(&self) -> Result<Bytes, TargetError> {
-        let mut standing = self.standing.lock().await;
-        match &mut *standing {
-            Standing::Draft { header } | Standing::Gone { header } => Ok(header.clone()),
-            Standing::Stored { last } => {
-                let found = self.store.header(&self.keys).await?;
-                let header = header_of(&found).cloned().ok_or_else(gone)?;
-                *last = found.version().cloned().map(|version| (header.clone(), version));
-                Ok(header.slice(..header.len().min(HEADER_BYTES)))
-            }
+        if let Some(header) = self.own_header() {
+            return Ok(header);
+        }
+        let found = self.store.header(&self.keys).await?;
+        // It may have lost its name meanwhile.
+        if let Some(header) = self.own_header() {
+            return Ok(header);
+        }
+        let header = header_of(&found).cloned().ok_or_else(gone)?;
+        self.saw(found.version().cloned().map(|version| (header.clone(), version)));
+        Ok(header.slice(..header.len().min(HEADER_BYTES)))
+    }
+
+    /// The header of a file that is not the one of its name.
+    fn own_header(&self) -> Option<Bytes> {
+        match &*self.standing() {
+            Standing::Draft { header } | Standing::Gone { header } => Some(header.clone()),
+            Standing::Stored { .. } => None,
+        }
+    }
+
+    /// The header in the store is this one, if it is known.
+    fn saw(&self, header: Option<(Bytes, UpdateVersion)>) {
+        if let Standing::Stored { last } = &mut *self.standing() {
+            *last = header;
         }
     }
 
     pub(super) async fn write_slot(&self, write: &SlotWrite) -> Result<(), TargetError> {
-        let mut standing = self.standing.lock().await;
-        match &mut *standing {
+        let _turn = self.header_turn.lock().await;
+        let last = match &mut *self.standing() {
             Standing::Draft { header } => {
                 check(header, &write.expect)?;
                 *header = with_slot(header, write);
-                Ok(())
+                return Ok(());
             }
-            Standing::Gone { .. } => Err(gone()),
-            Standing::Stored { last } => {
-                let first = match last.take() {
-                    Some((bytes, version)) => First::Guess(Found::Content { bytes, version }),
-                    None => First::Content,
-                };
-                *last = self.write_stored_slot(write, first).await?;
-                Ok(())
-            }
-        }
+            Standing::Gone { .. } => return Err(gone()),
+            Standing::Stored { last } => last.take(),
+        };
+        let first = match last {
+            Some((bytes, version)) => First::Guess(Found::Content { bytes, version }),
+            None => First::Content,
+        };
+        let stored = self.write_stored_slot(write, first).await?;
+        self.saw(stored);
+        Ok(())
     }
 
     async fn write_stored_slot(
         &self,
         write: &SlotWrite,
         first: First,
-    ) -> Result<Option<(Bytes, object_store::UpdateVersion)>, TargetError> {
+    ) -> Result<Option<(Bytes, UpdateVersion)>, TargetError> {
         let key = self.keys.header();
         let mut put: Option<Bytes> = None;
         let decide = |found: &Found| {

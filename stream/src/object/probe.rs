@@ -1,4 +1,7 @@
 //! Whether a store keeps the conditions that are put to it: asked, not believed.
+//!
+//! What goes through that must not shows a broken rule. What is refused that must not be may be the echo of
+//! a put of our own which was answered otherwise, and sent again: it counts when it has been seen often.
 
 use futures_util::{StreamExt, stream};
 use object_store::{PutMode, PutPayload, UpdateVersion, path::Path};
@@ -8,35 +11,65 @@ use crate::{TargetError, TargetErrorKind};
 
 /// Writers that race for one object.
 const N_RACERS: usize = 4;
+/// A refusal is believed when it has been met so often.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// What a store has shown.
+enum Shown {
+    Broken {
+        rule: String,
+    },
+    Kept,
+    /// It refused what it must accept, or an earlier attempt had gone through.
+    Refusal {
+        rule: &'static str,
+    },
+}
 
 /// Shows, on an object of its own, that the store refuses what it must and accepts what is right.
 ///
 /// # Errors
 /// [`TargetErrorKind::Unsupported`] says which rule the store broke.
 pub(super) async fn probe(store: &Store, prefix: &Path) -> Result<(), TargetError> {
+    let mut attempts = 1;
+    loop {
+        let key = scratch_key(prefix)?;
+        let shown = keeps_conditions(store, &key).await;
+        let removed = store.delete(vec![key]).await;
+        match shown? {
+            Shown::Broken { rule } => return Err(broken(&rule)),
+            Shown::Kept => return removed,
+            Shown::Refusal { rule } if attempts == MAX_ATTEMPTS => return Err(broken(rule)),
+            Shown::Refusal { .. } => attempts += 1,
+        }
+    }
+}
+
+/// A key that nobody else has.
+fn scratch_key(prefix: &Path) -> Result<Path, TargetError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| {
         TargetError::new(TargetErrorKind::Io, format!("the system gave no random bytes: {error}"))
     })?;
     let name = format!("{:032x}", u128::from_le_bytes(random));
-    let key = prefix.clone().join(".sealback").join("probe").join(name);
-    let probed = keeps_conditions(store, &key).await;
-    let removed = store.delete(vec![key]).await;
-    probed.and(removed)
+    Ok(prefix.clone().join(".sealback").join("probe").join(name))
 }
 
-async fn keeps_conditions(store: &Store, key: &Path) -> Result<(), TargetError> {
-    let first = put(store, key, 0, PutMode::Create)
-        .await?
-        .ok_or_else(|| broken("it refuses to create an object where none is"))?;
+async fn keeps_conditions(store: &Store, key: &Path) -> Result<Shown, TargetError> {
+    let shown = |rule: &str| Ok(Shown::Broken { rule: rule.to_owned() });
+    let Some(first) = put(store, key, 0, PutMode::Create).await? else {
+        return Ok(Shown::Refusal { rule: "it refuses to create an object where none is" });
+    };
     if put(store, key, 1, PutMode::Create).await?.is_some() {
-        return Err(broken("it creates an object where one is already"));
+        return shown("it creates an object where one is already");
     }
-    let second = put(store, key, 2, PutMode::Update(first.clone()))
-        .await?
-        .ok_or_else(|| broken("it refuses to replace an object that is what was read"))?;
+    let Some(second) = put(store, key, 2, PutMode::Update(first.clone())).await? else {
+        return Ok(Shown::Refusal {
+            rule: "it refuses to replace an object that is what was read",
+        });
+    };
     if put(store, key, 3, PutMode::Update(first)).await?.is_some() {
-        return Err(broken("it replaces an object that is no longer what was read"));
+        return shown("it replaces an object that is no longer what was read");
     }
     let racers = (0..N_RACERS).map(|racer| {
         let mode = PutMode::Update(second.clone());
@@ -47,12 +80,13 @@ async fn keeps_conditions(store: &Store, key: &Path) -> Result<(), TargetError> 
     for outcome in outcomes {
         n_winners += usize::from(outcome?.is_some());
     }
-    if n_winners == 1 {
-        return Ok(());
+    match n_winners {
+        0 => {
+            Ok(Shown::Refusal { rule: "of several that replace what was read at once, none does" })
+        }
+        1 => Ok(Shown::Kept),
+        n => shown(&format!("of {N_RACERS} that replace what was read at once, {n} do")),
     }
-    Err(broken(&format!(
-        "of {N_RACERS} that replace what was read at once, {n_winners} went through"
-    )))
 }
 
 /// Puts the probe's object; `None` if a condition kept it from being.

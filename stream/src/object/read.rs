@@ -14,7 +14,9 @@ impl OpenObject {
         let stride = self.geometry.stride_bytes();
         let Some(position) = self.geometry.chunk_of(read.blocks.start) else { return Ok(0) };
         let n_blocks = read.blocks.end.saturating_sub(read.blocks.start);
-        let asked = n_blocks.saturating_mul(stride).min(self.chunk_bytes() - position.offset);
+        let in_chunk = self.chunk_bytes() - position.offset;
+        let goes_on = n_blocks.saturating_mul(stride) > in_chunk;
+        let asked = n_blocks.saturating_mul(stride).min(in_chunk);
         let asked = usize::try_from(asked).map_or(read.buffer.len(), |n| n.min(read.buffer.len()));
         if asked == 0 {
             return Ok(0);
@@ -23,15 +25,16 @@ impl OpenObject {
         let mut stored = self.store.get_part(&self.chunk_key(position.chunk), part).await?;
         stored.truncate(asked);
         read.buffer[..stored.len()].copy_from_slice(&stored);
-        let ends_the_file = stored.len() == asked || self.is_short_end(&stored, asked);
-        if ends_the_file || !self.is_there_behind(position.chunk).await? {
+        // Who asks for more behind it must not take a short block for the file's end.
+        let is_all = stored.len() == asked || (!goes_on && self.is_short_end(&stored, asked));
+        if is_all || !self.is_there_behind(position.chunk).await? {
             return Ok(stored.len());
         }
         read.buffer[stored.len()..asked].fill(0);
         Ok(asked)
     }
 
-    /// Whether all that lacks is of a last block that has been sealed short, and is whole.
+    /// Whether all that lacks is of the last block, which has been sealed short, and is whole.
     fn is_short_end(&self, stored: &Bytes, asked: usize) -> bool {
         let stride = usize::try_from(self.geometry.stride_bytes()).unwrap_or(usize::MAX);
         let last = asked - stride.min(asked);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, PutPayload, path::Path};
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES};
+use tracing::warn;
 
 use super::{
     alter::{First, Step},
@@ -17,7 +18,6 @@ use super::{
     header::{claims_of, either, header_of, object},
     keys::{Keys, decoded},
     options::ObjectOptions,
-    probe::probe,
     runtime::Runtime,
     store::{Found, Store},
     target::ObjectFile,
@@ -32,7 +32,10 @@ const HEADERS_AT_ONCE: usize = 16;
 /// Sealed files as chunk objects in an object store. Clones are the same server.
 ///
 /// Several clients, of several machines, may use one file. They exclude each other by conditional puts,
-/// which the store must keep: it is asked when the server is opened. There is no lock of the size.
+/// which the store must keep: it is [probed](ObjectServer::probe) before the first change of any file.
+/// There is no lock of the size.
+///
+/// Of a chunk that is written in part all is held meanwhile; that is done for four chunks at once, at most.
 ///
 /// A file that is removed, or replaced by [`Target::publish`], goes on to be readable for who has it open
 /// through the same server, until the last handle is dropped; through another one it is not. A header
@@ -55,26 +58,35 @@ pub(super) struct Shared {
 }
 
 impl ObjectServer {
-    /// Opens a store as a server, with its files below a prefix. Unless
-    /// [`single_writer`](ObjectOptions::single_writer) is set, some objects below `.sealback` show whether
-    /// the store keeps the conditions that are put to it.
+    /// Opens a store as a server, with its files below a prefix. Nothing is asked of the store: who only
+    /// reads needs no right to write.
     ///
     /// # Errors
-    /// [`TargetErrorKind::Unsupported`] if it does not keep one, and which; others from the store.
+    /// [`TargetErrorKind::Io`] if the system gives it no threads.
     pub fn open(
         store: Arc<dyn ObjectStore>,
         prefix: Path,
         options: ObjectOptions,
     ) -> Result<ObjectServer, TargetError> {
+        if options.single_writer {
+            warn!(target: "sealback::objects", store = %store, "no conditions are put: nobody else may write");
+        }
         let runtime = Runtime::start()
             .map_err(|error| TargetError::from_io("starting an object server's threads", error))?;
-        let store = Arc::new(Store::new(store, options.single_writer));
-        if !options.single_writer {
-            let (store, prefix) = (store.clone(), prefix.clone());
-            runtime.run(async move { probe(&store, &prefix).await })?;
-        }
+        let store = Arc::new(Store::new(store, prefix.clone(), options.single_writer));
         let (files, runtime) = (Mutex::default(), Arc::new(runtime));
         Ok(ObjectServer(Arc::new(Shared { store, prefix, options, files, runtime })))
+    }
+
+    /// Shows, by some objects below `.sealback`, that the store keeps the conditions that are put to it. It
+    /// is asked once; a first change does so, too. Asks nothing if
+    /// [`single_writer`](ObjectOptions::single_writer) is set.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Unsupported`] if it does not keep one, and which; others from the store.
+    pub fn probe(&self) -> Result<(), TargetError> {
+        let store = self.0.store.clone();
+        self.0.runtime.run(async move { store.probe().await })
     }
 
     /// The names of all files, ascending.
@@ -123,18 +135,20 @@ impl Shared {
 
     /// Makes a draft the file of its name.
     pub(super) async fn publish(&self, file: &OpenObject) -> Result<(), TargetError> {
-        let mut standing = file.standing.lock().await;
-        let Standing::Draft { header } = &*standing else { return Ok(()) };
-        let put = self.store.put_header(&file.keys, header.clone(), |_| Ok(())).await?;
+        let _turn = file.header_turn.lock().await;
+        let header = match &*file.standing() {
+            Standing::Draft { header } => header.clone(),
+            Standing::Gone { .. } | Standing::Stored { .. } => return Ok(()),
+        };
+        let put = self.store.put_header(&file.keys, header, |_| Ok(())).await?;
         let (replaced, stored) = put;
         let last = match stored {
             Found::Content { bytes, version } => Some((bytes, version)),
             Found::Absent | Found::Length { .. } => None,
         };
-        *standing = Standing::Stored { last };
-        drop(standing);
+        *file.standing() = Standing::Stored { last };
         if let Some(header) = header_of(&replaced) {
-            let gone = self.lose(&file.keys, header).await;
+            let gone = self.lose(&file.keys, header);
             let store = self.store.clone();
             // What is left of it is nobody's business any more.
             if let Some(chunks) = gone {
@@ -146,10 +160,10 @@ impl Shared {
 
     /// A file has lost its name: who has it open here reads on. Else its chunks are to go, below the key
     /// that is returned.
-    async fn lose(&self, keys: &Keys, header: &Bytes) -> Option<Path> {
+    fn lose(&self, keys: &Keys, header: &Bytes) -> Option<Path> {
         let file_id = claims_of(header).file_id;
         let Some(open) = self.open_now(keys, file_id) else { return Some(keys.chunks(file_id)) };
-        *open.standing.lock().await = Standing::Gone { header: header.clone() };
+        *open.standing() = Standing::Gone { header: header.clone() };
         None
     }
 
@@ -170,7 +184,7 @@ impl Shared {
             self.store.delete(vec![key]).await?;
         }
         if let Some(header) = removed
-            && let Some(chunks) = self.lose(keys, &header).await
+            && let Some(chunks) = self.lose(keys, &header)
         {
             self.store.clean_up(&chunks).await;
         }

@@ -8,9 +8,12 @@ use object_store::{
     GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     UpdateVersion, path::Path,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
-use super::failure::target_error;
+use super::{
+    failure::{is_place_missing, target_error},
+    probe::probe,
+};
 use crate::{TargetError, TargetErrorKind};
 
 /// Whole chunks that are held at once to be spliced, at most.
@@ -19,7 +22,11 @@ const MAX_SPLICED: usize = 4;
 /// An object store, and how it is dealt with.
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// What is here lies below that.
+    prefix: Path,
     single_writer: bool,
+    /// Set when the store has shown that it keeps conditions.
+    probed: OnceCell<()>,
     /// Each chunk that is held whole has a permit.
     pub(super) spliced: Semaphore,
 }
@@ -51,8 +58,18 @@ impl Found {
 }
 
 impl Store {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, single_writer: bool) -> Store {
-        Store { objects, single_writer, spliced: Semaphore::new(MAX_SPLICED) }
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, prefix: Path, single_writer: bool) -> Store {
+        let (probed, spliced) = (OnceCell::new(), Semaphore::new(MAX_SPLICED));
+        Store { objects, prefix, single_writer, probed, spliced }
+    }
+
+    /// Sees to it that the store has shown that it keeps conditions: where several may write, nothing is put
+    /// before.
+    pub(super) async fn probe(&self) -> Result<(), TargetError> {
+        if !self.single_writer {
+            self.probed.get_or_try_init(|| probe(self, &self.prefix)).await?;
+        }
+        Ok(())
     }
 
     /// Whether nobody else writes here.
@@ -67,10 +84,10 @@ impl Store {
 
     /// All of an object of at most so many bytes.
     pub(super) async fn get(&self, key: &Path, max_bytes: u64) -> Result<Found, TargetError> {
-        let failed = |error| target_error(&format!("reading the object '{key}'"), &error);
+        let failed = |error| self.error(&format!("reading the object '{key}'"), &error);
         let got = match self.objects.get(key).await {
             Ok(got) => got,
-            Err(object_store::Error::NotFound { .. }) => return Ok(Found::Absent),
+            Err(error) if self.is_absent(&error) => return Ok(Found::Absent),
             Err(error) => return Err(failed(error)),
         };
         if got.meta.size > max_bytes {
@@ -93,11 +110,11 @@ impl Store {
         let got = async { self.objects.get_opts(key, options).await?.bytes().await }.await;
         match got {
             Ok(bytes) => Ok(bytes),
-            Err(object_store::Error::NotFound { .. }) => Ok(Bytes::new()),
+            Err(error) if self.is_absent(&error) => Ok(Bytes::new()),
             // Stores have different words for a part that begins behind the end.
             Err(error) => match self.head(key).await? {
                 found if found.len() <= part.start => Ok(Bytes::new()),
-                _ => Err(target_error(&format!("reading the object '{key}'"), &error)),
+                _ => Err(self.error(&format!("reading the object '{key}'"), &error)),
             },
         }
     }
@@ -106,8 +123,8 @@ impl Store {
     pub(super) async fn head(&self, key: &Path) -> Result<Found, TargetError> {
         match self.objects.head(key).await {
             Ok(meta) => Ok(Found::Length { len: meta.size, version: version_of(&meta) }),
-            Err(object_store::Error::NotFound { .. }) => Ok(Found::Absent),
-            Err(error) => Err(target_error(&format!("asking for the object '{key}'"), &error)),
+            Err(error) if self.is_absent(&error) => Ok(Found::Absent),
+            Err(error) => Err(self.error(&format!("asking for the object '{key}'"), &error)),
         }
     }
 
@@ -121,6 +138,7 @@ impl Store {
         payload: PutPayload,
         found: &Found,
     ) -> Result<UpdateVersion, TargetError> {
+        self.probe().await?;
         let mode = match found.version() {
             _ if self.single_writer => PutMode::Overwrite,
             Some(version) => PutMode::Update(version.clone()),
@@ -139,18 +157,32 @@ impl Store {
         payload: PutPayload,
         mode: PutMode,
     ) -> Result<UpdateVersion, TargetError> {
+        let is_update = matches!(mode, PutMode::Update(_));
         match self.objects.put_opts(key, payload, PutOptions::from(mode)).await {
             Ok(put) => Ok(put.into()),
+            // What is to be replaced is gone; whoever creates misses nothing but the bucket.
+            Err(object_store::Error::NotFound { .. }) if is_update => Err(changed(key)),
             Err(
                 object_store::Error::AlreadyExists { .. }
-                | object_store::Error::NotFound { .. }
                 | object_store::Error::NotModified { .. }
                 | object_store::Error::Precondition { .. },
-            ) => {
-                let context = format!("the object '{key}' is no longer what was read");
-                Err(TargetError::new(TargetErrorKind::Conflict, context))
+            ) => Err(changed(key)),
+            Err(error) => Err(self.error(&format!("writing the object '{key}'"), &error)),
+        }
+    }
+
+    /// Whether a request failed because there is no such object, where there may be some.
+    fn is_absent(&self, error: &object_store::Error) -> bool {
+        matches!(error, object_store::Error::NotFound { .. }) && !is_place_missing(error)
+    }
+
+    /// What a request ended with. One that found nothing names the store: it may not be there.
+    fn error(&self, doing: &str, error: &object_store::Error) -> TargetError {
+        match error {
+            object_store::Error::NotFound { .. } => {
+                target_error(&format!("{doing} in {}", self.objects), error)
             }
-            Err(error) => Err(target_error(&format!("writing the object '{key}'"), &error)),
+            _ => target_error(doing, error),
         }
     }
 
@@ -160,7 +192,7 @@ impl Store {
         let deleted = self.objects.delete_stream(keys).try_for_each(|_| async { Ok(()) }).await;
         match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(target_error("deleting objects", &error)),
+            Err(error) => Err(self.error("deleting objects", &error)),
         }
     }
 
@@ -184,19 +216,24 @@ impl Store {
             Some(behind) => self.objects.list_with_offset(Some(prefix), behind),
             None => self.objects.list(Some(prefix)),
         };
-        let doing = format!("listing the objects of '{prefix}'");
+        let doing = format!("listing the objects of '{prefix}' in {}", self.objects);
         listed.map_err(move |error| target_error(&doing, &error)).boxed()
     }
 
     /// The parts of keys that directly follow a prefix and have more behind them.
     pub(super) async fn list_folders(&self, prefix: &Path) -> Result<Vec<Path>, TargetError> {
         let listed = self.objects.list_with_delimiter(Some(prefix)).await;
-        let failed = |error| target_error(&format!("listing the files of '{prefix}'"), &error);
+        let failed = |error| self.error(&format!("listing the files of '{prefix}'"), &error);
         listed.map(|listed| listed.common_prefixes).map_err(failed)
     }
 }
 
 const DELETED_AT_ONCE: usize = 1000;
+
+fn changed(key: &Path) -> TargetError {
+    let context = format!("the object '{key}' is no longer what was read");
+    TargetError::new(TargetErrorKind::Conflict, context)
+}
 
 fn version_of(meta: &ObjectMeta) -> UpdateVersion {
     UpdateVersion { e_tag: meta.e_tag.clone(), version: meta.version.clone() }

@@ -17,7 +17,7 @@ impl ObjectServer {
     /// `GOOGLE_…`).
     ///
     /// # Errors
-    /// As [`open`](ObjectServer::open); [`TargetErrorKind::Unsupported`] for a URL of another kind, or one
+    /// As for [`open`](ObjectServer::open); [`TargetErrorKind::Unsupported`] for a URL of another kind, or one
     /// that has a user, a password or parameters in it.
     pub fn open_url(url: &str, options: ObjectOptions) -> Result<ObjectServer, TargetError> {
         let (scheme, prefix) = parse(url)?;

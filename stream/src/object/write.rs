@@ -19,7 +19,7 @@ impl OpenObject {
         if write.segments.is_empty() {
             return Ok(0);
         }
-        if let Standing::Gone { .. } = &*self.standing.lock().await {
+        if let Standing::Gone { .. } = &*self.standing() {
             return Err(Failure::Fatal(gone()));
         }
         let part = Part::first_of(write, self.geometry)?;

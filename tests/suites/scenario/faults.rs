@@ -9,11 +9,12 @@ use sealback::{
     trace::{Observer, TraceEvent},
 };
 use sealback_stream::{
-    Failure, MemoryCache, MemoryOptions, MemoryServer, TargetError, TargetErrorKind,
+    Failure, MemoryCache, MemoryOptions, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyCache, FaultyServer, Operation, Rates, Rule, When},
 };
 use sealback_tests::reader::read_sealed;
 
+use super::served::{Served, credits_out, served_by, stored};
 use crate::support::{ROOT, config, create, name, open, read_all, sample};
 
 /// Blocks that one subrequest to the server carries at most.
@@ -25,7 +26,7 @@ const FULL: usize = 10 * 4 * 4096;
 /// One engine with a faulty server and a faulty cache, both with few credits.
 struct World {
     engine: Engine,
-    server: FaultyServer<MemoryServer>,
+    server: FaultyServer<Served>,
     cache: FaultyCache<MemoryCache>,
     faults: [Faults; 2],
 }
@@ -41,11 +42,10 @@ impl World {
     }
 
     fn with(server: Faults, cache: Faults, config: Config) -> World {
-        let options = MemoryOptions::default().with_credits(3).with_boundary_blocks(BOUNDARY);
         let copies = MemoryOptions::default().with_credits(2).with_max_write_bytes(10_000);
         World {
             engine: Engine::new(config).unwrap(),
-            server: FaultyServer::new(MemoryServer::new(options), &server),
+            server: FaultyServer::new(served_by(BOUNDARY, 3), &server),
             cache: FaultyCache::new(MemoryCache::new(copies), &cache),
             faults: [server, cache],
         }
@@ -57,7 +57,7 @@ impl World {
 
     /// What an independent reader finds on the server.
     fn stored(&self) -> Vec<u8> {
-        read_sealed(&self.server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext
+        read_sealed(&stored(&self.server, &name()), &ROOT).unwrap().plaintext
     }
 
     /// Closes the file and looks whether anything is left over.
@@ -86,7 +86,7 @@ impl World {
                 stats.buffers - stats.buffers_free,
                 stats.active_requests,
                 stats.folios_out,
-                self.server.credits_out() as usize,
+                credits_out(&self.server) as usize,
                 self.cache.credits_out() as usize,
             ]
         };

@@ -1,5 +1,9 @@
 //! Named behaviours: each test is one sentence that must hold.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
+#![cfg_attr(
+    feature = "object-store",
+    expect(clippy::duplicate_mod, reason = "some suites are run over several kinds of server")
+)]
 
 mod ancestor;
 mod behind;
@@ -25,10 +29,13 @@ mod killing;
 mod lifecycle;
 mod model;
 mod moments;
+#[cfg(feature = "object-store")]
+mod objects;
 mod other_clients;
 mod own_cache;
 mod pages;
 mod races;
+mod served;
 mod stalled;
 mod streamed;
 mod stress;

@@ -11,8 +11,10 @@ use sealback_tests::{
 };
 
 use self::subject::{Op, Subject, assert_either, op};
-use crate::support::{ROOT, config, memory, name, open, read_all};
+use super::served::{served, stored};
+use crate::support::{ROOT, audited, config, name, open, read_all};
 
+#[path = "model/subject.rs"]
 mod subject;
 
 /// How many cases each property runs; `SEALBACK_CASES` says otherwise.
@@ -31,7 +33,7 @@ proptest! {
         block_shift in 12u32..17,
         cached in any::<bool>(),
     ) {
-        let mut subject = Subject::new(memory(), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(audited(served()), folio_shift, block_shift, cached);
         for op in &ops {
             subject.run(op).unwrap();
             prop_assert_eq!(subject.file().size(), subject.model.len() as u64);
@@ -54,7 +56,7 @@ proptest! {
     ) {
         let rates = Rates { retry: 60, short: 80, unknown: 40, dropped: 20, ..Rates::default() };
         let faults = Faults::seeded(seed, rates);
-        let server = FaultyServer::new(memory(), &faults);
+        let server = FaultyServer::new(audited(served()), &faults);
         faults.stop();
         let mut subject = Subject::new(server, folio_shift, block_shift, true);
         for op in &ops {
@@ -94,7 +96,7 @@ proptest! {
         block_shift in 12u32..15,
         cached in any::<bool>(),
     ) {
-        let mut subject = Subject::new(memory(), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(audited(served()), folio_shift, block_shift, cached);
         let mut hurt = false;
         for op in &ops {
             hurt |= matches!(op, Op::CacheHurt { .. });
@@ -118,7 +120,7 @@ proptest! {
 
 /// Runs `ops` and syncs, then has the server go away `n_changes` changes into `last` and its sync.
 fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard: bool) {
-    let server = memory();
+    let server = audited(served());
     let mut subject = Subject::new(server.clone(), 14, block_shift, false);
     for op in ops {
         subject.run(op).unwrap();
@@ -154,8 +156,7 @@ fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard
     drop(crashed.file.take());
 
     // Somebody else looks at it, with nothing but what is stored.
-    let stored = server.stored(&name()).unwrap();
-    let read = read_sealed(&stored, &ROOT).unwrap();
+    let read = read_sealed(&stored(&server, &name()), &ROOT).unwrap();
     assert_each_byte_is_of(&read.plaintext, &before, &crashed.model, ended.is_ok());
 
     // And it can be gone on with.
@@ -171,8 +172,8 @@ fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard
     assert!(read_all(after.file()) == after.model);
     after.run(&Op::Write { at: 100_000, len: 50_000 }).unwrap();
     after.run(&Op::Sync).unwrap();
-    let stored = server.stored(&name()).unwrap();
-    assert!(read_sealed(&stored, &ROOT).unwrap().plaintext == after.model, "gone on with");
+    let read = read_sealed(&stored(&server, &name()), &ROOT);
+    assert!(read.unwrap().plaintext == after.model, "gone on with");
     assert!(!after.file().info().cut_pending);
 }
 

@@ -5,15 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sealback::{CacheReport, Config, Engine, Error, File, RetryLimits};
 use sealback_crypto::{Engine as Cipher, FileId};
-use sealback_stream::{
-    Cache, Granule, MemoryCache, MemoryOptions, MemoryServer, Server, faulty::Faults,
-};
+use sealback_stream::{Cache, Granule, MemoryCache, MemoryOptions, Server, faulty::Faults};
 use sealback_tests::{
     auditor::Auditor,
     interpose::InterposedServer,
     reader::{read_sealed, repeated_nonces},
 };
 
+use super::super::served::{Served, stored};
 use crate::support::{ROOT, config, create, name, open, read_all, sample};
 
 /// Files stay about this small, so that everything meets everything.
@@ -123,7 +122,7 @@ pub(super) struct Subject<S> {
     pub(super) n_changes: usize,
 }
 
-type Memory = InterposedServer<MemoryServer, Auditor>;
+type Audited = InterposedServer<Served, Auditor>;
 
 impl<S: Server> Subject<S> {
     pub(super) fn new(server: S, folio_shift: u32, block_shift: u32, cached: bool) -> Subject<S> {
@@ -301,12 +300,11 @@ impl<S: Server> Subject<S> {
     }
 }
 
-impl Subject<Memory> {
+impl Subject<Audited> {
     /// What an independent reader finds on the server is the model, and the cache claims nothing
     /// but the server's own bytes.
     pub(super) fn check_stored(&self, hurt: bool) {
-        let stored = self.server.stored(&name()).unwrap();
-        let read = read_sealed(&stored, &ROOT).unwrap();
+        let read = read_sealed(&stored(&self.server, &name()), &ROOT).unwrap();
         assert!(read.plaintext == self.model, "the independent reader reads something else");
         assert!(repeated_nonces(&read.blocks).is_empty());
         let mut differing = 0;

@@ -1,0 +1,9 @@
+//! Files as chunk objects in an object store: what is asked of it, and the suites that are for every kind of
+//! server.
+
+#[path = "faults.rs"]
+mod faults;
+#[path = "model.rs"]
+mod model;
+mod requests;
+mod served;
