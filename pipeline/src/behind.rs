@@ -14,7 +14,7 @@ use sealback_stream::{BehindFile, Name, Pending, Promise, Target, WriteBehind, W
 use tracing::{info, warn};
 
 use crate::{
-    Engine, Error, Place,
+    Engine, Error, File, Place,
     engine::Core,
     open_file::OpenFile,
     pass::PassKind,
@@ -30,8 +30,20 @@ mod upload;
 pub struct Resumed {
     /// Its name.
     pub name: Name,
-    /// Whether all of it is on the server now; if not, it still waits.
-    pub uploaded: Result<(), Error>,
+    /// What was uploaded of it, now that all of it is on the server; if that is not so, it still waits.
+    pub uploaded: Result<Uploaded, Error>,
+}
+
+/// What this engine has uploaded of a file that is written behind, since the file is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Uploaded {
+    /// Blocks that the server has taken.
+    pub blocks: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// How many of the blocks somebody else had changed: they were merged, and sealed anew.
+    pub merged: u64,
 }
 
 impl Engine {
@@ -45,11 +57,30 @@ impl Engine {
     /// [`Error::Server`] if it cannot be said what waits. Errors of a file are with that file.
     pub fn resume(&self, place: &Place<'_>, behind: &WriteBehind) -> Result<Vec<Resumed>, Error> {
         let pending = behind.pending().map_err(Error::server)?;
-        let resume = |Pending { name, file }| {
+        let resume = |Pending { name, file, .. }| {
             let opened = self.open_target(place, name.as_str(), file);
-            Resumed { name, uploaded: opened.and_then(|file| file.file.upload()) }
+            let uploaded = opened.and_then(|file| file.upload().map(|()| file.uploaded()));
+            Resumed { name, uploaded }
         };
         Ok(pending.into_iter().map(resume).collect())
+    }
+}
+
+impl File {
+    /// Of a file that is [written behind](sealback_stream::WriteBehind): uploads what was synced before the
+    /// call, and waits for that. The engine does the same by itself, whenever the server is there; this says
+    /// when it is done, or why not. Of any other file nothing waits.
+    ///
+    /// # Errors
+    /// What keeps it from the server: it still waits.
+    pub fn upload(&self) -> Result<(), Error> {
+        self.file.core.check_open()?;
+        self.file.upload()
+    }
+
+    /// What of the file was uploaded so far, by calls or by the engine itself.
+    pub fn uploaded(&self) -> Uploaded {
+        *self.file.uploaded()
     }
 }
 

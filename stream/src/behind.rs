@@ -19,7 +19,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -31,6 +30,7 @@ use crate::{
 };
 
 mod file;
+mod files;
 mod home;
 mod log;
 mod reading;
@@ -46,6 +46,7 @@ pub use segment::{LoggedBlock, Promise};
 pub use upload::Upload;
 
 use file::Stage;
+use files::Files;
 use home::{Home, is_away};
 
 /// What [`WriteBehind`] can be told.
@@ -86,6 +87,8 @@ pub struct Pending {
     pub name: Name,
     /// It, open.
     pub file: Arc<dyn Target>,
+    /// What waits of it takes so many bytes here, about as many as are to be uploaded.
+    pub bytes: u64,
 }
 
 /// What is open.
@@ -120,7 +123,7 @@ impl WriteBehind {
     ) -> Result<WriteBehind, TargetError> {
         let home = Arc::new(Home::open(dir.as_ref(), server, options)?);
         let local = LocalOptions::default().with_durability(options.durability);
-        let new = LocalServer::open(home.new_files(), local)?;
+        let new = LocalServer::open(home.files().new_files(), local)?;
         Ok(WriteBehind { home, new, open: Arc::default() })
     }
 
@@ -130,30 +133,30 @@ impl WriteBehind {
     /// [`TargetError`] if the directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Pending>, TargetError> {
         let mut pending = Vec::new();
-        for name in self.new_names()? {
+        for (name, bytes) in self.home.files().new_names()? {
             let file: Arc<dyn Target> = self.open_new(&name)?;
-            pending.push(Pending { name, file });
+            pending.push(Pending { name, file, bytes });
         }
-        for head in self.home.heads()?.into_iter().filter(|head| head.is_logged) {
+        for head in self.home.files().heads()?.into_iter().filter(|head| head.is_logged) {
             if let Some(file) = self.open_logged(&head.name, &head.header[..], None)?
-                && file.log().is_some_and(|log| !log.is_empty())
+                && let Some(log) = file.log().filter(|log| !log.is_empty())
             {
-                pending.push(Pending { name: head.name, file });
+                pending.push(Pending { name: head.name, file, bytes: log.bytes() });
             }
         }
         Ok(pending)
     }
 
-    fn new_names(&self) -> Result<Vec<Name>, TargetError> {
-        let unread = |error| TargetError::from_io("reading the directory of new files", error);
-        let entries = std::fs::read_dir(self.home.new_files()).map_err(unread)?;
-        let names = entries.map(|entry| {
-            let entry = entry?;
-            let name = entry.file_name().into_string().ok().and_then(|name| Name::new(&name).ok());
-            Ok(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())))
-        });
-        let names = names.collect::<io::Result<Vec<_>>>().map_err(unread)?;
-        Ok(names.into_iter().flatten().collect())
+    /// The names of the files of which something may wait in a directory, which may be missing; whoever uses
+    /// it meanwhile. One that was killed may have left some of which nothing does.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the directory cannot be read.
+    pub fn waiting(dir: impl AsRef<Path>) -> Result<Vec<Name>, TargetError> {
+        let files = Files::new(dir.as_ref(), Durability::default());
+        let new = files.new_names()?.into_iter().map(|(name, _)| name);
+        let logged = files.heads()?.into_iter().filter(|head| head.is_logged);
+        Ok(new.chain(logged.map(|head| head.name)).collect())
     }
 
     /// Opens a file that was published here.
@@ -195,12 +198,12 @@ impl WriteBehind {
     ) -> Result<Option<Arc<WriteLog>>, TargetError> {
         let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let Some((file_id, geometry)) = home::claims(header) else { return Ok(None) };
-        let stem = Home::stem(name, file_id);
+        let stem = Files::stem(name, file_id);
         let mut open = self.open_now();
         if let Some(log) = open.logs.get(&stem) {
             return Ok(Some(log.clone()));
         }
-        self.home.keep_header(&stem, name, header)?;
+        self.home.files().keep_header(&stem, name, header)?;
         let known = (name.clone(), file_id, geometry);
         let log = WriteLog::open(self.home.clone(), known, Box::new(*header), server)?;
         let log = Arc::new(log);
@@ -218,10 +221,10 @@ impl WriteBehind {
     /// Drops what was written to the files that have had a name.
     fn forget(&self, name: &Name) -> Result<(), TargetError> {
         let mut open = self.open_now();
-        for head in self.home.heads()?.iter().filter(|head| head.name == *name) {
+        for head in self.home.files().heads()?.iter().filter(|head| head.name == *name) {
             match open.logs.remove(&head.stem) {
                 Some(log) => log.discard()?,
-                None => self.home.discard(&head.stem)?,
+                None => self.home.files().discard(&head.stem)?,
             }
         }
         Ok(())
@@ -313,7 +316,7 @@ impl WriteBehind {
         name: &Name,
         error: TargetError,
     ) -> Result<Arc<dyn Target>, TargetError> {
-        let mut heads = self.home.heads()?.into_iter().filter(|head| head.name == *name);
+        let mut heads = self.home.files().heads()?.into_iter().filter(|head| head.name == *name);
         let head = match is_away(&error) {
             true => heads.next(),
             false => heads.find(|head| error.kind() == TargetErrorKind::NotFound && head.is_logged),

@@ -22,6 +22,7 @@ use std::{
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored};
 
 use super::{
+    files::Files,
     home::Home,
     segment::{Found, Promise, Segment},
     upload::Upload,
@@ -95,8 +96,8 @@ impl WriteLog {
         header: Box<[u8; HEADER_BYTES]>,
         server: Option<Arc<dyn Target>>,
     ) -> Result<WriteLog, TargetError> {
-        let stem = Home::stem(&name, file_id);
-        let mut segments = home.segments(&stem)?.into_iter();
+        let stem = Files::stem(&name, file_id);
+        let mut segments = home.files().segments(&stem)?.into_iter();
         let next = segments.len() as u64;
         let (first, second) = (segments.next(), segments.next());
         let (frozen, active) = match second {
@@ -126,6 +127,11 @@ impl WriteLog {
         state.is_gone || (state.frozen.is_none() && state.active.is_none())
     }
 
+    /// What it takes on the disk, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state().segments().map(Segment::bytes).sum()
+    }
+
     /// What was acknowledged and no header says yet.
     pub fn promised(&self) -> Option<Promise> {
         self.state().promised()
@@ -152,7 +158,7 @@ impl WriteLog {
             && let Some((number, mut active)) =
                 state.active.take_if(|(_, active)| active.end_block() <= n_promised)
         {
-            let synced = if self.home.waits_for_disk() { active.sync() } else { Ok(()) };
+            let synced = if self.home.files().waits_for_disk() { active.sync() } else { Ok(()) };
             if let Err(error) = synced {
                 state.active = Some((number, active));
                 return Err(unwritten(error));
@@ -200,7 +206,7 @@ impl WriteLog {
     /// What was frozen is on the server: it goes.
     pub(super) fn let_go(&self, number: u64, segment: &Segment) -> Result<(), TargetError> {
         let mut state = self.state();
-        self.home.remove(&self.stem, number)?;
+        self.home.files().remove(&self.stem, number)?;
         // Nobody dropped it meanwhile.
         if state.frozen.take_if(|(frozen, _)| *frozen == number).is_some() {
             self.home.sub_bytes(segment.bytes());
@@ -336,7 +342,7 @@ impl WriteLog {
             [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
         // Two may have asked, and the one that asked first may come last.
         if *state.header != *header && new >= kept {
-            self.home.keep_header(&self.stem, &self.name, header)?;
+            self.home.files().keep_header(&self.stem, &self.name, header)?;
             *state.header = *header;
         }
         Ok(())
@@ -353,7 +359,7 @@ impl WriteLog {
 
     /// Waits until what was written is as durable as was asked for.
     pub(super) fn sync(&self) -> Result<(), TargetError> {
-        if !self.home.waits_for_disk() {
+        if !self.home.files().waits_for_disk() {
             return Ok(());
         }
         let mut state = self.state();
@@ -372,7 +378,7 @@ impl WriteLog {
             return Err(TargetError::new(TargetErrorKind::NotFound, context));
         }
         if state.active.is_none() {
-            let segment = self.home.begin(&self.stem, state.next)?;
+            let segment = self.home.files().begin(&self.stem, state.next)?;
             state.active = Some((state.next, segment));
             state.next += 1;
         }
@@ -386,7 +392,7 @@ impl WriteLog {
     /// The file is gone: nothing of it is uploaded any more. Who has it open still reads what was written.
     pub(super) fn discard(&self) -> Result<(), TargetError> {
         self.state().is_gone = true;
-        self.home.discard(&self.stem)
+        self.home.files().discard(&self.stem)
     }
 
     /// Drops what nobody was promised: whoever wrote it behind the file's end has given it up.
@@ -410,7 +416,7 @@ impl WriteLog {
 
 impl Drop for WriteLog {
     fn drop(&mut self) {
-        self.home.sub_bytes(self.state().segments().map(Segment::bytes).sum());
+        self.home.sub_bytes(self.bytes());
     }
 }
 
