@@ -11,7 +11,7 @@ use crate::{
 pub(crate) fn run(args: &RekeyArgs) -> Result<(), Failure> {
     let name = &args.name;
     let new_root = stores::read_key(&args.new_key)?;
-    let stores = Stores::open(&args.at, args.cache.as_deref())?;
+    let stores = Stores::open(&args.at, args.cache.as_deref(), name)?;
     let engine = stores::plain_engine()?;
     let file = stores.open_file(&engine, name)?;
     file.rekey(&new_root).map_err(|error| {

@@ -251,7 +251,7 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
 }
 
 /// The example beside this test: `target/<profile>/examples/writeback`.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join("writeback");
