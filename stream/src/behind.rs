@@ -247,7 +247,7 @@ impl Server for WriteBehind {
             let context = format!("there is a file '{name}' already, which waits to be uploaded");
             return Err(TargetError::new(TargetErrorKind::AlreadyExists, context));
         }
-        let created = self.home.heard(self.home.server().create(name, file_id, header))?;
+        let created = self.home.at_once(|server| server.create(name, file_id, header))?;
         match self.open_logged(name, header, Some(created.clone()))? {
             Some(file) => Ok(file),
             None => Ok(created),
@@ -273,7 +273,7 @@ impl Server for WriteBehind {
             opened => return opened.map(|file| file as Arc<dyn Target>),
         }
         let there = self.home.ask(|| {
-            let there = self.home.server().open(name)?;
+            let there = self.home.server()?.open(name)?;
             let header = there.read_header()?;
             Ok((there, header))
         });
@@ -288,7 +288,7 @@ impl Server for WriteBehind {
 
     /// Goes to the server at once; what waits to be uploaded goes with it.
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
-        let removed = self.home.heard(self.home.server().remove(name));
+        let removed = self.home.at_once(|server| server.remove(name));
         let was_new = match (&removed, self.new.open(name)) {
             (Err(error), Err(_)) => return Err(error.clone()),
             (Err(error), Ok(_)) if error.kind() != TargetErrorKind::NotFound => {
@@ -304,7 +304,11 @@ impl Server for WriteBehind {
     }
 
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {
-        self.home.server().chunk_blocks(block_bytes)
+        self.home.chunk_blocks(block_bytes)
+    }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.home.server()?.identify(known)
     }
 }
 

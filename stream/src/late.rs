@@ -99,6 +99,10 @@ impl Server for LateServer {
             None => (self.0.chunk_blocks)(block_bytes),
         }
     }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.server()?.identify(known)
+    }
 }
 
 impl fmt::Debug for LateServer {

@@ -131,6 +131,26 @@ fn what_waits_for_one_server_is_not_uploaded_to_another() {
     world.run(&[&["put", "source", "--write-behind"], &other[..]].concat()).succeeds();
 }
 
+/// Goal: a disk that is not mounted is not taken for an empty server, by a later process either.
+#[test]
+fn nothing_is_uploaded_into_the_directory_that_a_disk_was_mounted_over() {
+    let world = World::new();
+    world.write("source", b"before");
+    world.put("source", "file", &BEHIND).succeeds();
+    world.server_away();
+    fs::create_dir(world.path("server")).unwrap();
+    world.write("source", b"unmounted");
+    let said = world.put("source", "file", &BEHIND).succeeds().stdout();
+    assert!(said.contains("waits in the cache for 'writeback resume'"), "{said}");
+    world.resume().fails(&["server is another one"]);
+    assert!(world.get_bytes("file", &BEHIND) == b"unmounted");
+    // Nothing was made there.
+    fs::remove_dir(world.path("server")).unwrap();
+    world.server_back();
+    world.resume().succeeds();
+    assert!(world.get_bytes("file", &[]) == b"unmounted");
+}
+
 #[test]
 fn writing_behind_needs_a_cache() {
     let world = World::new();

@@ -160,7 +160,7 @@ impl World {
         let beside = if beside.exists() { names_in(&beside) } else { Vec::new() };
         let lasts = |name: &String| {
             let is_empty = || self.read(&format!("server/.sealback/{name}")).is_empty();
-            name.ends_with(".reserve")
+            ["identity", "journal.reserve"].contains(&name.as_str())
                 || (name.ends_with(".journal") || name.ends_with(".size")) && is_empty()
         };
         assert!(beside.iter().all(lasts), "beside the files: {beside:?}");

@@ -25,7 +25,8 @@ impl OpenFile {
         let Some(log) = behind.log() else { return Ok(()) };
         for _ in 0..SEGMENTS {
             let Some(upload) = log.upload().map_err(Error::server)? else { break };
-            self.beside(&log)?.take(self, &upload)?;
+            let taken = self.beside(&log).and_then(|server| server.take(self, &upload));
+            taken.inspect_err(|_| log.reopen())?;
             upload.finish().map_err(Error::server)?;
         }
         Ok(())

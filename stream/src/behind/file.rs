@@ -74,7 +74,8 @@ impl BehindFile {
     /// written to meanwhile. Returns what `upload` did.
     ///
     /// # Errors
-    /// [`TargetError`] if it cannot be let go of here: all of it is still here, as it is if `upload` fails.
+    /// [`TargetError`] if the server is not there, or the file cannot be let go of here: all of it is still
+    /// here, as it is if `upload` fails.
     pub fn upload_new<E>(
         &self,
         upload: impl FnOnce(&dyn Target, &dyn Server, &Name) -> Result<(), E>,
@@ -85,7 +86,7 @@ impl BehindFile {
         let log = log.ok_or_else(unsealed)?;
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         let Stage::New(new) = &*stage else { return Ok(Ok(())) };
-        let uploaded = upload(&**new, &**self.behind.home.server(), &self.name);
+        let uploaded = upload(&**new, self.behind.home.server()?, &self.name);
         if uploaded.is_ok() {
             log.keep_header(&new.read_header()?)?;
             self.behind.new.remove(&self.name)?;

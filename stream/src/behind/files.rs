@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  DIR/lock            held by the process that uses the directory
+//!  DIR/identity        of the server, by which it is known again
 //!  DIR/new/NAME        a file that was published and is not on the server: sealed, whole
 //!  DIR/STEM.head       a file's name and its header, as the server had it last
 //!  DIR/STEM.N.log      what was written to that file; the greater numbers are the newer
@@ -167,14 +168,42 @@ impl Files {
         if fs::read(&path).is_ok_and(|kept| kept == said) {
             return Ok(());
         }
-        let beside = path.with_extension("new");
-        let kept = fs::write(&beside, &said)
-            .and_then(
-                |()| if self.waits_for_disk() { File::open(&beside)?.sync_all() } else { Ok(()) },
-            )
-            .and_then(|()| fs::rename(&beside, &path));
-        kept.map_err(|error| TargetError::from_io("keeping a header", error))?;
+        self.replace(&path, &said)
+            .map_err(|error| TargetError::from_io("keeping a header", error))?;
         self.sync_names()
+    }
+
+    /// Writes a file, or leaves it as it is.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        fs::write(&beside, content)?;
+        if self.waits_for_disk() {
+            File::open(&beside)?.sync_all()?;
+        }
+        fs::rename(&beside, path)
+    }
+
+    /// By what the server is known again, if it has said so.
+    pub(super) fn identity(&self) -> Result<Option<u128>, TargetError> {
+        let unread = |error| TargetError::from_io("reading which server it is", error);
+        match fs::read(self.identity_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unread(error)),
+            Ok(said) => match said.try_into() {
+                Ok(said) => Ok(Some(u128::from_le_bytes(said))),
+                Err(_) => Err(unread(io::ErrorKind::InvalidData.into())),
+            },
+        }
+    }
+
+    pub(super) fn keep_identity(&self, identity: u128) -> Result<(), TargetError> {
+        self.replace(&self.identity_path(), &identity.to_le_bytes())
+            .map_err(|error| TargetError::from_io("keeping which server it is", error))?;
+        self.sync_names()
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.dir.join("identity")
     }
 
     /// The files of which a header is kept, with their stems; those that were written to first.

@@ -53,9 +53,27 @@ impl Home {
         &self.files
     }
 
-    /// The server behind.
-    pub(super) fn server(&self) -> &Arc<dyn Server> {
-        &self.server
+    /// The server behind, if it is the one that it was.
+    pub(super) fn server(&self) -> Result<&dyn Server, TargetError> {
+        let known = self.files.identity()?;
+        let identity = self.server.identify(known)?;
+        if let (None, Some(identity)) = (known, identity) {
+            self.files.keep_identity(identity)?;
+        }
+        Ok(&*self.server)
+    }
+
+    /// As [`Server::chunk_blocks`], whether the server is there or not.
+    pub(super) fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        self.server.chunk_blocks(block_bytes)
+    }
+
+    /// Asks the server, also if it did not answer a moment ago.
+    pub(super) fn at_once<T>(
+        &self,
+        ask: impl FnOnce(&dyn Server) -> Result<T, TargetError>,
+    ) -> Result<T, TargetError> {
+        self.heard(self.server().and_then(ask))
     }
 
     /// Asks the server, unless it did not answer a moment ago.

@@ -178,7 +178,7 @@ impl WriteLog {
         if let Some(server) = &*slot {
             return Ok(server.clone());
         }
-        let server = self.home.heard(self.home.server().open(&self.name))?;
+        let server = self.home.at_once(|server| server.open(&self.name))?;
         let header = self.home.heard(server.read_header())?;
         let id = header.first_chunk().and_then(super::home::claims).map(|(id, _)| id);
         if id != Some(self.file_id) {
@@ -258,10 +258,21 @@ impl WriteLog {
 
     /// What the server has stored for blocks, if it is there.
     fn read_server(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
-        self.home.ask(|| {
-            let server = self.server()?;
-            super::reading::read_all(&*server, self.geometry, blocks)
-        })
+        self.ask(|server| super::reading::read_all(server, self.geometry, blocks))
+    }
+
+    /// Asks the file on the server, unless that did not answer a moment ago.
+    fn ask<T>(
+        &self,
+        ask: impl FnOnce(&dyn Target) -> Result<T, TargetError>,
+    ) -> Result<T, TargetError> {
+        self.home.ask(|| ask(&*self.server()?).inspect_err(|_| self.reopen()))
+    }
+
+    /// The file on the server is opened anew when it is next asked for: what is open has failed, and may be of
+    /// a server that has gone and come back as another.
+    pub fn reopen(&self) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
@@ -322,7 +333,7 @@ impl WriteLog {
 
     /// The header as the server has it, or had it when it last answered.
     pub(super) fn read_header(&self) -> Result<Vec<u8>, TargetError> {
-        let header = match self.home.ask(|| self.server()?.read_header()) {
+        let header = match self.ask(|server| server.read_header()) {
             Ok(header) => header,
             Err(error) if super::home::is_away(&error) => {
                 return Ok(self.state().header.to_vec());
