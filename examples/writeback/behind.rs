@@ -11,7 +11,7 @@ use std::{
 
 use sealback::{
     Error, File, Uploaded,
-    stream::{Name, Pending, Server, WriteBehind, WriteBehindOptions},
+    stream::{Name, Pending, Server, WhenFull, WriteBehind, WriteBehindOptions},
 };
 use sealback_examples::Size;
 use serde::Serialize;
@@ -35,8 +35,12 @@ impl Behind {
     /// Opens a cache's directory, which is made if it is missing, before a server, which need not be there.
     pub(crate) fn open(on: &On, cache: &Path, wishes: Wishes) -> Result<Behind, Failure> {
         let dir = dir_of(cache);
-        let options =
-            WriteBehindOptions { durability: wishes.durability, ..WriteBehindOptions::default() };
+        // A command ends, whatever happens.
+        let options = WriteBehindOptions {
+            durability: wishes.durability,
+            when_full: WhenFull::Fail,
+            ..WriteBehindOptions::default()
+        };
         let before: Arc<dyn Server> = Arc::new(server::late(on, wishes)?);
         let server = WriteBehind::open(before, &dir, options)
             .map_err(|error| Failure::of("the cache", error))?;

@@ -107,6 +107,14 @@ impl OpenFile {
         promised_of(&*self.target)
     }
 
+    /// Whether something of it waits to be uploaded.
+    fn waits_to_be_uploaded(&self) -> bool {
+        match self.target.behind() {
+            Some(behind) => !self.is_draft() && behind.log().is_none_or(|log| !log.is_empty()),
+            None => false,
+        }
+    }
+
     /// Promises, where others commit, that the file is at least `size` long.
     pub(crate) fn promise(
         &self,
@@ -168,6 +176,8 @@ struct State {
     step: Step,
     /// How often in a row something failed.
     failures: u32,
+    /// All that waits of any file is to be uploaded, whether it was synced or not.
+    for_room: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,22 +203,47 @@ impl Uploads {
         drop(forgotten);
     }
 
-    /// The next file to upload. If there is none, says what is to be done: nothing, or try those again that
-    /// failed.
-    fn next(&self) -> Result<Arc<OpenFile>, Option<u32>> {
+    /// What is to be done next.
+    fn next(&self) -> Next {
         let mut state = self.state();
         if let Some(file) = state.due.pop_front() {
-            return Ok(file);
+            return Next::Upload(file);
+        }
+        if std::mem::take(&mut state.for_room) {
+            return Next::Gather;
         }
         if state.failed.is_empty() {
             (state.step, state.failures) = (Step::Idle, 0);
-            return Err(None);
+            return Next::Rest;
         }
         state.due = std::mem::take(&mut state.failed);
         state.failures = state.failures.saturating_add(1);
         state.step = Step::Waiting;
-        Err(Some(state.failures))
+        Next::TryAgain { failures: state.failures }
     }
+
+    /// Adds a file, unless it is there already.
+    fn add(&self, file: &Arc<OpenFile>) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let is_there = state.due.iter().chain(&state.failed).any(|there| Arc::ptr_eq(there, file));
+        if !is_there {
+            state.due.push_back(file.clone());
+        }
+        state
+    }
+}
+
+/// What who uploads does next.
+enum Next {
+    /// Looks of which files something waits.
+    Gather,
+    /// Nothing.
+    Rest,
+    /// Tries those again that failed, when it is time.
+    TryAgain {
+        failures: u32,
+    },
+    Upload(Arc<OpenFile>),
 }
 
 impl Core {
@@ -221,18 +256,20 @@ impl Core {
 
     /// Has what waits of a file uploaded, on another thread.
     pub(crate) fn upload_soon(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        let waits = match file.target.behind() {
-            Some(behind) => !file.is_draft() && behind.log().is_none_or(|log| !log.is_empty()),
-            None => false,
-        };
-        if !waits {
-            return;
+        if file.waits_to_be_uploaded() {
+            self.begin_uploads(self.uploads.add(file));
         }
+    }
+
+    /// Has whatever waits of any open file uploaded, on another thread: somebody needs the room. Takes no
+    /// lock but that of the uploads.
+    pub(crate) fn upload_for_room(self: &Arc<Self>) {
         let mut state = self.uploads.state();
-        let is_due = |due: &VecDeque<Arc<OpenFile>>| due.iter().any(|due| Arc::ptr_eq(due, file));
-        if !is_due(&state.due) {
-            state.due.push_back(file.clone());
-        }
+        state.for_room = true;
+        self.begin_uploads(state);
+    }
+
+    fn begin_uploads(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.step == Step::Idle {
             state.step = Step::Running;
             drop(state);
@@ -253,9 +290,14 @@ impl Core {
     fn upload_all(self: &Arc<Self>) {
         let failures = loop {
             match self.uploads.next() {
-                Ok(file) => self.upload_one(&file),
-                Err(None) => return,
-                Err(Some(failures)) => break failures,
+                Next::Gather => {
+                    let open = self.open_files();
+                    let waiting = open.iter().filter(|file| file.waits_to_be_uploaded());
+                    waiting.for_each(|file| drop(self.uploads.add(file)));
+                }
+                Next::Rest => return,
+                Next::TryAgain { failures } => break failures,
+                Next::Upload(file) => self.upload_one(&file),
             }
         };
         let delay = self.config.retry.delay(failures + 1, fastrand::u64(..));

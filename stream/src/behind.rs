@@ -35,6 +35,7 @@ mod home;
 mod log;
 mod reading;
 mod record;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -54,16 +55,36 @@ use home::{Home, is_away};
 pub struct WriteBehindOptions {
     /// What is written survives so much once a barrier has returned.
     pub durability: Durability,
-    /// What all logs may take on the disk, in bytes. A write that would take more is refused as one that
-    /// may be tried again: its writer waits, as for any server, until something has been uploaded, or
-    /// its patience ends. New files do not count.
+    /// What all logs may take on the disk, in bytes: as long as there is room, what is dirty in memory is
+    /// written there while the server is away, and memory is free for more. New files do not count.
     pub max_log_bytes: u64,
+    /// What becomes of a write that the logs have no room for. (One that the disk has no room for fails at
+    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty.)
+    pub when_full: WhenFull,
+}
+
+/// What becomes of a write that the logs have no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It is refused as one that may be tried again: who syncs waits as long as for any server that fails,
+    /// then is told, and what was written stays dirty. So are writers, when the memory is full, too.
+    Fail,
+    /// It waits until something has been uploaded, however long the server is away: what is dirty stays in
+    /// memory, and when that is full, writers wait, and so does the end of an engine. A file that its server refuses waits for nothing. The
+    /// logs may take more than they are to by what was on its way when they were full, and by what one
+    /// writeback adds behind a file's end, of which nothing can be uploaded before it has ended.
+    Wait,
 }
 
 impl Default for WriteBehindOptions {
-    /// Survives the end of the process; 4 GiB.
+    /// Survives the end of the process; 4 GiB, and writers wait when they are full.
     fn default() -> WriteBehindOptions {
-        WriteBehindOptions { durability: Durability::Process, max_log_bytes: 4 << 30 }
+        WriteBehindOptions {
+            durability: Durability::Process,
+            max_log_bytes: 4 << 30,
+            when_full: WhenFull::Wait,
+        }
     }
 }
 

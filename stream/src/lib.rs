@@ -54,7 +54,8 @@ mod target;
 mod tiler;
 
 pub use behind::{
-    BehindFile, LoggedBlock, Pending, Promise, Upload, WriteBehind, WriteBehindOptions, WriteLog,
+    BehindFile, LoggedBlock, Pending, Promise, Upload, WhenFull, WriteBehind, WriteBehindOptions,
+    WriteLog,
 };
 pub use completion::{Completion, CompletionSink, ReadCompletion, Ticket};
 pub use error::{BlockConflict, Failure, TargetError, TargetErrorKind};

@@ -26,7 +26,7 @@ impl OpenFile {
         for _ in 0..SEGMENTS {
             let Some(upload) = log.upload().map_err(Error::server)? else { break };
             let taken = self.beside(&log).and_then(|server| server.take(self, &upload));
-            taken.inspect_err(|_| log.reopen())?;
+            taken.inspect_err(|error| log.upload_failed(error.target()))?;
             upload.finish().map_err(Error::server)?;
         }
         Ok(())

@@ -69,6 +69,11 @@ impl BehindFile {
         }
     }
 
+    /// Whether what waits takes so much that it should be uploaded, to make room.
+    pub fn is_short_of_room(&self) -> bool {
+        self.log().is_some_and(|log| log.is_short_of_room())
+    }
+
     /// Has a file of which all is here taken to the server, by `upload`, which is given it, the server and
     /// its name there, and puts it in its place; does nothing for one that is there. The file must not be
     /// written to meanwhile. Returns what `upload` did.
@@ -104,6 +109,7 @@ impl Target for BehindFile {
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared {
         match &*self.stage() {
             Stage::Draft(new) | Stage::New(new) => new.prepare(block, waker),
+            Stage::Logged(log) if log.must_wait(waker) => Prepared::Later,
             Stage::Logged(_) => {
                 Prepared::Granted(Grant::unlimited().with_max_bytes(WRITE_BYTES).with_gaps())
             }

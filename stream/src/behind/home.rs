@@ -3,16 +3,13 @@
 use std::{
     fs::File,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims};
 
-use super::{WriteBehindOptions, files::Files};
+use super::{WriteBehindOptions, files::Files, room::Room};
 use crate::{Server, TargetError, TargetErrorKind};
 
 /// What all files of one directory share.
@@ -20,10 +17,8 @@ use crate::{Server, TargetError, TargetErrorKind};
 pub(super) struct Home {
     files: Files,
     server: Arc<dyn Server>,
-    options: WriteBehindOptions,
     reach: Mutex<Reach>,
-    /// What all logs take.
-    logged_bytes: AtomicU64,
+    room: Room,
     /// Held until the end.
     _lock: File,
 }
@@ -44,8 +39,13 @@ impl Home {
     ) -> Result<Home, TargetError> {
         let files = Files::new(dir, options.durability);
         let lock = files.take()?;
-        let reach = Mutex::new(Reach::There);
-        Ok(Home { files, server, options, reach, logged_bytes: AtomicU64::new(0), _lock: lock })
+        let room = Room::new(options.max_log_bytes, options.when_full);
+        Ok(Home { files, server, reach: Mutex::new(Reach::There), room, _lock: lock })
+    }
+
+    /// What the logs may take.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// What is in the directory.
@@ -96,24 +96,6 @@ impl Home {
         *self.reach.lock().unwrap_or_else(PoisonError::into_inner) =
             if away { Reach::Away(Instant::now() + ASK_AGAIN) } else { Reach::There };
         answer
-    }
-
-    /// Fails if the logs would take too much.
-    pub(super) fn check_room(&self, bytes: u64) -> Result<(), TargetError> {
-        let taken = self.logged_bytes.load(Ordering::Relaxed);
-        if taken.saturating_add(bytes) <= self.options.max_log_bytes {
-            return Ok(());
-        }
-        let context = format!("{taken} bytes wait to be uploaded, and no more may");
-        Err(TargetError::new(TargetErrorKind::NoSpace, context))
-    }
-
-    pub(super) fn add_bytes(&self, bytes: u64) {
-        self.logged_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn sub_bytes(&self, bytes: u64) {
-        self.logged_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

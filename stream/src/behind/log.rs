@@ -17,6 +17,7 @@ use std::{
     fmt, io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
 };
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored};
@@ -53,6 +54,8 @@ struct State {
     next: u64,
     /// The file was replaced, or removed.
     is_gone: bool,
+    /// The last upload failed, and not because the server was away.
+    is_refused: bool,
 }
 
 impl State {
@@ -82,6 +85,16 @@ impl State {
         promises.fold(None, |all, one| Some(all.unwrap_or_default().and(one)))
     }
 
+    /// Whether what is here can be uploaded, and so makes room, without anything more being written.
+    fn can_be_uploaded(&self, geometry: Geometry) -> bool {
+        let n_promised = self.n_promised(geometry);
+        let is_promised = |segment: &Segment| segment.end_block() <= n_promised;
+        let active = self.active.as_ref().map(|(_, segment)| segment);
+        !self.is_gone
+            && !self.is_refused
+            && (self.frozen.is_some() || active.is_none_or(is_promised))
+    }
+
     /// How many blocks the header and the promises speak for.
     fn n_promised(&self, geometry: Geometry) -> u64 {
         let promised = self.promised().map_or(0, |promise| promise.size);
@@ -106,12 +119,12 @@ impl WriteLog {
         };
         let next = active.as_ref().map_or(next, |(number, _)| number + 1);
         let frozen = frozen.map(|(number, segment)| (number, Arc::new(segment)));
-        let mut state = State { header, frozen, active, next, is_gone: false };
+        let mut state = State { header, frozen, active, next, is_gone: false, is_refused: false };
         let n_promised = state.n_promised(geometry);
         if let Some((_, segment)) = &mut state.active {
             segment.drop_unpromised(n_promised).map_err(unwritten)?;
         }
-        home.add_bytes(state.segments().map(Segment::bytes).sum());
+        home.room().take(state.segments().map(Segment::bytes).sum());
         let (state, server, uploading) = (Mutex::new(state), Mutex::new(server), Mutex::default());
         Ok(WriteLog { home, name, file_id, geometry, stem, state, server, uploading })
     }
@@ -209,7 +222,9 @@ impl WriteLog {
         self.home.files().remove(&self.stem, number)?;
         // Nobody dropped it meanwhile.
         if state.frozen.take_if(|(frozen, _)| *frozen == number).is_some() {
-            self.home.sub_bytes(segment.bytes());
+            state.is_refused = false;
+            drop(state);
+            self.home.room().give_back(segment.bytes());
         }
         Ok(())
     }
@@ -235,7 +250,9 @@ impl WriteLog {
         if !conflicts.is_empty() {
             return Err(Failure::Conflict(conflicts));
         }
-        self.home.check_room(write.bytes()).map_err(Failure::Retry)?;
+        if state.is_refused || self.home.room().fails_when_full() {
+            self.home.room().check(write.bytes()).map_err(Failure::Retry)?;
+        }
         self.change(&mut state, |segment| segment.append(write))?;
         Ok(write.bytes())
     }
@@ -271,8 +288,26 @@ impl WriteLog {
 
     /// The file on the server is opened anew when it is next asked for: what is open has failed, and may be of
     /// a server that has gone and come back as another.
-    pub fn reopen(&self) {
+    fn reopen(&self) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// An upload has failed: by the server's doing `error`, or by what was found there. Is it not just away,
+    /// nobody waits for room that nothing may ever make.
+    pub fn upload_failed(&self, error: Option<&TargetError>) {
+        self.reopen();
+        self.state().is_refused = !error.is_some_and(super::home::is_away);
+        self.home.room().wake();
+    }
+
+    /// Whether a write is to wait until something has been uploaded; then `waker` is woken.
+    pub(super) fn must_wait(&self, waker: &Waker) -> bool {
+        self.home.room().must_wait(waker) && self.state().can_be_uploaded(self.geometry)
+    }
+
+    /// Whether the logs take so much that something should be uploaded.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        self.home.room().is_short()
     }
 
     /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
@@ -396,7 +431,7 @@ impl WriteLog {
         let (_, segment) = state.active.as_mut().expect("it was begun");
         let before = segment.bytes();
         change(segment).map_err(unwritten)?;
-        self.home.add_bytes(segment.bytes() - before);
+        self.home.room().take(segment.bytes() - before);
         Ok(())
     }
 
@@ -427,7 +462,7 @@ impl WriteLog {
 
 impl Drop for WriteLog {
     fn drop(&mut self) {
-        self.home.sub_bytes(self.bytes());
+        self.home.room().give_back(self.bytes());
     }
 }
 
