@@ -7,6 +7,8 @@
 
 #[path = "writeback/args.rs"]
 mod args;
+#[path = "writeback/behind.rs"]
+mod behind;
 #[path = "writeback/demo.rs"]
 mod demo;
 #[path = "writeback/failure.rs"]
@@ -31,6 +33,8 @@ mod put;
 mod rekey;
 #[path = "writeback/resize.rs"]
 mod resize;
+#[path = "writeback/resume.rs"]
+mod resume;
 #[path = "writeback/scrub.rs"]
 mod scrub;
 #[path = "writeback/server.rs"]
@@ -94,6 +98,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Punch(args)) => resize::punch(&args),
         Some(Command::Put(args)) => put::run(&args),
         Some(Command::Rekey(args)) => rekey::run(&args),
+        Some(Command::Resume(args)) => resume::run(&args),
         Some(Command::Scrub(args)) => scrub::run(&args),
         Some(Command::Truncate(args)) => resize::truncate(&args),
         Some(Command::Verify(args)) => verify::run(&args),

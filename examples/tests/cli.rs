@@ -5,6 +5,8 @@
 //! works in a directory of its own.
 #![expect(clippy::unwrap_used, reason = "a panic in a test's helper is how the test fails")]
 
+#[path = "cli/behind.rs"]
+mod behind;
 #[path = "cli/change.rs"]
 mod change;
 #[path = "cli/change_failure.rs"]

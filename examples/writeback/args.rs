@@ -63,6 +63,11 @@ pub(crate) enum Command {
     /// The exit status is 1 if anything is damaged on the server, or if a block of the cache's copy
     /// is not the server's.
     Verify(VerifyArgs),
+    /// Uploads what was put or patched with --write-behind, and tells of each file what came of it.
+    ///
+    /// A block that somebody else has changed meanwhile is merged: exactly what was written here is laid
+    /// over it. The exit status is 1 if something still waits, because the server is away or says no.
+    Resume(ResumeArgs),
     /// Tells what the header says, which blocks were sealed together, and which fail
     Inspect(InspectArgs),
     /// Prints the names of the files on the server
@@ -205,12 +210,27 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// The cache in whose directory it waits
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Prints one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
     /// The name on the server
     #[arg(value_parser = Name::new)]
     pub(crate) name: Name,
     #[command(flatten)]
     pub(crate) at: At,
+    /// A cache: if something of the file waits there to be uploaded, that is said
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Prints one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
@@ -241,7 +261,7 @@ pub(crate) struct ScrubArgs {
 }
 
 /// Where the sealed files are.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct On {
     /// The server: a directory that exists, or s3://BUCKET/PREFIX, az://CONTAINER/PREFIX,
     /// gs://BUCKET/PREFIX
@@ -273,6 +293,10 @@ pub(crate) struct With {
     /// is dropped
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "cache")]
     pub(crate) cache_size: Option<u64>,
+    /// Writes to the cache's directory, durably, and uploads from there: what the server does not take
+    /// now, 'resume' takes there later. What waits is read before what the server has
+    #[arg(long, requires = "cache")]
+    pub(crate) write_behind: bool,
     /// What the end of a write survives: none, process (a kill) or power-cut
     ///
     /// With any but 'none', a crash leaves each block that is being written over as it was or as it

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn run(args: &GetArgs) -> Result<(), Failure> {
-    let stores = Stores::open_with(&args.at, &args.with)?;
+    let stores = Stores::open_with(&args.at, &args.with, &args.name)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, &args.name)?;
     let mut output = Output::begin(&args.out)?;

@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let name = &args.name;
-    let stores = Stores::open(&args.at, None)?;
+    let stores = Stores::open(&args.at, args.cache.as_deref(), name)?;
     let engine = stores::plain_engine()?;
     let file = stores.open_file(&engine, name)?;
     let info = file.info();

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     args::PatchArgs,
+    behind::Sent,
     failure::Failure,
     progress::Progress,
     source::Source,
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
     let PatchArgs { name, offset, .. } = args;
     let mut source = Source::open(&args.src)?;
-    let stores = Stores::open_to_change(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with, name)?;
     check(&source, &stores, name, *offset)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
@@ -31,11 +32,13 @@ pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
         summary: Summary::new(&stores, &engine, &file, &written),
         offset: *offset,
         file_bytes: file.size(),
+        behind: stores.upload(&file),
     };
     summary::tell(args.json, &patched, |out| {
         patched.summary.print(out)?;
         let size = Size(patched.file_bytes);
-        writeln!(out, "  at {offset}; the file has {} bytes ({size})", patched.file_bytes)
+        writeln!(out, "  at {offset}; the file has {} bytes ({size})", patched.file_bytes)?;
+        patched.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))
     })
 }
 
@@ -44,7 +47,7 @@ fn check(source: &Source, stores: &Stores, name: &Name, offset: u64) -> Result<(
     if source.len_bytes.is_some_and(|len| len > MAX_FILE_BYTES - offset) {
         return Err(Failure::of_file(name, &Error::TooLarge));
     }
-    let stored = stores.server.path_of(name).and_then(|path| fs::metadata(path).ok());
+    let stored = stores.location.path_of(name).and_then(|path| fs::metadata(path).ok());
     if let (Some(stored), Some(source_is)) = (stored, &source.metadata)
         && (stored.dev(), stored.ino()) == (source_is.dev(), source_is.ino())
     {
@@ -75,4 +78,6 @@ struct Patched {
     offset: u64,
     /// The file's size now.
     file_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<Sent>,
 }

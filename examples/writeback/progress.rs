@@ -13,7 +13,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sealback::{
-    Engine,
+    Engine, File,
     crypto::Geometry,
     trace::{Observer, TraceEvent},
 };
@@ -45,8 +45,23 @@ impl Progress {
     /// acknowledged.
     pub(crate) fn of_writing(engine: &Engine, total: Option<u64>, block_bytes: u64) -> Progress {
         let mut progress = Progress::start(total);
-        progress.watching =
-            progress.bar.clone().map(|bar| Watching::begin(engine, bar, block_bytes));
+        progress.watching = progress.bar.clone().map(|bar| {
+            let acknowledged = Arc::new(Acknowledged::default());
+            engine.observe(Some(acknowledged.clone()));
+            let watched = Some(engine.clone());
+            Watching::begin(bar, watched, move || acknowledged.plaintext_bytes(block_bytes))
+        });
+        progress
+    }
+
+    /// The same for what is uploaded of a file that is written behind.
+    pub(crate) fn of_uploading(file: &File, total: u64) -> Progress {
+        let mut progress = Progress::start(Some(total));
+        let file = file.reopen();
+        progress.watching = progress
+            .bar
+            .clone()
+            .map(|bar| Watching::begin(bar, None, move || file.uploaded().bytes));
         progress
     }
 
@@ -72,32 +87,37 @@ impl Drop for Progress {
     }
 }
 
-/// A thread that shows what an engine's server has acknowledged, until this is dropped.
+/// A thread that shows how far something is, until this is dropped.
 struct Watching {
-    engine: Engine,
+    /// An engine that tells of it.
+    engine: Option<Engine>,
     /// Dropped, it ends the thread.
     end: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Watching {
-    fn begin(engine: &Engine, bar: ProgressBar, block_bytes: u64) -> Watching {
-        let acknowledged = Arc::new(Acknowledged::default());
-        engine.observe(Some(acknowledged.clone()));
+    fn begin(
+        bar: ProgressBar,
+        engine: Option<Engine>,
+        so_far: impl Fn() -> u64 + Send + 'static,
+    ) -> Watching {
         let (end, ended) = mpsc::channel();
         let thread = thread::spawn(move || {
             while ended.recv_timeout(SHOWN_EVERY) == Err(RecvTimeoutError::Timeout) {
-                let plain = acknowledged.plaintext_bytes(block_bytes);
-                bar.set_position(bar.length().map_or(plain, |total| plain.min(total)));
+                let bytes = so_far();
+                bar.set_position(bar.length().map_or(bytes, |total| bytes.min(total)));
             }
         });
-        Watching { engine: engine.clone(), end: Some(end), thread: Some(thread) }
+        Watching { engine, end: Some(end), thread: Some(thread) }
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.engine.observe(None);
+        if let Some(engine) = &self.engine {
+            engine.observe(None);
+        }
         drop(self.end.take());
         // A panic in it has been told of, and shows nothing more.
         let _ = self.thread.take().map(thread::JoinHandle::join);

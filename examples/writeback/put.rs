@@ -8,11 +8,14 @@ use std::{
 
 use sealback::{CreateOptions, File, stream::Name};
 
+use serde::Serialize;
+
 use crate::{
     args::PutArgs,
+    behind::Sent,
     failure::Failure,
     progress::Progress,
-    server::OpenServer,
+    server::Location,
     source::Source,
     stores::{self, Stores},
     summary::{self, Summary, Written},
@@ -21,7 +24,7 @@ use crate::{
 pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     let name = args.name()?;
     let mut source = Source::open(&args.src)?;
-    let stores = Stores::open_for_put(args)?;
+    let stores = Stores::open_for_put(args, &name)?;
     let engine = stores::engine(&args.with)?;
     let started = Instant::now();
     let options = CreateOptions { block_bytes: args.block_size, replace: true };
@@ -34,14 +37,16 @@ pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     let bytes = match filled {
         Ok(bytes) => bytes,
         Err(failure) => {
-            abandon(file, &stores.server);
+            abandon(file, &stores.location);
             return Err(failure);
         }
     };
     let written = Written { name: &name, bytes, took: started.elapsed() };
     let summary = Summary::new(&stores, &engine, &file, &written);
-    summary::tell(args.json, &summary, |out| {
-        summary.print(out)?;
+    let put = Put { summary, behind: stores.upload(&file) };
+    summary::tell(args.json, &put, |out| {
+        put.summary.print(out)?;
+        put.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))?;
         if args.stats { writeln!(out, "{}", engine.stats()) } else { Ok(()) }
     })
 }
@@ -57,8 +62,8 @@ fn fill(file: &File, name: &Name, source: &mut Source) -> Result<u64, Failure> {
 }
 
 /// Lets go of a file that is not to be published, and waits until its draft is gone.
-fn abandon(file: File, server: &OpenServer) {
-    let draft = server.draft_path(file.file_id());
+fn abandon(file: File, location: &Location) {
+    let draft = location.draft_path(file.file_id());
     file.discard();
     drop(file);
     // A thread that has just ended the writeback may hold the draft for a moment longer. If that
@@ -68,6 +73,15 @@ fn abandon(file: File, server: &OpenServer) {
     while draft.as_ref().is_some_and(|draft| draft.exists()) && started.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Put {
+    #[serde(flatten)]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<Sent>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,8 +11,8 @@ use crate::{
 pub(crate) fn run(args: &RekeyArgs) -> Result<(), Failure> {
     let name = &args.name;
     let new_root = stores::read_key(&args.new_key)?;
-    let stores = Stores::open(&args.at, args.cache.as_deref())?;
-    stores.server.probe()?;
+    let stores = Stores::open(&args.at, args.cache.as_deref(), name)?;
+    stores.probe()?;
     let engine = stores::plain_engine()?;
     let file = stores.open_file(&engine, name)?;
     file.rekey(&new_root).map_err(|error| {

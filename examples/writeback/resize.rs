@@ -1,12 +1,13 @@
 //! Changes a file's size, and makes zeros of a part of it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use sealback::{Error, File, FileInfo};
 use serde::Serialize;
 
 use crate::{
     args::{PunchArgs, TruncateArgs},
+    behind::Sent,
     failure::Failure,
     inspect::HoleRange,
     stores::{self, Stores},
@@ -15,7 +16,7 @@ use crate::{
 
 pub(crate) fn truncate(args: &TruncateArgs) -> Result<(), Failure> {
     let TruncateArgs { name, size, .. } = args;
-    let stores = Stores::open_to_change(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with, name)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let before = file.size();
@@ -24,15 +25,16 @@ pub(crate) fn truncate(args: &TruncateArgs) -> Result<(), Failure> {
         if *size > before { file.sync() } else { Ok(()) }
     })
     .map_err(|error| Failure::of_file(name, &error))?;
-    let report = Report::new(name.as_str(), before, &file.info());
+    let report = Report::new(name.as_str(), before, &file.info(), stores.upload(&file));
     summary::tell(args.json, &report, |out| {
-        writeln!(out, "{name}: {} bytes, {before} before", report.bytes)
+        writeln!(out, "{name}: {} bytes, {before} before", report.bytes)?;
+        report.print_behind(out)
     })
 }
 
 pub(crate) fn punch(args: &PunchArgs) -> Result<(), Failure> {
     let PunchArgs { name, offset, length, .. } = args;
-    let stores = Stores::open_to_change(&args.at, &args.with)?;
+    let stores = Stores::open_to_change(&args.at, &args.with, name)?;
     let engine = stores::engine(&args.with)?;
     let file = stores.open_file(&engine, name)?;
     let before = file.size();
@@ -42,10 +44,13 @@ pub(crate) fn punch(args: &PunchArgs) -> Result<(), Failure> {
         if range.is_empty() { Ok(()) } else { file.sync() }
     })
     .map_err(|error| Failure::of_file(name, &error))?;
-    let report = Report::new(name.as_str(), before, &file.info());
-    summary::tell(args.json, &report, |out| match range.is_empty() {
-        true => writeln!(out, "{name}: nothing to punch, {before} bytes"),
-        false => writeln!(out, "{name}: zeros from {} to {}", range.start, range.end),
+    let report = Report::new(name.as_str(), before, &file.info(), stores.upload(&file));
+    summary::tell(args.json, &report, |out| {
+        match range.is_empty() {
+            true => writeln!(out, "{name}: nothing to punch, {before} bytes"),
+            false => writeln!(out, "{name}: zeros from {} to {}", range.start, range.end),
+        }?;
+        report.print_behind(out)
     })
 }
 
@@ -64,10 +69,17 @@ struct Report<'a> {
     generation: u64,
     cuts: u64,
     hole_range: HoleRange,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<Sent>,
 }
 
 impl Report<'_> {
-    fn new<'a>(name: &'a str, bytes_before: u64, info: &FileInfo) -> Report<'a> {
+    fn new<'a>(
+        name: &'a str,
+        bytes_before: u64,
+        info: &FileInfo,
+        behind: Option<Sent>,
+    ) -> Report<'a> {
         Report {
             name,
             file_id: info.file_id.to_string(),
@@ -76,6 +88,11 @@ impl Report<'_> {
             generation: info.generation,
             cuts: info.cuts,
             hole_range: HoleRange::from(&info.holes),
+            behind,
         }
+    }
+
+    fn print_behind(&self, out: &mut impl Write) -> io::Result<()> {
+        self.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))
     }
 }

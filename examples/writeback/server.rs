@@ -2,17 +2,18 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
+    fmt, fs,
+    os::unix::ffi::OsStringExt,
+    path::{self, Path, PathBuf},
     time::Duration,
 };
 
 use clap::error::ErrorKind;
 #[cfg(feature = "object-store")]
-use sealback::stream::{ObjectOptions, ObjectServer, Orphan, Orphans, TargetError};
+use sealback::stream::{ObjectOptions, ObjectServer, Orphan, Orphans};
 use sealback::{
     crypto::FileId,
-    stream::{Durability, LocalOptions, LocalServer, Name, Server},
+    stream::{Durability, LateServer, LocalOptions, LocalServer, Name, Server, TargetError},
 };
 
 #[cfg(feature = "object-store")]
@@ -24,6 +25,52 @@ use crate::{args::On, failure::Failure, scrub::Orphaned};
 pub(crate) enum Location {
     Directory(PathBuf),
     Url(String),
+}
+
+impl Location {
+    /// The stored file of a name, if it is a file.
+    pub(crate) fn path_of(&self, name: &Name) -> Option<PathBuf> {
+        Some(self.directory()?.join(name.as_str()))
+    }
+
+    /// Where a draft is as long as it is there, if that is a file.
+    pub(crate) fn draft_path(&self, file_id: FileId) -> Option<PathBuf> {
+        Some(self.directory()?.join(format!(".sealback/{file_id}.draft")))
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Location::Directory(directory) => Some(directory),
+            Location::Url(_) => None,
+        }
+    }
+
+    /// How it is told so that it is found again from anywhere.
+    pub(crate) fn told(&self) -> Vec<u8> {
+        match self {
+            Location::Directory(directory) => {
+                let absolute = path::absolute(directory).unwrap_or_else(|_| directory.clone());
+                absolute.into_os_string().into_vec()
+            }
+            Location::Url(url) => url.trim_end_matches('/').as_bytes().to_vec(),
+        }
+    }
+
+    /// Whether it is the same server, as far as that can be seen.
+    pub(crate) fn is(&self, other: &Location) -> bool {
+        let canonical = |at: &Location| at.directory().and_then(|dir| dir.canonicalize().ok());
+        self.told() == other.told()
+            || canonical(self).is_some_and(|here| Some(here) == canonical(other))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Directory(directory) => directory.display().fmt(f),
+            Location::Url(url) => f.write_str(url),
+        }
+    }
 }
 
 /// Whatever has a scheme is a URL; a directory that looks so has a `./` before it.
@@ -66,17 +113,8 @@ impl OpenServer {
     pub(crate) fn open(on: &On, wishes: Wishes) -> Result<OpenServer, Failure> {
         match &on.server {
             Location::Directory(directory) => {
-                let for_objects = [
-                    (on.single_writer, "--single-writer"),
-                    (wishes.chunk_bytes.is_some(), "--chunk-size"),
-                ];
-                if let Some((_, option)) = for_objects.iter().find(|(is_there, _)| *is_there) {
-                    let what = format_args!(
-                        "{option} is for an object store, and the server is a directory"
-                    );
-                    return Err(Failure::usage(ErrorKind::ArgumentConflict, what));
-                }
-                open_directory(directory, wishes)
+                check_for_directory(on, wishes)?;
+                open_directory(directory, wishes).map(OpenServer::Directory).map_err(failure)
             }
             Location::Url(url) => open_objects(url, on.single_writer, wishes),
         }
@@ -99,25 +137,6 @@ impl OpenServer {
                 let option = "--single-writer";
                 failure(error.to_string().replace("ObjectOptions::single_writer", option))
             }),
-        }
-    }
-
-    /// The stored file of a name, if it is a file.
-    pub(crate) fn path_of(&self, name: &Name) -> Option<PathBuf> {
-        Some(self.directory()?.join(name.as_str()))
-    }
-
-    /// Where a draft is as long as it is there, if that is a file.
-    pub(crate) fn draft_path(&self, file_id: FileId) -> Option<PathBuf> {
-        Some(self.directory()?.join(format!(".sealback/{file_id}.draft")))
-    }
-
-    /// The directory that the server is, if it is one.
-    pub(crate) fn directory(&self) -> Option<&Path> {
-        match self {
-            OpenServer::Directory(server) => Some(server.dir()),
-            #[cfg(feature = "object-store")]
-            OpenServer::Objects(_) => None,
         }
     }
 
@@ -157,23 +176,71 @@ fn scrub_objects(server: &ObjectServer, remove: bool) -> Result<Orphaned, Target
     Ok(Orphaned { objects: objects.collect(), n_younger, n_removed })
 }
 
-fn open_directory(directory: &Path, wishes: Wishes) -> Result<OpenServer, Failure> {
-    let options = LocalOptions::default().with_durability(wishes.durability);
-    LocalServer::open(directory, options).map(OpenServer::Directory).map_err(failure)
+fn open_directory(directory: &Path, wishes: Wishes) -> Result<LocalServer, TargetError> {
+    LocalServer::open(directory, LocalOptions::default().with_durability(wishes.durability))
+}
+
+/// Refuses what a directory knows nothing of.
+fn check_for_directory(on: &On, wishes: Wishes) -> Result<(), Failure> {
+    let for_objects =
+        [(on.single_writer, "--single-writer"), (wishes.chunk_bytes.is_some(), "--chunk-size")];
+    match for_objects.iter().find(|(is_there, _)| *is_there) {
+        None => Ok(()),
+        Some((_, option)) => {
+            let what =
+                format_args!("{option} is for an object store, and the server is a directory");
+            Err(Failure::usage(ErrorKind::ArgumentConflict, what))
+        }
+    }
+}
+
+/// What the command names, which need not be there.
+pub(crate) fn late(on: &On, wishes: Wishes) -> Result<LateServer, Failure> {
+    match &on.server {
+        Location::Directory(directory) => {
+            check_for_directory(on, wishes)?;
+            let directory = directory.clone();
+            Ok(LateServer::new(move || open_directory(&directory, wishes), |_| 0))
+        }
+        Location::Url(url) => late_objects(url, on.single_writer, wishes),
+    }
 }
 
 #[cfg(feature = "object-store")]
 fn open_objects(url: &str, single_writer: bool, wishes: Wishes) -> Result<OpenServer, Failure> {
+    let server = ObjectServer::open_url(url, object_options(single_writer, wishes));
+    server.map(OpenServer::Objects).map_err(failure)
+}
+
+#[cfg(feature = "object-store")]
+fn late_objects(url: &str, single_writer: bool, wishes: Wishes) -> Result<LateServer, Failure> {
+    let (url, options) = (url.to_owned(), object_options(single_writer, wishes));
+    let open = move || ObjectServer::open_url(&url, options);
+    Ok(LateServer::new(open, move |block_bytes| options.chunk_blocks(block_bytes)))
+}
+
+#[cfg(feature = "object-store")]
+fn object_options(single_writer: bool, wishes: Wishes) -> ObjectOptions {
     let mut options = ObjectOptions::default();
     options.single_writer = single_writer;
     options.chunk_bytes = wishes.chunk_bytes.unwrap_or(options.chunk_bytes);
     options.orphan_age = wishes.orphan_age.unwrap_or(options.orphan_age);
-    ObjectServer::open_url(url, options).map(OpenServer::Objects).map_err(failure)
+    options
 }
 
 #[cfg(not(feature = "object-store"))]
 fn open_objects(_url: &str, _single_writer: bool, _wishes: Wishes) -> Result<OpenServer, Failure> {
-    Err(failure("no object store was built in: --features object-store"))
+    Err(no_objects())
+}
+
+#[cfg(not(feature = "object-store"))]
+fn late_objects(_url: &str, _single_writer: bool, _wishes: Wishes) -> Result<LateServer, Failure> {
+    Err(no_objects())
+}
+
+#[cfg(not(feature = "object-store"))]
+fn no_objects() -> Failure {
+    failure("no object store was built in: --features object-store")
 }
 
 fn list_directory(directory: &Path) -> Result<Vec<Name>, Failure> {
@@ -189,6 +256,6 @@ fn list_directory(directory: &Path) -> Result<Vec<Name>, Failure> {
     Ok(names)
 }
 
-fn failure(error: impl std::fmt::Display) -> Failure {
+fn failure(error: impl fmt::Display) -> Failure {
     Failure::of("the server", error)
 }

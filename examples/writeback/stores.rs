@@ -3,86 +3,142 @@
 use std::{fs, path::Path};
 
 use sealback::{
-    Config, Engine, Error, Place,
+    Config, Engine, Error, File, Place,
     crypto::RootKey,
-    stream::{Cache, LocalCache, LocalOptions, Name, TargetErrorKind},
+    stream::{Cache, LocalCache, LocalOptions, Name, Server, TargetErrorKind},
 };
 use sealback_examples::key_file;
 
 use crate::{
     args::{At, PutArgs, With},
+    behind::{self, Behind, Sent},
     failure::Failure,
-    server::{OpenServer, Wishes},
+    server::{Location, OpenServer, Wishes},
 };
 
 /// Where sealed files are, and what opens them.
 pub(crate) struct Stores {
-    pub(crate) server: OpenServer,
+    pub(crate) location: Location,
     pub(crate) cache: Option<LocalCache>,
+    server: Way,
     root: RootKey,
 }
 
-impl Stores {
-    /// Opens what the command names. The cache's directory is made if it is missing.
-    pub(crate) fn open(at: &At, cache: Option<&Path>) -> Result<Stores, Failure> {
-        Stores::open_as(at, cache, Wishes::default())
-    }
+/// How the server is written to.
+enum Way {
+    Behind(Behind),
+    Through(OpenServer),
+}
 
-    fn open_as(at: &At, cache: Option<&Path>, wishes: Wishes) -> Result<Stores, Failure> {
-        let root = read_key(&at.key)?;
-        let server = OpenServer::open(&at.on, wishes)?;
-        let options = LocalOptions::default().with_durability(wishes.durability);
-        let open_cache = |dir: &Path| {
-            fs::create_dir_all(dir)
-                .map_err(|error| Failure::of(format_args!("the cache {}", dir.display()), error))?;
-            if dir.canonicalize().is_ok_and(|dir| Some(&*dir) == server.directory()) {
-                return Err(Failure::of("the cache", "it cannot be the server's directory"));
-            }
-            LocalCache::open(dir, options).map_err(|error| Failure::of("the cache", error))
-        };
-        let cache = cache.map(open_cache).transpose()?;
-        Ok(Stores { server, cache, root })
+impl Stores {
+    /// Opens what the command names. The cache's directory is made if it is missing. Fails if something of
+    /// the file waits there to be uploaded.
+    pub(crate) fn open(at: &At, cache: Option<&Path>, name: &Name) -> Result<Stores, Failure> {
+        Stores::open_through(at, cache, Wishes::default(), name)
     }
 
     /// Opens what the command names, with what it says of the cache and of durability.
-    pub(crate) fn open_with(at: &At, with: &With) -> Result<Stores, Failure> {
-        Stores::open_in_chunks(at, with, None)
+    pub(crate) fn open_with(at: &At, with: &With, name: &Name) -> Result<Stores, Failure> {
+        Stores::open_in_chunks(at, with, None, name)
     }
 
     /// The same for a file that is to be changed.
-    pub(crate) fn open_to_change(at: &At, with: &With) -> Result<Stores, Failure> {
-        let stores = Stores::open_with(at, with)?;
-        stores.server.probe()?;
+    pub(crate) fn open_to_change(at: &At, with: &With, name: &Name) -> Result<Stores, Failure> {
+        let stores = Stores::open_with(at, with, name)?;
+        stores.probe()?;
         Ok(stores)
     }
 
     /// The same for a file that is to be put.
-    pub(crate) fn open_for_put(args: &PutArgs) -> Result<Stores, Failure> {
-        let stores = Stores::open_in_chunks(&args.at, &args.with, args.chunk_size)?;
-        stores.server.probe()?;
+    pub(crate) fn open_for_put(args: &PutArgs, name: &Name) -> Result<Stores, Failure> {
+        let stores = Stores::open_in_chunks(&args.at, &args.with, args.chunk_size, name)?;
+        stores.probe()?;
         Ok(stores)
     }
 
-    fn open_in_chunks(at: &At, with: &With, chunk_bytes: Option<u64>) -> Result<Stores, Failure> {
+    /// Opens what waits in a cache's directory.
+    pub(crate) fn open_behind(at: &At, cache: &Path) -> Result<(Stores, Behind), Failure> {
+        let root = read_key(&at.key)?;
+        let behind = Behind::open(&at.on, cache, Wishes::default())?;
+        let (location, server) = (at.on.server.clone(), Way::Behind(behind.clone()));
+        Ok((Stores { location, cache: None, server, root }, behind))
+    }
+
+    fn open_in_chunks(
+        at: &At,
+        with: &With,
+        chunk_bytes: Option<u64>,
+        name: &Name,
+    ) -> Result<Stores, Failure> {
         let wishes = Wishes { durability: with.durability, chunk_bytes, ..Wishes::default() };
-        let mut stores = Stores::open_as(at, with.cache.as_deref(), wishes)?;
+        let cache = with.cache.as_deref();
+        let mut stores = match cache.filter(|_| with.write_behind) {
+            Some(dir) => {
+                let root = read_key(&at.key)?;
+                let cache = Some(open_cache(dir, &at.on.server, wishes)?);
+                let server = Way::Behind(Behind::open(&at.on, dir, wishes)?);
+                Stores { location: at.on.server.clone(), cache, server, root }
+            }
+            None => Stores::open_through(at, cache, wishes, name)?,
+        };
         if let Some(max_bytes) = with.cache_size {
             stores.cache = stores.cache.map(|cache| cache.with_limit(max_bytes));
         }
         Ok(stores)
     }
 
+    fn open_through(
+        at: &At,
+        cache: Option<&Path>,
+        wishes: Wishes,
+        name: &Name,
+    ) -> Result<Stores, Failure> {
+        let root = read_key(&at.key)?;
+        let location = at.on.server.clone();
+        if let Some(dir) = cache {
+            behind::check_nothing_waits(&at.on, dir, name)?;
+        }
+        let server = Way::Through(OpenServer::open(&at.on, wishes)?);
+        let cache = cache.map(|dir| open_cache(dir, &location, wishes)).transpose()?;
+        Ok(Stores { location, cache, server, root })
+    }
+
+    /// Sees to it, before anything is changed, that an object store keeps apart who writes at once. One that is
+    /// written behind is asked when it is there.
+    pub(crate) fn probe(&self) -> Result<(), Failure> {
+        match &self.server {
+            Way::Behind(_) => Ok(()),
+            Way::Through(server) => server.probe(),
+        }
+    }
+
+    /// What the server is written behind, if it is.
+    fn behind(&self) -> Option<&Behind> {
+        match &self.server {
+            Way::Behind(behind) => Some(behind),
+            Way::Through(_) => None,
+        }
+    }
+
+    /// Takes to the server what was written behind and synced of a file, if anything is.
+    pub(crate) fn upload(&self, file: &File) -> Option<Sent> {
+        self.behind().map(|behind| behind.upload(file, file.size()))
+    }
+
+    pub(crate) fn as_server(&self) -> &dyn Server {
+        match &self.server {
+            Way::Behind(behind) => &behind.server,
+            Way::Through(server) => server.as_server(),
+        }
+    }
+
     pub(crate) fn place(&self) -> Place<'_> {
         let cache = self.cache.as_ref().map(|cache| cache as &dyn Cache);
-        Place { server: self.server.as_server(), cache, root: &self.root }
+        Place { server: self.as_server(), cache, root: &self.root }
     }
 
     /// Opens a file.
-    pub(crate) fn open_file(
-        &self,
-        engine: &Engine,
-        name: &Name,
-    ) -> Result<sealback::File, Failure> {
+    pub(crate) fn open_file(&self, engine: &Engine, name: &Name) -> Result<File, Failure> {
         engine.open(&self.place(), name).map_err(|error| match error.target_kind() {
             Some(TargetErrorKind::NotFound) => {
                 Failure::of(name, "there is no such file on the server")
@@ -91,6 +147,16 @@ impl Stores {
             _ => Failure::of_file(name, &error),
         })
     }
+}
+
+fn open_cache(dir: &Path, server: &Location, wishes: Wishes) -> Result<LocalCache, Failure> {
+    fs::create_dir_all(dir)
+        .map_err(|error| Failure::of(format_args!("the cache {}", dir.display()), error))?;
+    if Location::Directory(dir.to_owned()).is(server) {
+        return Err(Failure::of("the cache", "it cannot be the server's directory"));
+    }
+    let options = LocalOptions::default().with_durability(wishes.durability);
+    LocalCache::open(dir, options).map_err(|error| Failure::of("the cache", error))
 }
 
 /// An engine for a command's wishes.

@@ -222,8 +222,7 @@ impl From<&Histogram> for Latency {
 /// Where the cache's copy is, if the cache has held out to the end: only then does it have the
 /// server's header.
 fn copy_path(stores: &Stores, cache: &LocalCache, file: &File, name: &Name) -> Option<String> {
-    let header =
-        stores.server.as_server().open(name).and_then(|target| target.read_header()).ok()?;
+    let header = stores.as_server().open(name).and_then(|target| target.read_header()).ok()?;
     let geometry = Geometry::new(file.block_bytes()).ok()?;
     let copy = cache.open(file.file_id(), geometry).ok()?;
     let current = copy.read_header().is_ok_and(|kept| kept == header);

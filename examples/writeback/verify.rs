@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let name = &args.name;
-    let stores = Stores::open(&args.at, args.cache.as_deref())?;
+    let stores = Stores::open(&args.at, args.cache.as_deref(), name)?;
     let engine = stores::plain_engine()?;
     let file = stores.open_file(&engine, name)?;
     let mut findings = Findings::new(args.json);

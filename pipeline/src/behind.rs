@@ -14,7 +14,7 @@ use sealback_stream::{BehindFile, Name, Pending, Promise, Target, WriteBehind, W
 use tracing::{info, warn};
 
 use crate::{
-    Engine, Error, Place,
+    Engine, Error, File, Place,
     engine::Core,
     open_file::OpenFile,
     pass::PassKind,
@@ -30,8 +30,20 @@ mod upload;
 pub struct Resumed {
     /// Its name.
     pub name: Name,
-    /// Whether all of it is on the server now; if not, it still waits.
-    pub uploaded: Result<(), Error>,
+    /// What was uploaded of it, now that all of it is on the server; if that is not so, it still waits.
+    pub uploaded: Result<Uploaded, Error>,
+}
+
+/// What this engine has uploaded of a file that is written behind, since the file is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Uploaded {
+    /// Blocks that the server has taken.
+    pub blocks: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// How many of the blocks somebody else had changed: they were merged, and sealed anew.
+    pub merged: u64,
 }
 
 impl Engine {
@@ -45,11 +57,30 @@ impl Engine {
     /// [`Error::Server`] if it cannot be said what waits. Errors of a file are with that file.
     pub fn resume(&self, place: &Place<'_>, behind: &WriteBehind) -> Result<Vec<Resumed>, Error> {
         let pending = behind.pending().map_err(Error::server)?;
-        let resume = |Pending { name, file }| {
+        let resume = |Pending { name, file, .. }| {
             let opened = self.open_target(place, name.as_str(), file);
-            Resumed { name, uploaded: opened.and_then(|file| file.file.upload()) }
+            let uploaded = opened.and_then(|file| file.upload().map(|()| file.uploaded()));
+            Resumed { name, uploaded }
         };
         Ok(pending.into_iter().map(resume).collect())
+    }
+}
+
+impl File {
+    /// Of a file that is [written behind](sealback_stream::WriteBehind): uploads what was synced before the
+    /// call, and waits for that. The engine does the same by itself, whenever the server is there; this says
+    /// when it is done, or why not. Of any other file nothing waits.
+    ///
+    /// # Errors
+    /// What keeps it from the server: it still waits.
+    pub fn upload(&self) -> Result<(), Error> {
+        self.file.core.check_open()?;
+        self.file.upload()
+    }
+
+    /// What of the file was uploaded so far, by calls or by the engine itself.
+    pub fn uploaded(&self) -> Uploaded {
+        *self.file.uploaded()
     }
 }
 
@@ -74,6 +105,14 @@ impl OpenFile {
 
     pub(crate) fn promised(&self) -> Option<Promise> {
         promised_of(&*self.target)
+    }
+
+    /// Whether something of it waits to be uploaded.
+    fn waits_to_be_uploaded(&self) -> bool {
+        match self.target.behind() {
+            Some(behind) => !self.is_draft() && behind.log().is_none_or(|log| !log.is_empty()),
+            None => false,
+        }
     }
 
     /// Promises, where others commit, that the file is at least `size` long.
@@ -137,6 +176,8 @@ struct State {
     step: Step,
     /// How often in a row something failed.
     failures: u32,
+    /// All that waits of any file is to be uploaded, whether it was synced or not.
+    for_room: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,22 +203,47 @@ impl Uploads {
         drop(forgotten);
     }
 
-    /// The next file to upload. If there is none, says what is to be done: nothing, or try those again that
-    /// failed.
-    fn next(&self) -> Result<Arc<OpenFile>, Option<u32>> {
+    /// What is to be done next.
+    fn next(&self) -> Next {
         let mut state = self.state();
         if let Some(file) = state.due.pop_front() {
-            return Ok(file);
+            return Next::Upload(file);
+        }
+        if std::mem::take(&mut state.for_room) {
+            return Next::Gather;
         }
         if state.failed.is_empty() {
             (state.step, state.failures) = (Step::Idle, 0);
-            return Err(None);
+            return Next::Rest;
         }
         state.due = std::mem::take(&mut state.failed);
         state.failures = state.failures.saturating_add(1);
         state.step = Step::Waiting;
-        Err(Some(state.failures))
+        Next::TryAgain { failures: state.failures }
     }
+
+    /// Adds a file, unless it is there already.
+    fn add(&self, file: &Arc<OpenFile>) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let is_there = state.due.iter().chain(&state.failed).any(|there| Arc::ptr_eq(there, file));
+        if !is_there {
+            state.due.push_back(file.clone());
+        }
+        state
+    }
+}
+
+/// What who uploads does next.
+enum Next {
+    /// Looks of which files something waits.
+    Gather,
+    /// Nothing.
+    Rest,
+    /// Tries those again that failed, when it is time.
+    TryAgain {
+        failures: u32,
+    },
+    Upload(Arc<OpenFile>),
 }
 
 impl Core {
@@ -190,18 +256,20 @@ impl Core {
 
     /// Has what waits of a file uploaded, on another thread.
     pub(crate) fn upload_soon(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        let waits = match file.target.behind() {
-            Some(behind) => !file.is_draft() && behind.log().is_none_or(|log| !log.is_empty()),
-            None => false,
-        };
-        if !waits {
-            return;
+        if file.waits_to_be_uploaded() {
+            self.begin_uploads(self.uploads.add(file));
         }
+    }
+
+    /// Has whatever waits of any open file uploaded, on another thread: somebody needs the room. Takes no
+    /// lock but that of the uploads.
+    pub(crate) fn upload_for_room(self: &Arc<Self>) {
         let mut state = self.uploads.state();
-        let is_due = |due: &VecDeque<Arc<OpenFile>>| due.iter().any(|due| Arc::ptr_eq(due, file));
-        if !is_due(&state.due) {
-            state.due.push_back(file.clone());
-        }
+        state.for_room = true;
+        self.begin_uploads(state);
+    }
+
+    fn begin_uploads(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.step == Step::Idle {
             state.step = Step::Running;
             drop(state);
@@ -222,9 +290,14 @@ impl Core {
     fn upload_all(self: &Arc<Self>) {
         let failures = loop {
             match self.uploads.next() {
-                Ok(file) => self.upload_one(&file),
-                Err(None) => return,
-                Err(Some(failures)) => break failures,
+                Next::Gather => {
+                    let open = self.open_files();
+                    let waiting = open.iter().filter(|file| file.waits_to_be_uploaded());
+                    waiting.for_each(|file| drop(self.uploads.add(file)));
+                }
+                Next::Rest => return,
+                Next::TryAgain { failures } => break failures,
+                Next::Upload(file) => self.upload_one(&file),
             }
         };
         let delay = self.config.retry.delay(failures + 1, fastrand::u64(..));

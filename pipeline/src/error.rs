@@ -71,8 +71,13 @@ impl Error {
 
     /// The kind of the target's error, if it is one.
     pub fn target_kind(&self) -> Option<TargetErrorKind> {
+        self.target().map(TargetError::kind)
+    }
+
+    /// The target's error, if it is one.
+    pub(crate) fn target(&self) -> Option<&TargetError> {
         match self {
-            Error::Server { source, .. } | Error::Unread { source, .. } => Some(source.kind()),
+            Error::Server { source, .. } | Error::Unread { source, .. } => Some(source),
             _ => None,
         }
     }

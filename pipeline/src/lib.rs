@@ -116,7 +116,7 @@ mod workers;
 mod writeback;
 mod writethrough;
 
-pub use behind::Resumed;
+pub use behind::{Resumed, Uploaded};
 pub use cause::Cause;
 pub use config::Config;
 pub use direct::{DirectWrite, Written};

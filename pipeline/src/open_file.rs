@@ -9,7 +9,7 @@ use sealback_crypto::{Geometry, Header, MAX_FILE_BYTES};
 use sealback_stream::{Cache, CacheFile, Target};
 
 use crate::{
-    Error,
+    Error, Uploaded,
     claims::Claims,
     commit::give_header,
     engine::Core,
@@ -54,6 +54,8 @@ pub(crate) struct OpenFile {
     pub(crate) group_ends: GroupEnds,
     /// Held over a commit, so that commits of one client follow one another.
     pub(crate) commit: Mutex<()>,
+    /// Of a file that is written behind.
+    uploaded: Mutex<Uploaded>,
 }
 
 impl OpenFile {
@@ -88,6 +90,7 @@ impl OpenFile {
             n_handles: AtomicUsize::new(0),
             group_ends: GroupEnds::default(),
             commit: Mutex::new(()),
+            uploaded: Mutex::default(),
         })
     }
 
@@ -114,6 +117,11 @@ impl OpenFile {
             teller.tell(self.core.now(), &TraceEvent::Begun { file, name, kind, range });
         }
         teller
+    }
+
+    /// What has been uploaded of the file, to be read or counted on.
+    pub(crate) fn uploaded(&self) -> MutexGuard<'_, Uploaded> {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This thread waits for something of the file, as long as what is returned is there.

@@ -19,7 +19,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -31,10 +30,12 @@ use crate::{
 };
 
 mod file;
+mod files;
 mod home;
 mod log;
 mod reading;
 mod record;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use segment::{LoggedBlock, Promise};
 pub use upload::Upload;
 
 use file::Stage;
+use files::Files;
 use home::{Home, is_away};
 
 /// What [`WriteBehind`] can be told.
@@ -53,16 +55,36 @@ use home::{Home, is_away};
 pub struct WriteBehindOptions {
     /// What is written survives so much once a barrier has returned.
     pub durability: Durability,
-    /// What all logs may take on the disk, in bytes. A write that would take more is refused as one that
-    /// may be tried again: its writer waits, as for any server, until something has been uploaded, or
-    /// its patience ends. New files do not count.
+    /// What all logs may take on the disk, in bytes: as long as there is room, what is dirty in memory is
+    /// written there while the server is away, and memory is free for more. New files do not count.
     pub max_log_bytes: u64,
+    /// What becomes of a write that the logs have no room for. (One that the disk has no room for fails at
+    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty.)
+    pub when_full: WhenFull,
+}
+
+/// What becomes of a write that the logs have no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It is refused as one that may be tried again: who syncs waits as long as for any server that fails,
+    /// then is told, and what was written stays dirty. So are writers, when the memory is full, too.
+    Fail,
+    /// It waits until something has been uploaded, however long the server is away: what is dirty stays in
+    /// memory, and when that is full, writers wait, and so does the end of an engine. A file that its server refuses waits for nothing. The
+    /// logs may take more than they are to by what was on its way when they were full, and by what one
+    /// writeback adds behind a file's end, of which nothing can be uploaded before it has ended.
+    Wait,
 }
 
 impl Default for WriteBehindOptions {
-    /// Survives the end of the process; 4 GiB.
+    /// Survives the end of the process; 4 GiB, and writers wait when they are full.
     fn default() -> WriteBehindOptions {
-        WriteBehindOptions { durability: Durability::Process, max_log_bytes: 4 << 30 }
+        WriteBehindOptions {
+            durability: Durability::Process,
+            max_log_bytes: 4 << 30,
+            when_full: WhenFull::Wait,
+        }
     }
 }
 
@@ -86,6 +108,8 @@ pub struct Pending {
     pub name: Name,
     /// It, open.
     pub file: Arc<dyn Target>,
+    /// What waits of it takes so many bytes here, about as many as are to be uploaded.
+    pub bytes: u64,
 }
 
 /// What is open.
@@ -120,7 +144,7 @@ impl WriteBehind {
     ) -> Result<WriteBehind, TargetError> {
         let home = Arc::new(Home::open(dir.as_ref(), server, options)?);
         let local = LocalOptions::default().with_durability(options.durability);
-        let new = LocalServer::open(home.new_files(), local)?;
+        let new = LocalServer::open(home.files().new_files(), local)?;
         Ok(WriteBehind { home, new, open: Arc::default() })
     }
 
@@ -130,30 +154,30 @@ impl WriteBehind {
     /// [`TargetError`] if the directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Pending>, TargetError> {
         let mut pending = Vec::new();
-        for name in self.new_names()? {
+        for (name, bytes) in self.home.files().new_names()? {
             let file: Arc<dyn Target> = self.open_new(&name)?;
-            pending.push(Pending { name, file });
+            pending.push(Pending { name, file, bytes });
         }
-        for head in self.home.heads()?.into_iter().filter(|head| head.is_logged) {
+        for head in self.home.files().heads()?.into_iter().filter(|head| head.is_logged) {
             if let Some(file) = self.open_logged(&head.name, &head.header[..], None)?
-                && file.log().is_some_and(|log| !log.is_empty())
+                && let Some(log) = file.log().filter(|log| !log.is_empty())
             {
-                pending.push(Pending { name: head.name, file });
+                pending.push(Pending { name: head.name, file, bytes: log.bytes() });
             }
         }
         Ok(pending)
     }
 
-    fn new_names(&self) -> Result<Vec<Name>, TargetError> {
-        let unread = |error| TargetError::from_io("reading the directory of new files", error);
-        let entries = std::fs::read_dir(self.home.new_files()).map_err(unread)?;
-        let names = entries.map(|entry| {
-            let entry = entry?;
-            let name = entry.file_name().into_string().ok().and_then(|name| Name::new(&name).ok());
-            Ok(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())))
-        });
-        let names = names.collect::<io::Result<Vec<_>>>().map_err(unread)?;
-        Ok(names.into_iter().flatten().collect())
+    /// The names of the files of which something may wait in a directory, which may be missing; whoever uses
+    /// it meanwhile. One that was killed may have left some of which nothing does.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the directory cannot be read.
+    pub fn waiting(dir: impl AsRef<Path>) -> Result<Vec<Name>, TargetError> {
+        let files = Files::new(dir.as_ref(), Durability::default());
+        let new = files.new_names()?.into_iter().map(|(name, _)| name);
+        let logged = files.heads()?.into_iter().filter(|head| head.is_logged);
+        Ok(new.chain(logged.map(|head| head.name)).collect())
     }
 
     /// Opens a file that was published here.
@@ -195,12 +219,12 @@ impl WriteBehind {
     ) -> Result<Option<Arc<WriteLog>>, TargetError> {
         let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let Some((file_id, geometry)) = home::claims(header) else { return Ok(None) };
-        let stem = Home::stem(name, file_id);
+        let stem = Files::stem(name, file_id);
         let mut open = self.open_now();
         if let Some(log) = open.logs.get(&stem) {
             return Ok(Some(log.clone()));
         }
-        self.home.keep_header(&stem, name, header)?;
+        self.home.files().keep_header(&stem, name, header)?;
         let known = (name.clone(), file_id, geometry);
         let log = WriteLog::open(self.home.clone(), known, Box::new(*header), server)?;
         let log = Arc::new(log);
@@ -218,10 +242,10 @@ impl WriteBehind {
     /// Drops what was written to the files that have had a name.
     fn forget(&self, name: &Name) -> Result<(), TargetError> {
         let mut open = self.open_now();
-        for head in self.home.heads()?.iter().filter(|head| head.name == *name) {
+        for head in self.home.files().heads()?.iter().filter(|head| head.name == *name) {
             match open.logs.remove(&head.stem) {
                 Some(log) => log.discard()?,
-                None => self.home.discard(&head.stem)?,
+                None => self.home.files().discard(&head.stem)?,
             }
         }
         Ok(())
@@ -244,7 +268,7 @@ impl Server for WriteBehind {
             let context = format!("there is a file '{name}' already, which waits to be uploaded");
             return Err(TargetError::new(TargetErrorKind::AlreadyExists, context));
         }
-        let created = self.home.heard(self.home.server().create(name, file_id, header))?;
+        let created = self.home.at_once(|server| server.create(name, file_id, header))?;
         match self.open_logged(name, header, Some(created.clone()))? {
             Some(file) => Ok(file),
             None => Ok(created),
@@ -270,7 +294,7 @@ impl Server for WriteBehind {
             opened => return opened.map(|file| file as Arc<dyn Target>),
         }
         let there = self.home.ask(|| {
-            let there = self.home.server().open(name)?;
+            let there = self.home.server()?.open(name)?;
             let header = there.read_header()?;
             Ok((there, header))
         });
@@ -285,7 +309,7 @@ impl Server for WriteBehind {
 
     /// Goes to the server at once; what waits to be uploaded goes with it.
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
-        let removed = self.home.heard(self.home.server().remove(name));
+        let removed = self.home.at_once(|server| server.remove(name));
         let was_new = match (&removed, self.new.open(name)) {
             (Err(error), Err(_)) => return Err(error.clone()),
             (Err(error), Ok(_)) if error.kind() != TargetErrorKind::NotFound => {
@@ -301,7 +325,11 @@ impl Server for WriteBehind {
     }
 
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {
-        self.home.server().chunk_blocks(block_bytes)
+        self.home.chunk_blocks(block_bytes)
+    }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.home.server()?.identify(known)
     }
 }
 
@@ -313,7 +341,7 @@ impl WriteBehind {
         name: &Name,
         error: TargetError,
     ) -> Result<Arc<dyn Target>, TargetError> {
-        let mut heads = self.home.heads()?.into_iter().filter(|head| head.name == *name);
+        let mut heads = self.home.files().heads()?.into_iter().filter(|head| head.name == *name);
         let head = match is_away(&error) {
             true => heads.next(),
             false => heads.find(|head| error.kind() == TargetErrorKind::NotFound && head.is_logged),

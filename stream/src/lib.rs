@@ -19,7 +19,8 @@
 //! - For tests: servers and caches that fail as they are told, in `faulty` (feature `faulty`).
 //! - Ready targets: [`LocalServer`], [`LocalCache`], [`MemoryServer`], [`MemoryCache`],
 //!   [`NullServer`], [`NullCache`]; over an object store, `ObjectServer` (feature `object-store`).
-//! - Before a server that is slow, or away at times: [`WriteBehind`].
+//! - Before a server that is slow, or away at times: [`WriteBehind`]; that may be away from the start:
+//!   [`LateServer`].
 //! - The sans-I/O parts: [`Tiler`], [`StalledQueue`], [`Stream`].
 #![forbid(unsafe_code)]
 
@@ -36,6 +37,7 @@ mod grant;
 mod granule;
 mod held_size;
 mod journal;
+mod late;
 mod local;
 mod memory;
 mod name;
@@ -52,12 +54,14 @@ mod target;
 mod tiler;
 
 pub use behind::{
-    BehindFile, LoggedBlock, Pending, Promise, Upload, WriteBehind, WriteBehindOptions, WriteLog,
+    BehindFile, LoggedBlock, Pending, Promise, Upload, WhenFull, WriteBehind, WriteBehindOptions,
+    WriteLog,
 };
 pub use completion::{Completion, CompletionSink, ReadCompletion, Ticket};
 pub use error::{BlockConflict, Failure, TargetError, TargetErrorKind};
 pub use grant::{Credit, CreditSource, Grant, Prepared};
 pub use granule::{Granule, InvalidGranule};
+pub use late::LateServer;
 pub use local::{Durability, LocalCache, LocalOptions, LocalServer, UnknownDurability};
 pub use memory::{MemoryCache, MemoryOptions, MemoryServer};
 pub use name::{BadName, Name};

@@ -196,6 +196,17 @@ pub trait Server: fmt::Debug + Send + Sync + 'static {
     fn chunk_blocks(&self, _block_bytes: u64) -> u32 {
         0
     }
+
+    /// Says what tells this server from any other that may answer in its place, such as the directory that a
+    /// disk is mounted over: given what it said before, the same; given nothing, what it says from now on.
+    /// `None`, unless overridden: nobody can tell.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::TimedOut`](crate::TargetErrorKind::TimedOut) if it is another server, which is left
+    /// as it is; others if it does not answer.
+    fn identify(&self, _known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        Ok(None)
+    }
 }
 
 /// A place that holds copies of sealed files by their file id.

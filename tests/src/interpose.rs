@@ -113,6 +113,11 @@ impl<S: Server, H: Hook> Server for InterposedServer<S, H> {
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {
         self.server.chunk_blocks(block_bytes)
     }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.hook.ask()?;
+        self.server.identify(known)
+    }
 }
 
 /// A cache whose changes go through a hook.

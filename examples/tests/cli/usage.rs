@@ -13,7 +13,7 @@ fn help_and_version_go_to_standard_output() {
     let help = world.run(&["--help"]).stdout();
     for command in [
         "keygen", "put", "get", "patch", "truncate", "punch", "rekey", "verify", "inspect", "list",
-        "scrub",
+        "resume", "scrub",
     ] {
         assert!(help.contains(command), "{help}");
     }

@@ -162,6 +162,7 @@ impl World {
             let is_empty = || self.read(&format!("server/.sealback/{name}")).is_empty();
             name.ends_with(".reserve")
                 || name.ends_with(".lock")
+                || name == "identity"
                 || (name.ends_with(".journal") || name.ends_with(".size")) && is_empty()
         };
         assert!(beside.iter().all(lasts), "beside the files: {beside:?}");
@@ -252,7 +253,7 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
 }
 
 /// The example beside this test: `target/<profile>/examples/writeback`.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join("writeback");

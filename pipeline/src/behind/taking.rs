@@ -24,6 +24,8 @@ type Known<'a> = &'a dyn Fn(u64) -> Option<LoggedBlock>;
 /// A file that takes blocks over.
 pub(super) struct Taking<'a> {
     file: &'a Arc<OpenFile>,
+    /// The file of which they are taken, which counts them.
+    of: &'a OpenFile,
     /// With the lock under which the file grows.
     grows: bool,
     /// Of each block that was sent, how many bytes of plaintext it has.
@@ -31,8 +33,8 @@ pub(super) struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    pub(super) fn new(file: &'a Arc<OpenFile>, grows: bool) -> Taking<'a> {
-        Taking { file, grows, sent: BTreeMap::new() }
+    pub(super) fn new(file: &'a Arc<OpenFile>, of: &'a OpenFile, grows: bool) -> Taking<'a> {
+        Taking { file, of, grows, sent: BTreeMap::new() }
     }
 
     /// How many stored bytes may go in one write that begins with a block.
@@ -96,8 +98,12 @@ impl<'a> Taking<'a> {
                 self.file.geometry().block_start(end)..self.file.geometry().block_start(blocks.end),
             ));
         }
+        let mut uploaded = self.of.uploaded();
         for block in blocks.start..end {
-            self.sent.insert(block, (run.block_bytes_of(block).len() - PREFIX_BYTES) as u64);
+            let bytes = run.block_bytes_of(block).len();
+            self.sent.insert(block, (bytes - PREFIX_BYTES) as u64);
+            uploaded.blocks += 1;
+            uploaded.bytes += bytes as u64;
         }
         Ok((end < blocks.end).then(|| run.slice(end..blocks.end)))
     }
@@ -121,6 +127,7 @@ impl<'a> Taking<'a> {
             let answer =
                 self.file.core.persist(None, || write_now(&*self.file.target, write.clone()))?;
             if let Ok(bytes) = answer {
+                self.of.uploaded().merged += 1;
                 return self.sent(&merged.sealed, bytes).map(drop);
             }
         }
@@ -168,7 +175,7 @@ impl OpenFile {
     pub(super) fn copy_of(self: &Arc<Self>, of: &OpenFile, new: &dyn Target) -> Result<(), Error> {
         let geometry = self.geometry();
         let end = geometry.n_blocks(self.header().size());
-        let mut taking = Taking::new(self, false);
+        let mut taking = Taking::new(self, of, false);
         let mut first = 0;
         while first < end {
             let most = (taking.room_at(first)? / geometry.stride_bytes()).max(1);

@@ -25,7 +25,8 @@ impl OpenFile {
         let Some(log) = behind.log() else { return Ok(()) };
         for _ in 0..SEGMENTS {
             let Some(upload) = log.upload().map_err(Error::server)? else { break };
-            self.beside(&log)?.take(&upload)?;
+            let taken = self.beside(&log).and_then(|server| server.take(self, &upload));
+            taken.inspect_err(|error| log.upload_failed(error.target()))?;
             upload.finish().map_err(Error::server)?;
         }
         Ok(())
@@ -39,8 +40,8 @@ impl OpenFile {
         Ok(OpenFile::new(self.core.clone(), self.name(), target, header))
     }
 
-    /// Takes over what was logged, and commits a header that speaks for it.
-    fn take(self: &Arc<Self>, upload: &Upload<'_>) -> Result<(), Error> {
+    /// Takes over what was logged of a file, and commits a header that speaks for it.
+    fn take(self: &Arc<Self>, of: &OpenFile, upload: &Upload<'_>) -> Result<(), Error> {
         drop(self.hold_sizes_for_change()?);
         let promise = upload.promised();
         let wanted = promise.grown_to.max(self.dirty_end(upload));
@@ -51,7 +52,7 @@ impl OpenFile {
         if grows {
             self.trim_last_block()?;
         }
-        let mut taking = Taking::new(self, grows);
+        let mut taking = Taking::new(self, of, grows);
         self.send(upload, &mut taking)?;
         let size = wanted.max(before);
         let mut holes = promise.holes;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sealback_crypto::Buffer;
-use sealback_stream::{Prepared, TargetError, TargetErrorKind};
+use sealback_stream::{BehindFile, Prepared, TargetError, TargetErrorKind};
 
 use super::{Driver, Parts, source_panicked};
 use crate::{
@@ -39,6 +39,9 @@ impl Host for DriverHost<'_> {
     fn prepare(&mut self, stream: usize, block: u64) -> Prepared {
         let target = self.parts.targets[stream].as_ref();
         let target = target.expect("only a stream with a target prepares");
+        if target.behind().is_some_and(BehindFile::is_short_of_room) {
+            self.driver.core.upload_for_room();
+        }
         // A panic in here would leave the request to nobody.
         contain(|| target.prepare(block, &self.driver.waker)).unwrap_or_else(|| {
             let error = TargetError::new(TargetErrorKind::Io, "a target panicked");

@@ -69,12 +69,18 @@ impl BehindFile {
         }
     }
 
+    /// Whether what waits takes so much that it should be uploaded, to make room.
+    pub fn is_short_of_room(&self) -> bool {
+        self.log().is_some_and(|log| log.is_short_of_room())
+    }
+
     /// Has a file of which all is here taken to the server, by `upload`, which is given it, the server and
     /// its name there, and puts it in its place; does nothing for one that is there. The file must not be
     /// written to meanwhile. Returns what `upload` did.
     ///
     /// # Errors
-    /// [`TargetError`] if it cannot be let go of here: all of it is still here, as it is if `upload` fails.
+    /// [`TargetError`] if the server is not there, or the file cannot be let go of here: all of it is still
+    /// here, as it is if `upload` fails.
     pub fn upload_new<E>(
         &self,
         upload: impl FnOnce(&dyn Target, &dyn Server, &Name) -> Result<(), E>,
@@ -85,7 +91,7 @@ impl BehindFile {
         let log = log.ok_or_else(unsealed)?;
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         let Stage::New(new) = &*stage else { return Ok(Ok(())) };
-        let uploaded = upload(&**new, &**self.behind.home.server(), &self.name);
+        let uploaded = upload(&**new, self.behind.home.server()?, &self.name);
         if uploaded.is_ok() {
             log.keep_header(&new.read_header()?)?;
             self.behind.new.remove(&self.name)?;
@@ -103,6 +109,7 @@ impl Target for BehindFile {
     fn prepare(&self, block: u64, waker: &Waker) -> Prepared {
         match &*self.stage() {
             Stage::Draft(new) | Stage::New(new) => new.prepare(block, waker),
+            Stage::Logged(log) if log.must_wait(waker) => Prepared::Later,
             Stage::Logged(_) => {
                 Prepared::Granted(Grant::unlimited().with_max_bytes(WRITE_BYTES).with_gaps())
             }

@@ -17,11 +17,13 @@ use std::{
     fmt, io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
 };
 
 use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored};
 
 use super::{
+    files::Files,
     home::Home,
     segment::{Found, Promise, Segment},
     upload::Upload,
@@ -52,6 +54,8 @@ struct State {
     next: u64,
     /// The file was replaced, or removed.
     is_gone: bool,
+    /// The last upload failed, and not because the server was away.
+    is_refused: bool,
 }
 
 impl State {
@@ -81,6 +85,16 @@ impl State {
         promises.fold(None, |all, one| Some(all.unwrap_or_default().and(one)))
     }
 
+    /// Whether what is here can be uploaded, and so makes room, without anything more being written.
+    fn can_be_uploaded(&self, geometry: Geometry) -> bool {
+        let n_promised = self.n_promised(geometry);
+        let is_promised = |segment: &Segment| segment.end_block() <= n_promised;
+        let active = self.active.as_ref().map(|(_, segment)| segment);
+        !self.is_gone
+            && !self.is_refused
+            && (self.frozen.is_some() || active.is_none_or(is_promised))
+    }
+
     /// How many blocks the header and the promises speak for.
     fn n_promised(&self, geometry: Geometry) -> u64 {
         let promised = self.promised().map_or(0, |promise| promise.size);
@@ -95,8 +109,8 @@ impl WriteLog {
         header: Box<[u8; HEADER_BYTES]>,
         server: Option<Arc<dyn Target>>,
     ) -> Result<WriteLog, TargetError> {
-        let stem = Home::stem(&name, file_id);
-        let mut segments = home.segments(&stem)?.into_iter();
+        let stem = Files::stem(&name, file_id);
+        let mut segments = home.files().segments(&stem)?.into_iter();
         let next = segments.len() as u64;
         let (first, second) = (segments.next(), segments.next());
         let (frozen, active) = match second {
@@ -105,12 +119,12 @@ impl WriteLog {
         };
         let next = active.as_ref().map_or(next, |(number, _)| number + 1);
         let frozen = frozen.map(|(number, segment)| (number, Arc::new(segment)));
-        let mut state = State { header, frozen, active, next, is_gone: false };
+        let mut state = State { header, frozen, active, next, is_gone: false, is_refused: false };
         let n_promised = state.n_promised(geometry);
         if let Some((_, segment)) = &mut state.active {
             segment.drop_unpromised(n_promised).map_err(unwritten)?;
         }
-        home.add_bytes(state.segments().map(Segment::bytes).sum());
+        home.room().take(state.segments().map(Segment::bytes).sum());
         let (state, server, uploading) = (Mutex::new(state), Mutex::new(server), Mutex::default());
         Ok(WriteLog { home, name, file_id, geometry, stem, state, server, uploading })
     }
@@ -124,6 +138,11 @@ impl WriteLog {
     pub fn is_empty(&self) -> bool {
         let state = self.state();
         state.is_gone || (state.frozen.is_none() && state.active.is_none())
+    }
+
+    /// What it takes on the disk, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state().segments().map(Segment::bytes).sum()
     }
 
     /// What was acknowledged and no header says yet.
@@ -152,7 +171,7 @@ impl WriteLog {
             && let Some((number, mut active)) =
                 state.active.take_if(|(_, active)| active.end_block() <= n_promised)
         {
-            let synced = if self.home.waits_for_disk() { active.sync() } else { Ok(()) };
+            let synced = if self.home.files().waits_for_disk() { active.sync() } else { Ok(()) };
             if let Err(error) = synced {
                 state.active = Some((number, active));
                 return Err(unwritten(error));
@@ -172,7 +191,7 @@ impl WriteLog {
         if let Some(server) = &*slot {
             return Ok(server.clone());
         }
-        let server = self.home.heard(self.home.server().open(&self.name))?;
+        let server = self.home.at_once(|server| server.open(&self.name))?;
         let header = self.home.heard(server.read_header())?;
         let id = header.first_chunk().and_then(super::home::claims).map(|(id, _)| id);
         if id != Some(self.file_id) {
@@ -200,10 +219,12 @@ impl WriteLog {
     /// What was frozen is on the server: it goes.
     pub(super) fn let_go(&self, number: u64, segment: &Segment) -> Result<(), TargetError> {
         let mut state = self.state();
-        self.home.remove(&self.stem, number)?;
+        self.home.files().remove(&self.stem, number)?;
         // Nobody dropped it meanwhile.
         if state.frozen.take_if(|(frozen, _)| *frozen == number).is_some() {
-            self.home.sub_bytes(segment.bytes());
+            state.is_refused = false;
+            drop(state);
+            self.home.room().give_back(segment.bytes());
         }
         Ok(())
     }
@@ -229,7 +250,9 @@ impl WriteLog {
         if !conflicts.is_empty() {
             return Err(Failure::Conflict(conflicts));
         }
-        self.home.check_room(write.bytes()).map_err(Failure::Retry)?;
+        if state.is_refused || self.home.room().fails_when_full() {
+            self.home.room().check(write.bytes()).map_err(Failure::Retry)?;
+        }
         self.change(&mut state, |segment| segment.append(write))?;
         Ok(write.bytes())
     }
@@ -252,10 +275,39 @@ impl WriteLog {
 
     /// What the server has stored for blocks, if it is there.
     fn read_server(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
-        self.home.ask(|| {
-            let server = self.server()?;
-            super::reading::read_all(&*server, self.geometry, blocks)
-        })
+        self.ask(|server| super::reading::read_all(server, self.geometry, blocks))
+    }
+
+    /// Asks the file on the server, unless that did not answer a moment ago.
+    fn ask<T>(
+        &self,
+        ask: impl FnOnce(&dyn Target) -> Result<T, TargetError>,
+    ) -> Result<T, TargetError> {
+        self.home.ask(|| ask(&*self.server()?).inspect_err(|_| self.reopen()))
+    }
+
+    /// The file on the server is opened anew when it is next asked for: what is open has failed, and may be of
+    /// a server that has gone and come back as another.
+    fn reopen(&self) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// An upload has failed: by the server's doing `error`, or by what was found there. Is it not just away,
+    /// nobody waits for room that nothing may ever make.
+    pub fn upload_failed(&self, error: Option<&TargetError>) {
+        self.reopen();
+        self.state().is_refused = !error.is_some_and(super::home::is_away);
+        self.home.room().wake();
+    }
+
+    /// Whether a write is to wait until something has been uploaded; then `waker` is woken.
+    pub(super) fn must_wait(&self, waker: &Waker) -> bool {
+        self.home.room().must_wait(waker) && self.state().can_be_uploaded(self.geometry)
+    }
+
+    /// Whether the logs take so much that something should be uploaded.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        self.home.room().is_short()
     }
 
     /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
@@ -316,7 +368,7 @@ impl WriteLog {
 
     /// The header as the server has it, or had it when it last answered.
     pub(super) fn read_header(&self) -> Result<Vec<u8>, TargetError> {
-        let header = match self.home.ask(|| self.server()?.read_header()) {
+        let header = match self.ask(|server| server.read_header()) {
             Ok(header) => header,
             Err(error) if super::home::is_away(&error) => {
                 return Ok(self.state().header.to_vec());
@@ -336,7 +388,7 @@ impl WriteLog {
             [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
         // Two may have asked, and the one that asked first may come last.
         if *state.header != *header && new >= kept {
-            self.home.keep_header(&self.stem, &self.name, header)?;
+            self.home.files().keep_header(&self.stem, &self.name, header)?;
             *state.header = *header;
         }
         Ok(())
@@ -353,7 +405,7 @@ impl WriteLog {
 
     /// Waits until what was written is as durable as was asked for.
     pub(super) fn sync(&self) -> Result<(), TargetError> {
-        if !self.home.waits_for_disk() {
+        if !self.home.files().waits_for_disk() {
             return Ok(());
         }
         let mut state = self.state();
@@ -372,21 +424,21 @@ impl WriteLog {
             return Err(TargetError::new(TargetErrorKind::NotFound, context));
         }
         if state.active.is_none() {
-            let segment = self.home.begin(&self.stem, state.next)?;
+            let segment = self.home.files().begin(&self.stem, state.next)?;
             state.active = Some((state.next, segment));
             state.next += 1;
         }
         let (_, segment) = state.active.as_mut().expect("it was begun");
         let before = segment.bytes();
         change(segment).map_err(unwritten)?;
-        self.home.add_bytes(segment.bytes() - before);
+        self.home.room().take(segment.bytes() - before);
         Ok(())
     }
 
     /// The file is gone: nothing of it is uploaded any more. Who has it open still reads what was written.
     pub(super) fn discard(&self) -> Result<(), TargetError> {
         self.state().is_gone = true;
-        self.home.discard(&self.stem)
+        self.home.files().discard(&self.stem)
     }
 
     /// Drops what nobody was promised: whoever wrote it behind the file's end has given it up.
@@ -410,7 +462,7 @@ impl WriteLog {
 
 impl Drop for WriteLog {
     fn drop(&mut self) {
-        self.home.sub_bytes(self.state().segments().map(Segment::bytes).sum());
+        self.home.room().give_back(self.bytes());
     }
 }
 

@@ -76,6 +76,10 @@ impl<S: Server> Server for FaultyServer<S> {
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {
         self.server.chunk_blocks(block_bytes)
     }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.server.identify(known)
+    }
 }
 
 /// A cache with faults. What of the cache is no operation is there as it was.

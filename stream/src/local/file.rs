@@ -237,8 +237,13 @@ impl Place for LocalFile {
         if let Some(kind) = self.refusal {
             return Err(TargetError::new(kind, "the file could be opened for reading only"));
         }
-        // Before, so that no lock is made for a file that is gone, and under the lock.
-        let path = || self.check_is_there().map(|()| self.journal_path());
+        // Before, so that no lock is made for a file that is gone or in the place of a directory that is, and
+        // under the lock.
+        let path = || {
+            self.check_is_there()?;
+            self.root.check_there()?;
+            Ok(self.journal_path())
+        };
         self.root.enter()?;
         let mut held = self.lock.hold(path)?;
         let Some(mut log) = held.log() else {
@@ -283,6 +288,7 @@ impl Place for LocalFile {
 
     fn put_in_place(&self) -> Result<(), TargetError> {
         self.place(|Draft { path, name }| {
+            self.root.check_there()?;
             let there = self.root.file(name);
             let unpublished = |error| TargetError::from_io(format!("publishing '{name}'"), error);
             let path = match path {

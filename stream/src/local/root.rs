@@ -6,6 +6,7 @@
 //!  DIR/.sealback/<file id>.draft    not yet published, and has a name; held by whoever writes it
 //!  DIR/.sealback/journal.reserve    room for a journal when the disk is full
 //!  DIR/.sealback/directory.lock     held by whoever changes anything
+//!  DIR/.sealback/identity           by which the directory is known again, if that was asked for
 //! ```
 
 use std::{
@@ -13,10 +14,12 @@ use std::{
     io,
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
+    process,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -31,7 +34,7 @@ use super::{
 };
 use crate::{
     Name, TargetError, TargetErrorKind,
-    flat::Flat,
+    flat::{Flat, overwrite},
     journal::{self, Owner, Surroundings},
 };
 
@@ -41,6 +44,8 @@ pub(super) struct Root {
     dir: PathBuf,
     pub(super) options: LocalOptions,
     tenancy: Tenancy,
+    /// Device and inode of the directory when it was opened.
+    place: (u64, u64),
     /// There is room for a journal, as far as this process knows.
     has_reserve: AtomicBool,
     /// A file that was made without a name can be given one, once that is known.
@@ -52,10 +57,10 @@ pub(super) struct Root {
 impl Root {
     /// Opens a directory, which must be there.
     pub(super) fn open(dir: &Path, options: LocalOptions) -> Result<Root, TargetError> {
-        let canonical = dir
-            .canonicalize()
-            .map_err(|error| TargetError::from_io(format!("opening {}", dir.display()), error))?;
-        if !canonical.is_dir() {
+        let unopened = |error| TargetError::from_io(format!("opening {}", dir.display()), error);
+        let canonical = dir.canonicalize().map_err(unopened)?;
+        let there = canonical.metadata().map_err(unopened)?;
+        if !there.is_dir() {
             let context = format!("{} is not a directory", dir.display());
             return Err(TargetError::new(TargetErrorKind::Unsupported, context));
         }
@@ -64,6 +69,7 @@ impl Root {
             dir: canonical,
             options,
             tenancy: Tenancy::Together(OnceLock::new()),
+            place: (there.dev(), there.ino()),
             has_reserve,
             names_unnamed,
             #[cfg(test)]
@@ -84,7 +90,7 @@ impl Root {
 
     /// Something is about to be changed.
     pub(super) fn enter(&self) -> Result<(), TargetError> {
-        self.tenancy.enter(|| self.directory_lock())
+        self.tenancy.enter(|| self.check_there().map(|()| self.directory_lock()))
     }
 
     pub(super) fn is_alone(&self) -> bool {
@@ -127,6 +133,56 @@ impl Root {
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| TargetError::from_io("making the directory durable", error))
+    }
+
+    /// Fails, as a server that does not answer, if the directory has gone: it may be on a disk that is not
+    /// mounted. What is then there in its place, such as the directory that the disk was mounted over, is none.
+    pub(super) fn check_there(&self) -> Result<(), TargetError> {
+        let is_there = match self.dir.metadata() {
+            // Mounted once more, it may be elsewhere.
+            Ok(there) => (there.dev(), there.ino()) == self.place || self.dir.join(BESIDE).is_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                return Err(TargetError::from_io("looking for the server's directory", error));
+            }
+        };
+        if is_there { Ok(()) } else { Err(self.away("has gone")) }
+    }
+
+    /// What an error means: that there is no such file, or that there is no server.
+    pub(super) fn judge(&self, error: TargetError) -> TargetError {
+        match error.kind() {
+            TargetErrorKind::NotFound => self.check_there().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    fn away(&self, what: &str) -> TargetError {
+        let context = format!("the server's directory {} {what}", self.dir.display());
+        TargetError::new(TargetErrorKind::TimedOut, context)
+    }
+
+    /// As [`Server::identify`](crate::Server::identify). Where nothing may be written, nobody can tell.
+    pub(super) fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.check_there()?;
+        let path = self.dir.join(BESIDE).join("identity");
+        let unread = |error| TargetError::from_io("looking which server it is", error);
+        let identity = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            said => said.map_err(unread)?.try_into().ok().map(u128::from_le_bytes),
+        };
+        match (known, identity) {
+            (None, None) => match make_identity(&path) {
+                Err(error) => match error.kind() {
+                    TargetErrorKind::NotPermitted | TargetErrorKind::ReadOnly => Ok(None),
+                    _ => Err(error),
+                },
+                made => made.map(Some),
+            },
+            (Some(known), Some(identity)) if known != identity => Err(self.away("is another one")),
+            (Some(_), None) => Err(self.away("is another one")),
+            (_, Some(identity)) => Ok(Some(identity)),
+        }
     }
 
     fn reserve(&self) -> PathBuf {
@@ -350,6 +406,22 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
     };
     let here = file.metadata()?;
     Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
+}
+
+/// Makes an identity, unless somebody else is faster.
+fn make_identity(path: &Path) -> Result<u128, TargetError> {
+    let (file, bytes) = lock::take(path)?;
+    let mut said = [0; 16];
+    let unmade = |error| TargetError::from_io("making the server known again", error);
+    if bytes == said.len() as u64 {
+        Flat::read_at(&&file, 0, &mut said).map_err(unmade)?;
+        return Ok(u128::from_le_bytes(said));
+    }
+    // Nobody is to guess it, and nobody gains by that: no two are to be the same.
+    let unlike = format!("{:?} {} {:?}", run_id(), process::id(), SystemTime::now());
+    said.copy_from_slice(&blake3::hash(unlike.as_bytes()).as_bytes()[..16]);
+    overwrite(&mut &file, 0, &said).and_then(|()| file.sync_all()).map_err(unmade)?;
+    Ok(u128::from_le_bytes(said))
 }
 
 /// Enough for a block of 64 KiB, or many small ones: what cutting and punching seal anew.

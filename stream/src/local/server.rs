@@ -27,6 +27,9 @@ use crate::{
 /// A name that is a symbolic link is followed when it is opened; publishing a draft replaces the
 /// link itself. A file that may only be read is opened for reading, and writing to it fails.
 ///
+/// A directory that has gone while it is open, such as one on a disk that is not mounted any more, is a server
+/// that does not answer ([`TargetErrorKind::TimedOut`]): what is there in its place is not taken for it.
+///
 /// Blocks are overwritten in place, after they were written to a journal beside the file: whatever
 /// [`Durability`](crate::Durability) asks to survive leaves each block as it was or as it was to be.
 /// With [`Durability::None`](crate::Durability::None) there is no journal, and a crash may tear the
@@ -138,6 +141,8 @@ impl Server for LocalServer {
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
         self.0.enter()?;
+        // Nothing is made in the place of a directory that has gone.
+        self.0.check_there()?;
         if let Some(file) = self.create_unnamed(name, header)? {
             return Ok(file);
         }
@@ -170,13 +175,15 @@ impl Server for LocalServer {
         header: &[u8; HEADER_BYTES],
     ) -> Result<Arc<dyn Target>, TargetError> {
         self.0.enter()?;
+        self.0.check_there()?;
         let stem = stem_of(header);
         let made = self.0.begin_draft(&stem).map_err(unbegun(name))?;
         Ok(Arc::new(self.begin(name, header, stem, made)?))
     }
 
     fn open(&self, name: &Name) -> Result<Arc<dyn Target>, TargetError> {
-        let unopened = |error| TargetError::from_io(format!("opening '{name}'"), error);
+        let unopened =
+            |error| self.0.judge(TargetError::from_io(format!("opening '{name}'"), error));
         let path = self.0.file(name);
         let kind = fs::metadata(&path).map_err(unopened)?.file_type();
         if kind.is_dir() {
@@ -192,7 +199,8 @@ impl Server for LocalServer {
     }
 
     fn remove(&self, name: &Name) -> Result<(), TargetError> {
-        let unremoved = |error| TargetError::from_io(format!("removing '{name}'"), error);
+        let unremoved =
+            |error| self.0.judge(TargetError::from_io(format!("removing '{name}'"), error));
         self.0.enter()?;
         let path = self.0.file(name);
         // One that cannot be read is removed all the same; what is beside it then stays.
@@ -202,6 +210,10 @@ impl Server for LocalServer {
             self.0.remove_beside(stem, file);
         }
         self.0.sync_names()
+    }
+
+    fn identify(&self, known: Option<u128>) -> Result<Option<u128>, TargetError> {
+        self.0.identify(known)
     }
 }
 

@@ -39,12 +39,15 @@ impl Tenancy {
     }
 
     /// Something is about to be changed: from here on nobody else gets the directory for himself.
-    pub(super) fn enter(&self, path: impl FnOnce() -> PathBuf) -> Result<(), TargetError> {
+    pub(super) fn enter(
+        &self,
+        path: impl FnOnce() -> Result<PathBuf, TargetError>,
+    ) -> Result<(), TargetError> {
         let Tenancy::Together(held) = self else { return Ok(()) };
         if held.get().is_some() {
             return Ok(());
         }
-        let path = path();
+        let path = path()?;
         let directory = open(&path)?;
         match directory.try_lock_shared() {
             Ok(()) => {}

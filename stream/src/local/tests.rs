@@ -9,6 +9,7 @@ use crate::{
     Durability, LocalCache, LocalOptions, LocalServer, Name, Server, TargetErrorKind, conformance,
 };
 
+mod away;
 mod copies;
 mod damage;
 mod disk_full;

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use sealback_crypto::Geometry;
+
+/// A chunk's object is held whole when a part of it is written.
+pub(super) const MAX_CHUNK_BYTES: u64 = 1 << 30;
+
 /// How an [`ObjectServer`](super::ObjectServer) works. Made by `default`, changed by the `with_` functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +52,14 @@ impl ObjectOptions {
     pub fn with_single_writer(mut self) -> ObjectOptions {
         self.single_writer = true;
         self
+    }
+
+    /// How many blocks of a new file, of so many bytes of plaintext each, go into a chunk.
+    #[must_use]
+    pub fn chunk_blocks(&self, block_bytes: u64) -> u32 {
+        let stride_bytes = Geometry::new(block_bytes).map_or(u64::MAX, Geometry::stride_bytes);
+        let n_blocks = self.chunk_bytes.min(MAX_CHUNK_BYTES) / stride_bytes;
+        u32::try_from(n_blocks).unwrap_or(u32::MAX).max(1)
     }
 }
 

@@ -17,15 +17,13 @@ use super::{
     file::{OpenObject, Standing},
     header::{claims_of, either, header_of, object},
     keys::{Keys, decoded},
-    options::ObjectOptions,
+    options::{MAX_CHUNK_BYTES, ObjectOptions},
     runtime::Runtime,
     store::{Found, Store},
     target::ObjectFile,
 };
 use crate::{Name, Server, Target, TargetError, TargetErrorKind};
 
-/// A chunk's object is held whole when a part of it is written.
-const MAX_CHUNK_BYTES: u64 = 1 << 30;
 /// Requests at once that look at headers.
 const HEADERS_AT_ONCE: usize = 16;
 
@@ -259,9 +257,7 @@ impl Server for ObjectServer {
     }
 
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {
-        let stride_bytes = Geometry::new(block_bytes).map_or(u64::MAX, Geometry::stride_bytes);
-        let n_blocks = self.0.options.chunk_bytes.min(MAX_CHUNK_BYTES) / stride_bytes;
-        u32::try_from(n_blocks).unwrap_or(u32::MAX).max(1)
+        self.0.options.chunk_blocks(block_bytes)
     }
 }
 

@@ -87,6 +87,7 @@ fn refused(why: &str) -> TargetError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Name, Server};
 
     #[test]
     fn a_url_that_is_no_object_store_is_refused_and_no_secret_repeated() {
@@ -105,6 +106,31 @@ mod tests {
             assert_eq!(error.kind(), TargetErrorKind::Unsupported, "{url}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_store_that_nobody_answers_for_is_away_and_not_empty() {
+        // Nobody listens there any more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let store = AmazonS3Builder::new()
+            .with_endpoint(format!("http://127.0.0.1:{port}"))
+            .with_allow_http(true)
+            .with_bucket_name("bucket")
+            .with_region("region")
+            .with_access_key_id("id")
+            .with_secret_access_key("secret")
+            .with_retry(retries())
+            .build()
+            .unwrap();
+        let (store, prefix) = (Arc::new(store), Path::ROOT);
+        let options = ObjectOptions::default();
+        let error = ObjectServer::open(store.clone(), prefix.clone(), options).unwrap_err();
+        assert!(error.is_transient() && error.kind() != TargetErrorKind::Throttled, "{error:?}");
+        let server = ObjectServer::open(store, prefix, options.with_single_writer()).unwrap();
+        let error = server.open(&Name::new("file").unwrap()).unwrap_err();
+        assert!(error.is_transient() && error.kind() != TargetErrorKind::Throttled, "{error:?}");
     }
 
     #[test]

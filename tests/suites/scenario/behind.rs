@@ -7,30 +7,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealback::{Config, CreateOptions, Engine, File, Place};
+use sealback::{CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, WriteBehind, WriteBehindOptions};
 use sealback_tests::away::{AwayServer, Road};
 use tempfile::TempDir;
 
 use crate::support::{
-    all_of, assert_same, config, create, ends, engine, name, open, read_all, root, sample,
+    all_of, assert_same, create, ends, engine, name, open, read_all, root, sample,
 };
 
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 /// Longer than anything takes that ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that can be away, and a directory for what waits.
-struct World {
-    memory: MemoryServer,
-    server: AwayServer<MemoryServer>,
+pub(crate) struct World {
+    pub(crate) memory: MemoryServer,
+    pub(crate) server: AwayServer<MemoryServer>,
     dir: TempDir,
 }
 
 /// One life of a client that writes behind.
-struct Client {
-    engine: Engine,
-    behind: WriteBehind,
+pub(crate) struct Client {
+    pub(crate) engine: Engine,
+    pub(crate) behind: WriteBehind,
 }
 
 impl World {
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// With a file of such bytes on the server.
-    fn with(content: &[u8]) -> World {
+    pub(crate) fn with(content: &[u8]) -> World {
         let world = World::new();
         let file = create(&engine(), &world.memory, None, BLOCK as u64);
         file.write_at(0, content).unwrap();
@@ -50,7 +50,11 @@ impl World {
     }
 
     fn client(&self) -> Client {
-        Client { engine: engine(), behind: behind(&self.server, self.dir.path()) }
+        self.client_of(engine(), WriteBehindOptions::default())
+    }
+
+    pub(crate) fn client_of(&self, engine: Engine, options: WriteBehindOptions) -> Client {
+        Client { engine, behind: behind(&self.server, self.dir.path(), options) }
     }
 
     /// A client whose server is away when it has opened the file.
@@ -74,7 +78,7 @@ impl World {
 }
 
 impl Client {
-    fn open(&self) -> File {
+    pub(crate) fn open(&self) -> File {
         open(&self.engine, &self.behind, None)
     }
 
@@ -94,8 +98,12 @@ impl Client {
     }
 }
 
-fn behind(server: &AwayServer<MemoryServer>, dir: &Path) -> WriteBehind {
-    let opened = || WriteBehind::open(Arc::new(server.clone()), dir, WriteBehindOptions::default());
+fn behind(
+    server: &AwayServer<MemoryServer>,
+    dir: &Path,
+    options: WriteBehindOptions,
+) -> WriteBehind {
+    let opened = || WriteBehind::open(Arc::new(server.clone()), dir, options);
     let since = Instant::now();
     // A thread of the client before may be about to end.
     while opened().is_err() && since.elapsed() < PATIENCE {
@@ -334,7 +342,7 @@ fn a_client_uploads_by_itself_and_goes_on_when_the_server_is_back() {
     assert_same(&read_all(&file), &content, "the client");
 }
 
-fn wait_until_uploaded(client: &Client) {
+pub(crate) fn wait_until_uploaded(client: &Client) {
     let since = Instant::now();
     while !client.behind.pending().unwrap().is_empty() {
         assert!(since.elapsed() < PATIENCE, "it is never uploaded");
@@ -369,31 +377,4 @@ fn cuts_punches_and_new_keys_go_to_the_server_after_what_was_written() {
     assert_same(&read_all(&other), &model, "who has the new key");
     world.server.hook.set_away(true);
     assert!(ends(move || file.set_len(1).is_err()).unwrap(), "a cut with the server away");
-}
-
-#[test]
-fn a_full_log_keeps_what_is_written_dirty_until_there_is_room() {
-    let world = World::with(&sample(BLOCK));
-    let options = WriteBehindOptions { max_log_bytes: 40 * BLOCK as u64, ..Default::default() };
-    let behind =
-        WriteBehind::open(Arc::new(world.server.clone()), world.dir.path(), options).unwrap();
-    let limits = sealback::RetryLimits { max_attempts: 2, ..config().retry };
-    let engine = Engine::new(Config { retry: limits, ..config() }).unwrap();
-    let file = open(&engine, &behind, None);
-    world.server.hook.set_away(true);
-    let content = sample(60 * BLOCK);
-    file.write_at(0, &content[..30 * BLOCK]).unwrap();
-    file.sync().unwrap();
-    file.write_at(30 * BLOCK as u64, &content[30 * BLOCK..]).unwrap();
-    file.sync().unwrap_err();
-    assert!(file.dirty_bytes() > 0);
-    world.server.hook.set_away(false);
-    let since = Instant::now();
-    while file.sync().is_err() {
-        assert!(since.elapsed() < PATIENCE, "there is never room");
-        thread::sleep(Duration::from_millis(10));
-    }
-    drop(file);
-    wait_until_uploaded(&Client { engine, behind });
-    assert_same(&all_of(&world.memory), &content, "somebody else");
 }

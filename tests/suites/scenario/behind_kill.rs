@@ -31,6 +31,7 @@ use crate::{
 const DIR: &str = "SEALBACK_TEST_BEHIND_DIR";
 const SEED: &str = "SEALBACK_TEST_BEHIND_SEED";
 const AWAY: &str = "SEALBACK_TEST_BEHIND_AWAY";
+const WAY: &str = "SEALBACK_TEST_BEHIND_WAY";
 const BLOCK: usize = 16 << 10;
 /// So many bytes of each block are somebody else's.
 const THEIRS: usize = 1000;
@@ -306,10 +307,38 @@ fn cpu_seconds() -> f64 {
     f64::from(ticks) / 100.0
 }
 
-/// What the test below runs in another process; nothing in this one.
+/// How a server goes away.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// It answers nothing.
+    Silent,
+    /// Its directory is unmounted: another one, which is empty, is in its place.
+    Unmounted,
+}
+
+impl Way {
+    fn set_away(self, away: bool, server: &AwayServer<LocalServer>, dir: &Path) {
+        let (here, elsewhere) = (dir.join("server"), dir.join("elsewhere"));
+        match self {
+            Way::Silent => server.hook.set_away(away),
+            Way::Unmounted if away => {
+                fs::rename(&here, elsewhere).unwrap();
+                fs::create_dir(here).unwrap();
+            }
+            Way::Unmounted => {
+                // It is still empty.
+                fs::remove_dir(&here).unwrap();
+                fs::rename(elsewhere, here).unwrap();
+            }
+        }
+    }
+}
+
+/// What the tests below run in another process; nothing in this one.
 #[test]
 fn one_whose_server_is_away_for_a_while() {
-    let (Ok(dir), Err(_)) = (env::var(DIR), env::var(SEED)) else { return };
+    let (Ok(dir), Ok(way)) = (env::var(DIR), env::var(WAY)) else { return };
+    let way = if way == "Silent" { Way::Silent } else { Way::Unmounted };
     let seconds: u64 = env::var("SEALBACK_AWAY_SECONDS").map_or(3, |n| n.parse().unwrap());
     let dir = Path::new(&dir);
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).init();
@@ -322,7 +351,7 @@ fn one_whose_server_is_away_for_a_while() {
     let content = sample(20 << 20);
     file.write_from(0, &mut &content[..10 << 20], |_| ()).unwrap().1.unwrap();
     // In the middle of a put.
-    server.hook.set_away(true);
+    way.set_away(true, &server, dir);
     file.write_from(10 << 20, &mut &content[10 << 20..], |_| ()).unwrap().1.unwrap();
     file.sync().unwrap();
     file.publish().unwrap();
@@ -334,7 +363,7 @@ fn one_whose_server_is_away_for_a_while() {
         server.hook.n_refused()
     );
     assert!(server.hook.n_refused() < 100 + 10 * seconds, "it asks again and again");
-    server.hook.set_away(false);
+    way.set_away(false, &server, dir);
     let since = Instant::now();
     while !behind.pending().unwrap().is_empty() {
         assert!(since.elapsed() < Duration::from_secs(120), "it is never uploaded");
@@ -346,13 +375,23 @@ fn one_whose_server_is_away_for_a_while() {
 
 #[test]
 fn a_server_that_is_away_costs_one_line_and_next_to_no_time_and_gets_everything_when_it_is_back() {
+    is_away_for_a_while(Way::Silent);
+}
+
+#[test]
+fn a_server_whose_directory_is_unmounted_costs_no_more_and_nothing_is_made_in_its_place() {
+    is_away_for_a_while(Way::Unmounted);
+}
+
+fn is_away_for_a_while(way: Way) {
     if env::var(DIR).is_ok() {
         return;
     }
     let dir = TempDir::new().unwrap();
     let test = "behind_kill::one_whose_server_is_away_for_a_while";
-    let child = start(test, &[(DIR, dir.path().display().to_string())]);
-    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let vars = [(DIR, dir.path().display().to_string()), (WAY, format!("{way:?}"))];
+    let said = start(test, &vars).wait_with_output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
     assert!(said.contains("it is there"), "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.contains("sealback::")).collect();
     let told = |what: &str| lines.iter().filter(|line| line.contains(what)).count();

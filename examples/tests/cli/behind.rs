@@ -1,0 +1,184 @@
+//! What `--write-behind` promises: durable in the cache's directory at once, on the server when that is
+//! there, and nothing older is shown meanwhile without a word.
+
+use std::{fs, process::Command};
+
+use crate::world::{Outcome, World, bytes, program};
+
+const BEHIND: [&str; 3] = ["--write-behind", "--cache", "cache"];
+const BLOCK: usize = 16 << 10;
+
+impl World {
+    /// The server's directory has gone, as one that is not mounted.
+    fn server_away(&self) {
+        fs::rename(self.path("server"), self.path("elsewhere")).unwrap();
+    }
+
+    fn server_back(&self) {
+        fs::rename(self.path("elsewhere"), self.path("server")).unwrap();
+    }
+
+    fn resume(&self) -> Outcome {
+        self.on(&["resume", "--cache", "cache"])
+    }
+
+    fn patch_behind(&self, offset: usize, content: &[u8]) -> Outcome {
+        let offset = offset.to_string();
+        self.on_with(&[&["patch", "file", "-", "--offset", &offset], &BEHIND[..]].concat(), content)
+    }
+}
+
+#[test]
+fn a_put_with_the_server_away_is_durable_in_the_cache_and_uploaded_by_a_resume() {
+    let world = World::new();
+    let content = bytes(31, 3 << 20);
+    world.write("source", &content);
+    world.server_away();
+    let said = world.put("source", "file", &BEHIND).succeeds().stdout();
+    assert!(said.contains("waits in the cache for 'writeback resume'"), "{said}");
+    assert!(!world.path("server").exists(), "nothing is made where the server was");
+    let outcome = world.resume();
+    assert!(outcome.stdout().starts_with("file: waits in the cache"), "{}", outcome.stdout());
+    outcome.fails(&["1 of 1 files still wait"]);
+    assert!(world.get_bytes("file", &BEHIND) == content, "as it waits");
+    world.server_back();
+    let said = world.resume().succeeds().stdout();
+    assert_eq!(said, "file: 192 blocks uploaded, 3.0 MiB\n");
+    world.holds_only(&["file"]);
+    assert!(world.get_bytes("file", &[]) == content);
+    assert_eq!(world.resume().succeeds().stdout(), "nothing waits\n");
+}
+
+#[test]
+fn a_put_with_the_server_there_is_on_it_when_it_ends() {
+    let world = World::new();
+    let content = bytes(32, 100_000);
+    world.write("source", &content);
+    let json = world.put("source", "file", &[&BEHIND[..], &["--json"]].concat()).succeeds().json();
+    assert_eq!(json["behind"]["waits"], serde_json::Value::Null);
+    assert_eq!(json["behind"]["uploaded_blocks"], 7);
+    assert!(world.get_bytes("file", &["--cache", "cache"]) == content);
+    let json = world.on(&["resume", "--cache", "cache", "--json"]).succeeds().json();
+    assert_eq!(json, serde_json::json!({ "n_waiting": 0, "files": [] }));
+}
+
+#[test]
+fn a_resume_merges_what_others_have_changed_meanwhile_and_says_so() {
+    let world = World::new();
+    let mut content = bytes(33, 4 * BLOCK);
+    world.put_bytes(&content, "file", &BEHIND);
+    world.server_away();
+    let said = world.patch_behind(10, &[1; 5]).succeeds().stdout();
+    assert!(said.contains("waits in the cache"), "{said}");
+    world.patch_behind(2 * BLOCK, &[2; BLOCK]).succeeds();
+    world.server_back();
+    world.patch_bytes("file", &[3; 5], 0, &[]);
+    let json = world.on(&["resume", "--cache", "cache", "--json"]).succeeds().json();
+    assert_eq!(json["n_waiting"], 0);
+    let file = &json["files"][0];
+    let told = ["name", "uploaded_blocks", "merged_blocks"].map(|field| file[field].to_string());
+    assert_eq!(told, ["\"file\"", "2", "1"]);
+    content[..5].fill(3);
+    content[10..15].fill(1);
+    content[2 * BLOCK..3 * BLOCK].fill(2);
+    assert!(world.get_bytes("file", &[]) == content);
+}
+
+#[test]
+fn what_is_older_than_what_waits_is_not_shown_without_a_word() {
+    let world = World::new();
+    world.put_bytes(&bytes(34, 2 * BLOCK), "file", &BEHIND);
+    world.put_bytes(b"another", "another", &[]);
+    world.server_away();
+    world.patch_behind(0, &[1; BLOCK]).succeeds();
+    world.server_back();
+    world.run(&["keygen", "new"]).succeeds();
+    let with_cache = |args: &[&str]| world.on(&[args, &["--cache", "cache"]].concat());
+    for args in [
+        &["get", "file", "--out", "out"][..],
+        &["verify", "file"],
+        &["inspect", "file"],
+        &["patch", "file", "source", "--offset", "0"],
+        &["put", "source", "--name", "file"],
+        &["truncate", "file", "1"],
+        &["punch", "file", "--offset", "0", "--length", "1"],
+        &["rekey", "file", "--new-key", "new"],
+    ] {
+        with_cache(args).fails(&["waits in cache and is newer than what the server has"]);
+    }
+    with_cache(&["verify", "another"]).succeeds();
+    world.resume().succeeds();
+    with_cache(&["verify", "file"]).succeeds();
+    assert_eq!(world.get_bytes("file", &["--cache", "cache"])[..BLOCK], [1; BLOCK]);
+}
+
+#[test]
+fn what_waits_for_one_server_is_not_uploaded_to_another() {
+    let world = World::new();
+    world.write("source", b"for the one");
+    world.server_away();
+    world.put("source", "file", &BEHIND).succeeds();
+    fs::create_dir(world.path("other")).unwrap();
+    let other = ["--server", "other", "--key", "key", "--cache", "cache"];
+    world.run(&[&["resume"], &other[..]].concat()).fails(&["holds what waits for the server"]);
+    world
+        .run(&[&["put", "source", "--write-behind"], &other[..]].concat())
+        .fails(&["holds what waits for the server"]);
+    // What is not written behind does not mind.
+    world.run(&[&["put", "source"], &other[..]].concat()).succeeds();
+    world.server_back();
+    world.resume().succeeds();
+    world.run(&[&["put", "source", "--write-behind"], &other[..]].concat()).succeeds();
+}
+
+/// Goal: a disk that is not mounted is not taken for an empty server, by a later process either.
+#[test]
+fn nothing_is_uploaded_into_the_directory_that_a_disk_was_mounted_over() {
+    let world = World::new();
+    world.write("source", b"before");
+    world.put("source", "file", &BEHIND).succeeds();
+    world.server_away();
+    fs::create_dir(world.path("server")).unwrap();
+    world.write("source", b"unmounted");
+    let said = world.put("source", "file", &BEHIND).succeeds().stdout();
+    assert!(said.contains("waits in the cache for 'writeback resume'"), "{said}");
+    world.resume().fails(&["server is another one"]);
+    assert!(world.get_bytes("file", &BEHIND) == b"unmounted");
+    // Nothing was made there.
+    fs::remove_dir(world.path("server")).unwrap();
+    world.server_back();
+    world.resume().succeeds();
+    assert!(world.get_bytes("file", &[]) == b"unmounted");
+}
+
+#[test]
+fn writing_behind_needs_a_cache() {
+    let world = World::new();
+    world.write("source", b"x");
+    world.put("source", "file", &["--write-behind"]).misuses("--cache");
+    world.on(&["resume"]).misuses("--cache");
+}
+
+/// Goal: what the README says of write-behind can be done. Method: its commands, as they stand there.
+#[test]
+fn the_readmes_commands_do_what_it_says_they_do() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let section = readme.split("\n## Write-behind\n").nth(1).unwrap();
+    let commands = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let (first, rest) = commands.split_once('\n').unwrap();
+    assert_eq!(first, "writeback=target/release/examples/writeback");
+    let script = format!("set -ex\nwriteback={}\n{rest}", program().display());
+    let world = World::new();
+    let mut content = bytes(35, 2 << 20);
+    world.write("big.iso", &content);
+    fs::rename(world.path("key"), world.path("my.key")).unwrap();
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", &script]).current_dir(world.path("")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    content[1_000_000..1_000_006].copy_from_slice(b"hello\n");
+    assert!(world.read("copy.iso") == content, "as it is here with the server away");
+    assert!(said.contains("behind  waits in the cache for 'writeback resume'"), "{said}");
+    assert!(said.contains("\nbig.iso: 1 block uploaded, 16.0 KiB\n"), "{said}");
+    assert!(said.ends_with("0 damaged\n"), "{said}");
+}

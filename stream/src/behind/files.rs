@@ -1,0 +1,265 @@
+//! What lies in the directory of what is written behind.
+//!
+//! ```text
+//!  DIR/lock            held by the process that uses the directory
+//!  DIR/identity        of the server, by which it is known again
+//!  DIR/new/NAME        a file that was published and is not on the server: sealed, whole
+//!  DIR/STEM.head       a file's name and its header, as the server had it last
+//!  DIR/STEM.N.log      what was written to that file; the greater numbers are the newer
+//! ```
+//! A stem is a hash of a file's name and its id.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use sealback_crypto::{FileId, HEADER_BYTES};
+
+use super::segment::Segment;
+use crate::{Durability, Name, TargetError, TargetErrorKind};
+
+/// The files of one directory.
+#[derive(Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+    durability: Durability,
+}
+
+impl Files {
+    pub(super) fn new(dir: &Path, durability: Durability) -> Files {
+        Files { dir: dir.to_owned(), durability }
+    }
+
+    /// Makes the directory if it is missing, and takes its lock, which is free when what is returned is
+    /// dropped.
+    pub(super) fn take(&self) -> Result<File, TargetError> {
+        let shown = self.dir.display();
+        let unopened = |error| TargetError::from_io(format!("opening {shown}"), error);
+        fs::create_dir_all(self.new_files()).map_err(unopened)?;
+        let mut opening = OpenOptions::new();
+        let lock = opening.write(true).create(true).truncate(false).open(self.dir.join("lock"));
+        let lock = lock.map_err(unopened)?;
+        lock.try_lock().map_err(|_| {
+            let context = format!("{shown} is used by another process");
+            TargetError::new(TargetErrorKind::NotPermitted, context)
+        })?;
+        Ok(lock)
+    }
+
+    /// Where new files are.
+    pub(super) fn new_files(&self) -> PathBuf {
+        self.dir.join(NEW)
+    }
+
+    /// The names of the new files, with the bytes that they take.
+    pub(super) fn new_names(&self) -> Result<Vec<(Name, u64)>, TargetError> {
+        let unread = |error| TargetError::from_io("reading the directory of new files", error);
+        let entries = match fs::read_dir(self.new_files()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(unread)?,
+        };
+        let names = entries.map(|entry| {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok().and_then(|name| Name::new(&name).ok());
+            let metadata = entry.metadata()?;
+            Ok(name.filter(|_| metadata.is_file()).map(|name| (name, metadata.len())))
+        });
+        let names = names.collect::<io::Result<Vec<_>>>().map_err(unread)?;
+        Ok(names.into_iter().flatten().collect())
+    }
+
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.durability == Durability::PowerCut
+    }
+
+    /// What a file's things are called.
+    pub(super) fn stem(name: &Name, file_id: FileId) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(file_id.as_bytes()).update(name.as_str().as_bytes());
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    fn segment_path(&self, stem: &str, number: u64) -> PathBuf {
+        self.dir.join(format!("{stem}.{number}.log"))
+    }
+
+    fn head_path(&self, stem: &str) -> PathBuf {
+        self.dir.join(format!("{stem}.head"))
+    }
+
+    /// Begins a segment.
+    pub(super) fn begin(&self, stem: &str, number: u64) -> Result<Segment, TargetError> {
+        let unbegun = |error| TargetError::from_io("beginning a log", error);
+        let mut opening = OpenOptions::new();
+        let opened = opening.read(true).write(true).create(true).truncate(true);
+        let file = opened.open(self.segment_path(stem, number)).map_err(unbegun)?;
+        self.sync_names()?;
+        Segment::recover(file, segment_name(stem, number)).map_err(unbegun)
+    }
+
+    /// A file's segments that are there, with their numbers, ascending.
+    pub(super) fn segments(&self, stem: &str) -> Result<Vec<(u64, Segment)>, TargetError> {
+        let unread = |error| TargetError::from_io("reading a log", error);
+        let mut found = Vec::new();
+        for number in self.segment_numbers(stem).map_err(unread)? {
+            let mut opening = OpenOptions::new();
+            let path = self.segment_path(stem, number);
+            let file = opening.read(true).write(true).open(path).map_err(unread)?;
+            let name = segment_name(stem, number);
+            let segment = Segment::recover(file, name).map_err(unread)?;
+            found.push((number, segment));
+        }
+        Ok(found)
+    }
+
+    fn segment_numbers(&self, stem: &str) -> io::Result<Vec<u64>> {
+        let number = |name: &str| {
+            name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".log")?.parse().ok()
+        };
+        let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Removes a segment, for good.
+    pub(super) fn remove(&self, stem: &str, number: u64) -> Result<(), TargetError> {
+        match fs::remove_file(self.segment_path(stem, number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(TargetError::from_io("removing a log", error))
+            }
+            _ => self.sync_names(),
+        }
+    }
+
+    /// Removes all that is kept of a file.
+    pub(super) fn discard(&self, stem: &str) -> Result<(), TargetError> {
+        let unread = |error| TargetError::from_io("removing a log", error);
+        for number in self.segment_numbers(stem).map_err(unread)? {
+            self.remove(stem, number)?;
+        }
+        match fs::remove_file(self.head_path(stem)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unread(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a file's header for when the server does not answer.
+    pub(super) fn keep_header(
+        &self,
+        stem: &str,
+        name: &Name,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<(), TargetError> {
+        let path = self.head_path(stem);
+        let mut said = [HEAD_MAGIC, &header[..], name.as_str().as_bytes()].concat();
+        let hash = blake3::hash(&said);
+        said.extend_from_slice(hash.as_bytes());
+        if fs::read(&path).is_ok_and(|kept| kept == said) {
+            return Ok(());
+        }
+        self.replace(&path, &said)
+            .map_err(|error| TargetError::from_io("keeping a header", error))?;
+        self.sync_names()
+    }
+
+    /// Writes a file, or leaves it as it is.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        fs::write(&beside, content)?;
+        if self.waits_for_disk() {
+            File::open(&beside)?.sync_all()?;
+        }
+        fs::rename(&beside, path)
+    }
+
+    /// By what the server is known again, if it has said so.
+    pub(super) fn identity(&self) -> Result<Option<u128>, TargetError> {
+        let unread = |error| TargetError::from_io("reading which server it is", error);
+        match fs::read(self.identity_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unread(error)),
+            Ok(said) => match said.try_into() {
+                Ok(said) => Ok(Some(u128::from_le_bytes(said))),
+                Err(_) => Err(unread(io::ErrorKind::InvalidData.into())),
+            },
+        }
+    }
+
+    pub(super) fn keep_identity(&self, identity: u128) -> Result<(), TargetError> {
+        self.replace(&self.identity_path(), &identity.to_le_bytes())
+            .map_err(|error| TargetError::from_io("keeping which server it is", error))?;
+        self.sync_names()
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.dir.join("identity")
+    }
+
+    /// The files of which a header is kept, with their stems; those that were written to first.
+    pub(super) fn heads(&self) -> Result<Vec<Head>, TargetError> {
+        let unread = |error| TargetError::from_io("reading what was written", error);
+        let mut heads = Vec::new();
+        for name in self.names().map_err(unread)? {
+            if let Some(stem) = name.strip_suffix(".head") {
+                let said = match fs::read(self.head_path(stem)) {
+                    // Whoever uses the directory has removed it meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    said => said.map_err(unread)?,
+                };
+                let is_logged = !self.segment_numbers(stem).map_err(unread)?.is_empty();
+                heads.extend(Head::parse(stem, &said, is_logged));
+            }
+        }
+        heads.sort_by_key(|head| !head.is_logged);
+        Ok(heads)
+    }
+
+    fn sync_names(&self) -> Result<(), TargetError> {
+        if !self.waits_for_disk() {
+            return Ok(());
+        }
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| TargetError::from_io("making a directory durable", error))
+    }
+}
+
+/// What is kept of one file.
+pub(super) struct Head {
+    pub(super) stem: String,
+    pub(super) name: Name,
+    pub(super) header: Box<[u8; HEADER_BYTES]>,
+    /// Something of it waits to be uploaded.
+    pub(super) is_logged: bool,
+}
+
+impl Head {
+    /// `None` for what is not whole.
+    fn parse(stem: &str, said: &[u8], is_logged: bool) -> Option<Head> {
+        let (said, hash) = said.split_last_chunk::<32>()?;
+        if blake3::hash(said) != *hash {
+            return None;
+        }
+        let (header, name) = said.strip_prefix(HEAD_MAGIC)?.split_first_chunk()?;
+        let name = Name::new(std::str::from_utf8(name).ok()?).ok()?;
+        Some(Head { stem: stem.to_owned(), name, header: Box::new(*header), is_logged })
+    }
+}
+
+fn segment_name(stem: &str, number: u64) -> String {
+    format!("{stem}.{number}")
+}
+
+const NEW: &str = "new";
+const HEAD_MAGIC: &[u8] = b"SBHEADER";
