@@ -11,13 +11,14 @@ use std::ops::Range;
 use fastrand::Rng;
 use sealback::{Config, Decision, Engine, Error, File, Operation};
 use sealback_stream::{
-    Cache, Granule, MemoryCache, MemoryOptions, MemoryServer,
+    Cache, Granule, MemoryCache, MemoryOptions,
     faulty::{Faults, FaultyCache, FaultyServer, Rates},
 };
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
 
+use super::served::{Served, served, stored};
 use crate::support::{
-    Log, ROOT, all_of, assert_same, config, create, memory, name, open, read_all,
+    Log, ROOT, all_of, assert_same, audited, config, create, name, open, read_all,
 };
 
 const BLOCK: u64 = 4096;
@@ -79,7 +80,7 @@ struct Client {
 impl Client {
     fn new(
         parity: usize,
-        server: &InterposedServer<MemoryServer, Auditor>,
+        server: &InterposedServer<Served, Auditor>,
         cache: Option<MemoryCache>,
         seed: u64,
     ) -> Client {
@@ -272,7 +273,7 @@ fn for_each_seed(cache: impl Fn(u64) -> Option<MemoryCache>) {
     for seed in first..first + rounds {
         let (mut rng, mut log) = (Rng::with_seed(seed), Log::default());
         log.0.push(format!("seed {seed}"));
-        let server = memory();
+        let server = audited(served());
         let engine = crate::support::engine();
         create(&engine, &server, None, [BLOCK, 4 * BLOCK][rng.usize(..2)]).close().unwrap();
         let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(seed), seed));
@@ -288,7 +289,7 @@ fn for_each_seed(cache: impl Fn(u64) -> Option<MemoryCache>) {
             assert!(ended, "all its groups are on the server");
             failed += client.failed;
         }
-        let stored = read_sealed(&server.stored(&name()).unwrap(), &ROOT).unwrap().plaintext;
+        let stored = read_sealed(&stored(&server, &name()), &ROOT).unwrap().plaintext;
         assert_same(&stored, &model, "an independent reader");
         assert_same(&all_of(&server), &model, "a client who opens it now");
         for client in &clients {
