@@ -324,19 +324,16 @@ impl Request {
         // Buffers come home when what has been stored has been told of: more may be joined then.
         let is_stored = |action: &Action| matches!(action, Action::Stored { .. });
         let comes_home = state == IssuerState::Starved && self.actions.iter().any(is_stored);
-        if comes_home && self.streams.iter().any(Stream::is_idle) {
+        if comes_home && self.streams.iter().any(|stream| stream.is_active() && stream.is_idle()) {
             self.actions.push(Action::WakeAt(now));
         }
         for (index, stream) in self.streams.iter_mut().enumerate() {
             // A starved issuer can add nothing to what is under construction until a buffer comes
             // home, and an idle stream will send none home: it gets what there is. While the source, or
             // another stream, has to wait, an idle stream may as well go on.
-            let held_up =
-                matches!(state, IssuerState::Ahead | IssuerState::Starved | IssuerState::Waiting);
-            let finish =
-                state == IssuerState::Finished || (held_up && stream.is_idle() && !comes_home);
-            let mut prepared = Vec::new();
-            let tracing = host.tracing();
+            let is_held_up = state != IssuerState::Running && stream.is_idle() && !comes_home;
+            let finish = state == IssuerState::Finished || is_held_up;
+            let (mut prepared, tracing) = (Vec::new(), host.tracing());
             let StreamStats { subrequests, refused_grants, .. } = &mut self.stats.streams[index];
             let prepare = |block| {
                 let prepared = host.prepare(index, block);

@@ -15,6 +15,8 @@ use crate::{TargetError, TargetErrorKind};
 const MAX_ATTEMPTS: u32 = 8;
 const DELAY_MIN: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(4);
+/// A store that has too much to do is left alone as if it had failed so often before.
+const ATTEMPTS_WHEN_THROTTLED: u32 = 4;
 /// What is smaller is not counted among what is held.
 const SMALL_BYTES: u64 = 64 << 10;
 
@@ -94,8 +96,10 @@ impl Store {
                     return Err(Unaltered::Failed(error));
                 }
                 // Who lost a race once looks at once.
-                if !changed || attempts > 1 {
-                    pause(attempts).await;
+                match error.kind() {
+                    TargetErrorKind::Conflict if attempts == 1 => {}
+                    TargetErrorKind::Throttled => pause(attempts + ATTEMPTS_WHEN_THROTTLED).await,
+                    _ => pause(attempts).await,
                 }
                 attempts += 1;
             }

@@ -17,7 +17,7 @@ fn the_contract_is_kept_where_answers_to_puts_are_lost_and_puts_refused_for_a_wh
             world.script.set(move |request| {
                 n_puts += u32::from(is_put(request));
                 match is_put(request) && n_puts % step == 0 {
-                    true if refused => StoreFault::Fail(busy()),
+                    true if refused => StoreFault::Fail(generic("status code: 500 ")),
                     true => lost(),
                     false => StoreFault::Pass,
                 }
