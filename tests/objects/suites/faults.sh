@@ -41,7 +41,7 @@ faulty_network() {
         fi
     done
     fails grep -q -e "$secret" "$here/told"
-    echo "$n_right of $((2 * $#)) went through"
+    note "$n_right of $((2 * $#)) went through"
     # Most of what happens is mended.
     [ "$n_right" -ge $# ]
 }
@@ -67,7 +67,7 @@ killed_in_a_put() {
         start
         if went_through wait "$putting"; then is_either later; else is_either earlier; fi
     done
-    echo "$n_right of $1 went through"
+    note "$n_right of $1 went through"
 }
 halves() {
     head -c 20000000 "$here/later"
