@@ -45,7 +45,14 @@ fn a_build_without_object_stores_says_so() {
 
 #[cfg(feature = "object-store")]
 mod objects {
-    use crate::world::{World, bytes};
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpListener},
+        process::Command,
+        thread,
+    };
+
+    use crate::world::{Outcome, World, bytes};
 
     fn on(server: &str) -> [&str; 4] {
         ["--server", server, "--key", "key"]
@@ -57,7 +64,7 @@ mod objects {
         world.write("source", &bytes(1, 3_000_000));
         let args = [&["put", "source", "--chunk-size", "256KiB", "--json"], &on("memory:///")[..]];
         let json = world.run(&args.concat()).succeeds().json();
-        assert_eq!(json["streams"]["upload"]["subrequests"], 12);
+        assert_eq!(json["streams"]["upload"]["subrequests"], 13);
         assert_eq!(world.run(&["list", "--server", "memory:///"]).succeeds().stdout(), "");
         world
             .run(&[&["get", "source", "--out", "out"], &on("memory:///")[..]].concat())
@@ -74,20 +81,65 @@ mod objects {
     }
 
     #[test]
-    fn what_is_no_store_is_named_without_its_secrets() {
+    fn what_is_no_store_is_refused_and_no_secret_repeated() {
         let world = World::new();
         for (url, meaning) in [
-            ("ftp://bucket/prefix", "ftp"),
-            ("://", "://"),
-            ("s3://", "s3://"),
-            ("s3:///prefix", "s3://"),
-            ("s3://me:hush@bucket/prefix", "secret"),
-            ("az://hush@container", "secret"),
-            ("gs://bucket/prefix?token=hush", "?"),
+            ("ftp://bucket/prefix", "it names no object store"),
+            ("file:///prefix", "only s3://, az://, gs:// and memory:///"),
+            ("://", "it is not well formed"),
+            ("s3://", "it names no object store"),
+            ("s3://me:hush@bucket/prefix", "credentials and options come from the environment"),
+            ("az://hush@container", "credentials and options come from the environment"),
+            ("gs://bucket/prefix?token=hush", "credentials and options come from the environment"),
         ] {
-            let outcome = world.run(&["list", "--server", url]);
-            assert!(!outcome.stderr.contains("hush"), "{url}: {}", outcome.stderr);
-            outcome.fails(&[meaning]);
+            refuses(&mut world.command(&["list", "--server", url]), meaning);
         }
+    }
+
+    #[test]
+    fn credentials_that_a_store_does_not_take_are_not_repeated() {
+        let world = World::new();
+        world.write("source", b"x");
+        let address =
+            answering("403 Forbidden", "<Error><Code>SignatureDoesNotMatch</Code></Error>");
+        for args in [&["list"][..], &["put", "source", "--key", "key"]] {
+            let mut command = world.command(&[args, &["--server", "s3://bucket/prefix"]].concat());
+            for (name, value) in [
+                ("AWS_ENDPOINT", format!("http://{address}").as_str()),
+                ("AWS_ALLOW_HTTP", "true"),
+                ("AWS_REGION", "us-east-1"),
+                ("AWS_ACCESS_KEY_ID", "hush-id"),
+                ("AWS_SECRET_ACCESS_KEY", "hush-key"),
+            ] {
+                command.env(name, value);
+            }
+            refuses(&mut command, "403 Forbidden");
+        }
+    }
+
+    /// Runs a program that must fail, and say why without a secret.
+    fn refuses(command: &mut Command, meaning: &str) {
+        let outcome = Outcome::of(&["..."], &command.output().unwrap());
+        assert!(!outcome.stderr.contains("hush"), "{}", outcome.stderr);
+        outcome.fails(&[meaning]);
+    }
+
+    /// The address of a server that has one answer to everything.
+    fn answering(status: &'static str, body: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                // What is asked fits one read, but for a body that nobody needs.
+                let _ = client.read(&mut [0; 16 << 10]);
+                let len = body.len();
+                let _ = write!(
+                    client,
+                    "HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+        address
     }
 }
