@@ -32,7 +32,7 @@ start() {
     mkdir -p "$work/weed"
     # Whom the environment names may do everything.
     begin "$tools/venv/bin/weed" -logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$work/weed" \
-        -master.telemetry=false -master.volumeSizeLimitMB=64 -volume.max=100 \
+        -master.telemetry=false -master.volumeSizeLimitMB=1024 -volume.max=100 \
         -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0 \
         -s3.port="${ports[0]}" -s3.port.grpc="${ports[1]}" -filer.port="${ports[2]}" -filer.port.grpc="${ports[3]}" \
         -master.port="${ports[4]}" -master.port.grpc="${ports[5]}" -volume.port="${ports[6]}" \
