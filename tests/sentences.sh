@@ -39,6 +39,13 @@ holds() {
 # Ends the check that runs, if one does, and all that it has begun.
 end_check() { [ -z "$check" ] || kill -- "-$check" 2>/dev/null || true; }
 
+# A program that is wanted, and the package that has it.
+needs() {
+    local package=$1 program=$2
+    command -v "$program" >/dev/null || from_apt "$package"
+}
+from_apt() { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
+
 # Something that a check adds to its sentence.
 note() { printf '%s, ' "$*" >"$here/note"; }
 # That something does not succeed.

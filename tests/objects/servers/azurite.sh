@@ -1,10 +1,11 @@
 # Azurite, Microsoft's own stand-in for Azure's blob storage.
 
 install() {
+    needs nodejs node && needs python3 python3 || return
     [ -x "$tools/node/node_modules/.bin/azurite-blob" ] && return
-    command -v npm >/dev/null || { apt-get update && apt-get install -y --no-install-recommends npm; }
+    needs npm npm || return
     mkdir -p "$tools/node"
-    npm install --prefix "$tools/node" --no-audit --no-fund --silent azurite@3.35.0
+    timeout 300 npm install --prefix "$tools/node" --no-audit --no-fund --silent azurite@3.35.0
 }
 url=az://sealback
 # The account that every Azurite has, and that everybody knows.

