@@ -1,6 +1,6 @@
 //! What an object store's no means: a decision for who asked.
 
-use std::error;
+use std::{error, iter};
 
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -41,19 +41,21 @@ pub(super) fn failure(error: TargetError) -> Failure {
 
 /// The kind of what has no name of its own: by the answer's status, else by what became of the request.
 fn kind_of(error: &object_store::Error) -> TargetErrorKind {
-    let mut cause: &(dyn error::Error + 'static) = error;
-    loop {
-        if let Some(http) = cause.downcast_ref::<HttpError>() {
-            return match http.kind() {
-                HttpErrorKind::Timeout => TargetErrorKind::TimedOut,
-                _ => TargetErrorKind::Io,
-            };
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return kind_of_words(&cause.to_string()),
-        }
+    match causes(error).find_map(|cause| cause.downcast_ref::<HttpError>()) {
+        Some(http) if http.kind() == HttpErrorKind::Timeout => TargetErrorKind::TimedOut,
+        Some(_) => TargetErrorKind::Io,
+        None => kind_of_words(&root_of(error)),
     }
+}
+
+/// An error, and what it is due to, to the last.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn error::Error + 'static)> {
+    iter::successors(Some(error as _), |cause: &&(dyn error::Error + 'static)| cause.source())
+}
+
+/// What the last of all causes says.
+fn root_of(error: &object_store::Error) -> String {
+    causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// `object_store` does not name the type that holds the status.
@@ -72,10 +74,13 @@ fn kind_of_words(words: &str) -> TargetErrorKind {
     }
 }
 
-/// What the store says: of a document the code and the message, as others repeat what was signed; without the
+/// What the store says, and why nothing could be asked of it; of a document the code and the message, as others repeat what was signed; without the
 /// parameters of a URL, which may be a signature; and not too long.
 fn words(error: &object_store::Error) -> String {
-    let said = error.to_string();
+    let (mut said, root) = (error.to_string(), root_of(error));
+    if !said.contains(&root) {
+        said = format!("{said}: {root}");
+    }
     let (before, document) = said.split_at(said.find('<').unwrap_or(said.len()));
     let told = ["Code", "Message"].into_iter().filter_map(|tag| element(document, tag));
     let said = before.to_owned() + &told.collect::<Vec<_>>().join(": ");
@@ -100,7 +105,34 @@ fn element<'a>(document: &'a str, tag: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fmt, io};
+
     use super::*;
+
+    /// As HTTP clients have it: their words leave out what the request failed by.
+    #[derive(Debug)]
+    struct NotSent(io::Error);
+
+    impl fmt::Display for NotSent {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("it was not sent")
+        }
+    }
+
+    impl error::Error for NotSent {
+        fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn what_a_request_failed_by_is_told() {
+        let source = Box::new(NotSent(io::ErrorKind::ConnectionRefused.into()));
+        let error = object_store::Error::Generic { store: "S3", source };
+        let told = target_error("reading", &error).to_string();
+        assert_eq!(told, "reading: Generic S3 error: it was not sent: connection refused");
+        assert_eq!(said("short").to_string(), "writing: Generic S3 error: short");
+    }
 
     fn said(words: &str) -> TargetError {
         let source = words.to_owned().into();

@@ -10,5 +10,5 @@ limit=600 holds "the contract is kept" passes -p sealback-stream --features obje
 properties() {
     SEALBACK_CASES=$1 passes -p sealback-tests --features object-store --test scenario -- objects::model objects::faults
 }
-if [ -n "$whole" ]; then n_cases=20; else n_cases=2; fi
+if [ -n "$whole" ]; then n_cases=20; else n_cases=1; fi
 limit=900 holds "files are as a model has them, whatever the targets do" properties "$n_cases"
