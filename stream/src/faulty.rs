@@ -44,6 +44,8 @@ mod tests;
 
 pub use disk::Crash;
 #[cfg(test)]
+pub(crate) use disk::{Disk, DiskBytes};
+#[cfg(test)]
 pub(crate) use disk_server::Alone;
 pub use disk_server::DiskServer;
 use later::Later;

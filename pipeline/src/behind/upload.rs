@@ -79,8 +79,11 @@ impl OpenFile {
         upload.blocks().map(end).max().unwrap_or(0)
     }
 
+    /// Sends what is not there yet. What is, and what a header speaks for, is noted: should this be done again,
+    /// nothing is laid over what others have made of it meanwhile.
     fn send(&self, upload: &Upload<'_>, taking: &mut Taking<'_>) -> Result<(), Error> {
-        let blocks: Vec<_> = upload.blocks().collect();
+        let n_whole = self.header().size() / self.geometry().block_bytes();
+        let blocks: Vec<_> = upload.blocks().filter(|(block, _)| !upload.is_sent(*block)).collect();
         let mut rest = &blocks[..];
         while let Some((first, _)) = rest.first() {
             let most = taking.room_at(*first)?;
@@ -91,6 +94,10 @@ impl OpenFile {
                 let at = run.iter().find(|(logged, _)| *logged == block);
                 at.map(|(_, logged)| (*logged).clone())
             })?;
+            let sent = *first..(*first + run.len() as u64).min(n_whole);
+            if !sent.is_empty() {
+                upload.note_sent(sent).map_err(Error::server)?;
+            }
             rest = behind;
         }
         Ok(())

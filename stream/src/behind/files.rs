@@ -6,19 +6,24 @@
 //!  DIR/new/NAME        a file that was published and is not on the server: sealed, whole
 //!  DIR/STEM.head       a file's name and its header, as the server had it last
 //!  DIR/STEM.N.log      what was written to that file; the greater numbers are the newer
+//!  DIR/STEM.N.sent     what of that is on the server already
 //! ```
 //! A stem is a hash of a file's name and its id.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, IoSlice},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use sealback_crypto::{FileId, HEADER_BYTES};
 
-use super::segment::Segment;
-use crate::{Durability, Name, TargetError, TargetErrorKind};
+use super::{progress::Progress, segment::Segment};
+use crate::{
+    Durability, Name, TargetError, TargetErrorKind,
+    flat::{Flat, Through},
+};
 
 /// The files of one directory.
 #[derive(Debug)]
@@ -85,6 +90,25 @@ impl Files {
         self.dir.join(format!("{stem}.{number}.log"))
     }
 
+    fn progress_path(&self, stem: &str, number: u64) -> PathBuf {
+        self.dir.join(format!("{stem}.{number}.sent"))
+    }
+
+    /// What was noted of a segment's upload.
+    pub(super) fn progress(
+        &self,
+        stem: &str,
+        number: u64,
+        segment: &Segment,
+    ) -> Result<Progress, TargetError> {
+        let unread = |error| TargetError::from_io("looking what was uploaded", error);
+        let mut opening = OpenOptions::new();
+        let opened = opening.read(true).write(true).create(true).truncate(false);
+        let file = opened.open(self.progress_path(stem, number)).map_err(unread)?;
+        self.sync_names()?;
+        Progress::recover(Box::new(LogFile(file)), segment.hash()).map_err(unread)
+    }
+
     fn head_path(&self, stem: &str) -> PathBuf {
         self.dir.join(format!("{stem}.head"))
     }
@@ -96,7 +120,7 @@ impl Files {
         let opened = opening.read(true).write(true).create(true).truncate(true);
         let file = opened.open(self.segment_path(stem, number)).map_err(unbegun)?;
         self.sync_names()?;
-        Segment::recover(file, segment_name(stem, number)).map_err(unbegun)
+        Segment::recover(Box::new(LogFile(file)), &segment_name(stem, number)).map_err(unbegun)
     }
 
     /// A file's segments that are there, with their numbers, ascending.
@@ -108,7 +132,7 @@ impl Files {
             let path = self.segment_path(stem, number);
             let file = opening.read(true).write(true).open(path).map_err(unread)?;
             let name = segment_name(stem, number);
-            let segment = Segment::recover(file, name).map_err(unread)?;
+            let segment = Segment::recover(Box::new(LogFile(file)), &name).map_err(unread)?;
             found.push((number, segment));
         }
         Ok(found)
@@ -134,12 +158,16 @@ impl Files {
 
     /// Removes a segment, for good.
     pub(super) fn remove(&self, stem: &str, number: u64) -> Result<(), TargetError> {
-        match fs::remove_file(self.segment_path(stem, number)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(TargetError::from_io("removing a log", error))
+        // What is noted of a segment that is no more speaks of no other.
+        for path in [self.segment_path(stem, number), self.progress_path(stem, number)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(TargetError::from_io("removing a log", error));
+                }
+                _ => {}
             }
-            _ => self.sync_names(),
         }
+        self.sync_names()
     }
 
     /// Removes all that is kept of a file.
@@ -254,6 +282,35 @@ impl Head {
         let (header, name) = said.strip_prefix(HEAD_MAGIC)?.split_first_chunk()?;
         let name = Name::new(std::str::from_utf8(name).ok()?).ok()?;
         Some(Head { stem: stem.to_owned(), name, header: Box::new(*header), is_logged })
+    }
+}
+
+/// A file of records.
+struct LogFile(File);
+
+impl Flat for LogFile {
+    fn len(&self) -> io::Result<u64> {
+        Flat::len(&&self.0)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        Flat::read_at(&&self.0, at, into)
+    }
+
+    fn write_at(&mut self, at: u64, pieces: &mut [IoSlice<'_>]) -> Through {
+        Flat::write_at(&mut &self.0, at, pieces)
+    }
+
+    fn punch(&mut self, stored: Range<u64>) -> io::Result<bool> {
+        Flat::punch(&mut &self.0, stored)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        Flat::set_len(&mut &self.0, len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Flat::sync(&mut &self.0)
     }
 }
 

@@ -15,17 +15,17 @@
 
 use std::{
     fmt, io,
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
 
-use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims, Nonce, PREFIX_BYTES, Stored};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims};
 
 use super::{
     files::Files,
     home::Home,
-    segment::{Found, Promise, Segment},
+    segment::{Promise, Segment},
+    state::State,
     upload::Upload,
 };
 use crate::{BlockConflict, Failure, Name, Target, TargetError, TargetErrorKind, Write};
@@ -43,63 +43,6 @@ pub struct WriteLog {
     server: Mutex<Option<Arc<dyn Target>>>,
     /// Held by who uploads.
     uploading: Mutex<()>,
-}
-
-struct State {
-    /// As the server had it when it was last asked.
-    header: Box<[u8; HEADER_BYTES]>,
-    frozen: Option<(u64, Arc<Segment>)>,
-    active: Option<(u64, Segment)>,
-    /// The number of the next segment.
-    next: u64,
-    /// The file was replaced, or removed.
-    is_gone: bool,
-    /// The last upload failed, and not because the server was away.
-    is_refused: bool,
-}
-
-impl State {
-    /// The segments, the newest first.
-    fn segments(&self) -> impl Iterator<Item = &Segment> {
-        let active = self.active.iter().map(|(_, segment)| segment);
-        active.chain(self.frozen.iter().map(|(_, segment)| &**segment))
-    }
-
-    /// The newest segment that knows a block, and what it knows.
-    fn find(&self, block: u64) -> Option<(&Segment, Found<'_>)> {
-        let found = self.segments().map(|segment| (segment, segment.find(block)));
-        found.into_iter().find(|(_, found)| *found != Found::Nothing)
-    }
-
-    /// The nonce that is here for a block: of a sealed one, or that there is none.
-    fn nonce(&self, block: u64) -> Option<Option<Nonce>> {
-        match self.find(block)?.1 {
-            Found::Sealed(logged) => Some(Some(logged.nonce)),
-            Found::Hole => Some(None),
-            Found::Nothing => None,
-        }
-    }
-
-    fn promised(&self) -> Option<Promise> {
-        let promises = self.segments().filter_map(Segment::promised);
-        promises.fold(None, |all, one| Some(all.unwrap_or_default().and(one)))
-    }
-
-    /// Whether what is here can be uploaded, and so makes room, without anything more being written.
-    fn can_be_uploaded(&self, geometry: Geometry) -> bool {
-        let n_promised = self.n_promised(geometry);
-        let is_promised = |segment: &Segment| segment.end_block() <= n_promised;
-        let active = self.active.as_ref().map(|(_, segment)| segment);
-        !self.is_gone
-            && !self.is_refused
-            && (self.frozen.is_some() || active.is_none_or(is_promised))
-    }
-
-    /// How many blocks the header and the promises speak for.
-    fn n_promised(&self, geometry: Geometry) -> u64 {
-        let promised = self.promised().map_or(0, |promise| promise.size);
-        geometry.n_blocks(promised.max(HeaderClaims::of(&self.header).size))
-    }
 }
 
 impl WriteLog {
@@ -171,7 +114,7 @@ impl WriteLog {
             && let Some((number, mut active)) =
                 state.active.take_if(|(_, active)| active.end_block() <= n_promised)
         {
-            let synced = if self.home.files().waits_for_disk() { active.sync() } else { Ok(()) };
+            let synced = if self.waits_for_disk() { active.sync() } else { Ok(()) };
             if let Err(error) = synced {
                 state.active = Some((number, active));
                 return Err(unwritten(error));
@@ -213,7 +156,9 @@ impl WriteLog {
         self.freeze(&mut state)?;
         let frozen = state.frozen.clone().filter(|_| !state.is_gone);
         drop(state);
-        Ok(frozen.map(|(number, segment)| Upload::new(self, (number, segment), alone)))
+        let Some((number, segment)) = frozen else { return Ok(None) };
+        let progress = self.home.files().progress(&self.stem, number, &segment)?;
+        Ok(Some(Upload::new(self, (number, segment, progress), alone)))
     }
 
     /// What was frozen is on the server: it goes.
@@ -231,6 +176,10 @@ impl WriteLog {
 
     pub(super) fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.home.files().waits_for_disk()
     }
 
     /// Writes what is expected to be written over what is here, or else on the server.
@@ -257,29 +206,8 @@ impl WriteLog {
         Ok(write.bytes())
     }
 
-    /// What the server has for the blocks of which something is expected, and that are not here. None of
-    /// them while it does not answer: then the upload finds out.
-    fn stored_there(&self, write: &Write) -> Vec<(u64, Option<Nonce>)> {
-        let unknown: Vec<_> = {
-            let state = self.state();
-            let blocks = write.expectations.iter().map(|expectation| expectation.block);
-            blocks.filter(|block| state.nonce(*block).is_none()).collect()
-        };
-        let mut there = Vec::new();
-        for block in unknown {
-            let Ok(stored) = self.read_server(block..block + 1) else { return there };
-            there.push((block, stored.nonce(self.geometry, 0)));
-        }
-        there
-    }
-
-    /// What the server has stored for blocks, if it is there.
-    fn read_server(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
-        self.ask(|server| super::reading::read_all(server, self.geometry, blocks))
-    }
-
     /// Asks the file on the server, unless that did not answer a moment ago.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         ask: impl FnOnce(&dyn Target) -> Result<T, TargetError>,
     ) -> Result<T, TargetError> {
@@ -308,62 +236,6 @@ impl WriteLog {
     /// Whether the logs take so much that something should be uploaded.
     pub(super) fn is_short_of_room(&self) -> bool {
         self.home.room().is_short()
-    }
-
-    /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
-    pub(super) fn read(&self, blocks: &Range<u64>, to: &mut [u8]) -> Result<usize, TargetError> {
-        loop {
-            // What was here may have gone to the server while that was asked for something else.
-            if let Some(bytes) = self.try_read(blocks, to)? {
-                return Ok(bytes);
-            }
-        }
-    }
-
-    fn try_read(&self, blocks: &Range<u64>, to: &mut [u8]) -> Result<Option<usize>, TargetError> {
-        let stride = stride_len(self.geometry);
-        to.fill(0);
-        let mut end = 0;
-        let missing = self.missing(blocks);
-        for run in &missing {
-            let at = index(run.start - blocks.start) * stride;
-            let stored = self.read_server(run.clone())?;
-            to[at..at + stored.len].copy_from_slice(&stored.buffer[..stored.len]);
-            end = end.max(if stored.len == 0 { 0 } else { at + stored.len });
-        }
-        let state = self.state();
-        for block in blocks.clone() {
-            let at = index(block - blocks.start) * stride;
-            let Some((segment, found)) = state.find(block) else {
-                match missing.iter().any(|run| run.contains(&block)) {
-                    true => continue,
-                    false => return Ok(None),
-                }
-            };
-            let place = &mut to[at..at + stride];
-            place.fill(0);
-            let len = match found {
-                Found::Sealed(logged) => segment.read(logged, place),
-                Found::Hole | Found::Nothing => Ok(PREFIX_BYTES),
-            };
-            end = end.max(at + len.map_err(unread)?);
-        }
-        // What lies before something that is here is part of the file.
-        let behind = state.segments().any(|segment| segment.end_block() > blocks.end);
-        Ok(Some(if behind { to.len() } else { end }))
-    }
-
-    /// The runs of blocks of which nothing is here.
-    fn missing(&self, blocks: &Range<u64>) -> Vec<Range<u64>> {
-        let state = self.state();
-        let mut runs: Vec<Range<u64>> = Vec::new();
-        for block in blocks.clone().filter(|block| state.find(*block).is_none()) {
-            match runs.last_mut() {
-                Some(run) if run.end == block => run.end += 1,
-                _ => runs.push(block..block + 1),
-            }
-        }
-        runs
     }
 
     /// The header as the server has it, or had it when it last answered.
@@ -405,7 +277,7 @@ impl WriteLog {
 
     /// Waits until what was written is as durable as was asked for.
     pub(super) fn sync(&self) -> Result<(), TargetError> {
-        if !self.home.files().waits_for_disk() {
+        if !self.waits_for_disk() {
             return Ok(());
         }
         let mut state = self.state();
@@ -455,7 +327,7 @@ impl WriteLog {
         dropped.map_err(unwritten)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //!  head: magic, place in the log, bytes of body and payload, hash | body: entries | payload: sealed blocks
 //! ```
-//! The hash covers the log's name and all else, so that a record is whole, and where it was written, or is
-//! none.
+//! The hash covers the one of the record before and all else, so that a record is whole, and where it was
+//! written, or is none.
 
 use std::{
     io::{self, IoSlice},
@@ -25,6 +25,8 @@ pub(super) enum Record {
     Cut { n_blocks: u64 },
     /// Something was promised of the file.
     Promise(Promise),
+    /// Blocks are on the server.
+    Sent { blocks: Range<u64> },
 }
 
 /// What was written.
@@ -54,14 +56,16 @@ pub(super) struct Placed {
     pub(super) payload_at: u64,
     /// Where the next one stands.
     pub(super) end: u64,
+    /// What the next one knows it by.
+    pub(super) hash: blake3::Hash,
 }
 
 impl Record {
-    /// Writes it at a place. Returns where it is.
+    /// Writes it at a place, behind the record of a hash. Returns where it is.
     pub(super) fn write(
         self,
         log: &mut dyn Flat,
-        name: &str,
+        before: &blake3::Hash,
         at: u64,
         payload: &[&[u8]],
     ) -> io::Result<Placed> {
@@ -73,20 +77,25 @@ impl Record {
         head[8..16].copy_from_slice(&at.to_le_bytes());
         head[16..20].copy_from_slice(&body_bytes.to_le_bytes());
         head[20..28].copy_from_slice(&payload_bytes.to_le_bytes());
-        let mut hasher = hasher(name, &head[..HASH_AT], &body);
+        let mut hasher = hasher(before, &head[..HASH_AT], &body);
         for piece in payload {
             hasher.update(piece);
         }
-        head[HASH_AT..].copy_from_slice(hasher.finalize().as_bytes());
+        let hash = hasher.finalize();
+        head[HASH_AT..].copy_from_slice(hash.as_bytes());
         let pieces = [&head[..], &body].into_iter().chain(payload.iter().copied());
         let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
         log.write_at(at, &mut pieces).whole()?;
         let payload_at = at + (HEAD_LEN + body.len()) as u64;
-        Ok(Placed { record: self, payload_at, end: payload_at + payload_bytes })
+        Ok(Placed { record: self, payload_at, end: payload_at + payload_bytes, hash })
     }
 
-    /// Reads the one at a place; `None` if there is none that is whole.
-    pub(super) fn read(log: &dyn Flat, name: &str, at: u64) -> io::Result<Option<Placed>> {
+    /// Reads the one at a place, behind the record of a hash; `None` if there is none that is whole.
+    pub(super) fn read(
+        log: &dyn Flat,
+        before: &blake3::Hash,
+        at: u64,
+    ) -> io::Result<Option<Placed>> {
         let mut head = [0; HEAD_LEN];
         let room = log.len()?.saturating_sub(at);
         if room < HEAD_LEN as u64 || log.read_at(at, &mut head)? < HEAD_LEN {
@@ -105,7 +114,7 @@ impl Record {
         }
         let mut body = vec![0; usize::try_from(body_bytes).map_err(io::Error::other)?];
         log.read_at(at + HEAD_LEN as u64, &mut body)?;
-        let mut hasher = hasher(name, &head[..HASH_AT], &body);
+        let mut hasher = hasher(before, &head[..HASH_AT], &body);
         let payload_at = at + HEAD_LEN as u64 + u64::from(body_bytes);
         let end = payload_at + payload_bytes;
         let mut piece = vec![0; PIECE_LEN];
@@ -116,10 +125,11 @@ impl Record {
             hasher.update(&piece[..len]);
             from += len as u64;
         }
-        if hasher.finalize().as_bytes()[..] != head[HASH_AT..] {
+        let hash = hasher.finalize();
+        if hash.as_bytes()[..] != head[HASH_AT..] {
             return Ok(None);
         }
-        Ok(Record::parse(&body).map(|record| Placed { record, payload_at, end }))
+        Ok(Record::parse(&body).map(|record| Placed { record, payload_at, end, hash }))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -138,6 +148,10 @@ impl Record {
                 put_u64(&mut bytes, *grown_to);
                 put_range(&mut bytes, holes);
                 put_u64(&mut bytes, *size);
+            }
+            Record::Sent { blocks } => {
+                bytes.push(SENT);
+                put_range(&mut bytes, blocks);
             }
         }
         bytes
@@ -160,6 +174,7 @@ impl Record {
                 holes: fields.range()?,
                 size: fields.u64()?,
             }),
+            SENT => Record::Sent { blocks: fields.range()? },
             _ => return None,
         };
         fields.0.is_empty().then_some(record)
@@ -252,9 +267,9 @@ fn put_range(bytes: &mut Vec<u8>, range: &Range<u64>) {
     put_u64(bytes, range.end);
 }
 
-fn hasher(name: &str, head: &[u8], body: &[u8]) -> blake3::Hasher {
+fn hasher(before: &blake3::Hash, head: &[u8], body: &[u8]) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(name.as_bytes()).update(head).update(body);
+    hasher.update(before.as_bytes()).update(head).update(body);
     hasher
 }
 
@@ -266,6 +281,7 @@ const PIECE_LEN: usize = 256 << 10;
 const BLOCKS: u8 = 1;
 const CUT: u8 = 2;
 const PROMISE: u8 = 3;
+const SENT: u8 = 4;
 
 const HOLE: u8 = 1;
 const SEALED: u8 = 2;
@@ -292,19 +308,21 @@ mod tests {
             sealed(Some(Expected::Nonce(second)), &[1..2, 4..5]),
         ]);
         let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 });
-        for record in [blocks, promise, Record::Cut { n_blocks: 4 }] {
+        let [a, b] = ["a", "b"].map(|name| blake3::hash(name.as_bytes()));
+        for record in [blocks, promise, Record::Cut { n_blocks: 4 }, Record::Sent { blocks: 3..9 }]
+        {
             let mut log = vec![0; 11];
-            let placed = record.write(&mut log, "a", 11, &[b"pay", b"load"]).unwrap();
+            let placed = record.write(&mut log, &a, 11, &[b"pay", b"load"]).unwrap();
             assert_eq!(placed.end, log.as_slice().len() as u64);
-            assert_eq!(Record::read(&log, "a", 11).unwrap(), Some(placed));
-            assert_eq!(Record::read(&log, "b", 11).unwrap(), None);
+            assert_eq!(Record::read(&log, &a, 11).unwrap(), Some(placed));
+            assert_eq!(Record::read(&log, &b, 11).unwrap(), None);
             for at in 11..log.as_slice().len() {
                 log[at] ^= 1;
-                assert_eq!(Record::read(&log, "a", 11).unwrap(), None, "byte {at}");
+                assert_eq!(Record::read(&log, &a, 11).unwrap(), None, "byte {at}");
                 log[at] ^= 1;
             }
             log.pop();
-            assert_eq!(Record::read(&log, "a", 11).unwrap(), None, "it is cut off");
+            assert_eq!(Record::read(&log, &a, 11).unwrap(), None, "it is cut off");
         }
     }
 }

@@ -5,12 +5,15 @@
 //! 2. A block's base is what was expected of it when it was first written here, its dirty positions are
 //!    all that were changed since; so it stands for all of its writes.
 
-use std::{collections::BTreeMap, fs::File, io, ops::Range};
+use std::{collections::BTreeMap, io, ops::Range};
 
 use sealback_crypto::{Geometry, Nonce};
 
-use super::record::{Entry, Placed, Record, SealedEntry};
-use crate::{Expectation, Expected, Segment as Piece, Write, flat::Flat};
+use super::{
+    chain::{Bytes, Chain},
+    record::{Entry, Placed, Record, SealedEntry},
+};
+use crate::{Expectation, Expected, Segment as Piece, Write};
 
 /// What was written of one block, and not uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +40,9 @@ pub(super) enum Found<'a> {
 
 /// A log's file, and what is in it.
 pub(super) struct Segment {
-    log: File,
-    name: String,
-    /// Where the next record goes.
-    end: u64,
-    blocks: BTreeMap<u64, LoggedBlock>,
+    chain: Chain,
+    /// Boxed, they take a third less: what is added in order leaves half of each node empty.
+    blocks: BTreeMap<u64, Box<LoggedBlock>>,
     /// What is a hole where no block is.
     holes: Vec<Range<u64>>,
     promise: Option<Promise>,
@@ -74,19 +75,12 @@ impl Promise {
 }
 
 impl Segment {
-    /// A log's file as it is found; what stands behind the last whole record is dropped.
-    pub(super) fn recover(log: File, name: String) -> io::Result<Segment> {
-        let mut placed = Vec::new();
-        let mut end = 0;
-        while let Some(next) = Record::read(&&log, &name, end)? {
-            end = next.end;
-            placed.push(next);
-        }
-        if Flat::len(&&log)? > end {
-            log.set_len(end)?;
-        }
+    /// A log's file as it is found, which `name` tells from any other; what stands behind the last whole
+    /// record is dropped.
+    pub(super) fn recover(bytes: Bytes, name: &str) -> io::Result<Segment> {
+        let (chain, placed) = Chain::recover(bytes, blake3::hash(name.as_bytes()))?;
         let (blocks, holes) = (BTreeMap::new(), Vec::new());
-        let mut segment = Segment { log, name, end, blocks, holes, promise: None };
+        let mut segment = Segment { chain, blocks, holes, promise: None };
         placed.into_iter().for_each(|placed| segment.note(placed));
         Ok(segment)
     }
@@ -125,8 +119,7 @@ impl Segment {
     }
 
     fn push(&mut self, record: Record, payload: &[&[u8]]) -> io::Result<()> {
-        let placed = record.write(&mut &self.log, &self.name, self.end, payload)?;
-        self.end = placed.end;
+        let placed = self.chain.push(record, payload)?;
         self.note(placed);
         Ok(())
     }
@@ -160,6 +153,8 @@ impl Segment {
                 let before = self.promise.take().unwrap_or_default();
                 self.promise = Some(before.and(&promise));
             }
+            // That stands beside a segment.
+            Record::Sent { .. } => {}
         }
     }
 
@@ -177,7 +172,7 @@ impl Segment {
             }
         }
         let logged = LoggedBlock { nonce, bytes, base: first_base, dirty, at };
-        self.blocks.insert(block, logged);
+        self.blocks.insert(block, Box::new(logged));
     }
 
     fn drop_blocks(&mut self, blocks: &Range<u64>) {
@@ -202,15 +197,14 @@ impl Segment {
     pub(super) fn read(&self, logged: &LoggedBlock, to: &mut [u8]) -> io::Result<usize> {
         let len = usize::try_from(logged.bytes).map_err(io::Error::other)?;
         let to = to.get_mut(..len).ok_or(io::ErrorKind::InvalidData)?;
-        let n = Flat::read_at(&&self.log, logged.at, to)?;
-        if n == len { Ok(n) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        self.chain.read(logged.at, to).map(|()| len)
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        Flat::sync(&mut &self.log)
+        self.chain.sync()
     }
 
-    pub(super) fn blocks(&self) -> &BTreeMap<u64, LoggedBlock> {
+    pub(super) fn blocks(&self) -> &BTreeMap<u64, Box<LoggedBlock>> {
         &self.blocks
     }
 
@@ -226,7 +220,12 @@ impl Segment {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> u64 {
-        self.end
+        self.chain.bytes()
+    }
+
+    /// What tells its content from any other.
+    pub(super) fn hash(&self) -> blake3::Hash {
+        self.chain.last()
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     fmt, io,
     ops::Range,
-    sync::{Arc, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sealback_crypto::{Buffer, Stored};
 
 use super::{
     log::{WriteLog, index, stride_len, unread},
+    progress::Progress,
     segment::{LoggedBlock, Promise, Segment},
 };
 use crate::TargetError;
@@ -19,21 +20,45 @@ pub struct Upload<'a> {
     log: &'a WriteLog,
     number: u64,
     segment: Arc<Segment>,
+    progress: Mutex<Progress>,
     _alone: MutexGuard<'a, ()>,
 }
 
 impl<'a> Upload<'a> {
     pub(super) fn new(
         log: &'a WriteLog,
-        (number, segment): (u64, Arc<Segment>),
+        (number, segment, progress): (u64, Arc<Segment>, Progress),
         alone: MutexGuard<'a, ()>,
     ) -> Upload<'a> {
-        Upload { log, number, segment, _alone: alone }
+        Upload { log, number, segment, progress: Mutex::new(progress), _alone: alone }
     }
 
     /// Each block that was written, ascending.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
-        self.segment.blocks().iter().map(|(block, logged)| (*block, logged))
+        self.segment.blocks().iter().map(|(block, logged)| (*block, &**logged))
+    }
+
+    /// Whether the server had taken a block, and that was noted: it is not to be sent again, whoever has
+    /// changed it since.
+    pub fn is_sent(&self, block: u64) -> bool {
+        self.progress().has(block)
+    }
+
+    /// Notes that the server has taken blocks, all of which a header on the server speaks for: what lies behind
+    /// the file's end there may still become somebody else's.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot be written.
+    pub fn note_sent(&self, blocks: Range<u64>) -> Result<(), TargetError> {
+        let mut progress = self.progress();
+        let noted = progress
+            .note(blocks)
+            .and_then(|()| if self.log.waits_for_disk() { progress.sync() } else { Ok(()) });
+        noted.map_err(|error| TargetError::from_io("noting what was uploaded", error))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was promised of the file.

@@ -30,7 +30,7 @@ pub enum Crash {
 
 /// A disk, and whatever is stored on it. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -53,27 +53,27 @@ struct Stored {
 
 impl Disk {
     /// A new file, empty, and durably so.
-    pub(super) fn make(&self) -> DiskBytes {
+    pub(crate) fn make(&self) -> DiskBytes {
         let mut state = self.state();
         state.files.push(Stored::default());
         DiskBytes { disk: self.clone(), file: state.files.len() - 1 }
     }
 
-    pub(super) fn stop_after(&self, n_changes: u64, rng: Rng) {
+    pub(crate) fn stop_after(&self, n_changes: u64, rng: Rng) {
         let mut state = self.state();
         (state.stop_after, state.rng) = (Some(n_changes), Some(rng));
     }
 
-    pub(super) fn n_changes(&self) -> u64 {
+    pub(crate) fn n_changes(&self) -> u64 {
         self.state().n_changes
     }
 
-    pub(super) fn n_syncs(&self) -> u64 {
+    pub(crate) fn n_syncs(&self) -> u64 {
         self.state().n_syncs
     }
 
     /// The disk after a crash. Nothing can be done with this one any more.
-    pub(super) fn crash(&self, crash: Crash, rng: &mut Rng) -> Disk {
+    pub(crate) fn crash(&self, crash: Crash, rng: &mut Rng) -> Disk {
         let mut state = self.state();
         state.stop_after = Some(0);
         let files = match crash {
@@ -158,19 +158,19 @@ impl Stored {
 
 /// The bytes of one file on a disk.
 #[derive(Clone, Debug)]
-pub(super) struct DiskBytes {
+pub(crate) struct DiskBytes {
     disk: Disk,
     file: usize,
 }
 
 impl DiskBytes {
     /// The same file on another disk.
-    pub(super) fn on(&self, disk: &Disk) -> DiskBytes {
+    pub(crate) fn on(&self, disk: &Disk) -> DiskBytes {
         DiskBytes { disk: disk.clone(), file: self.file }
     }
 
     /// A number that no other file has.
-    pub(super) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.file as u64
     }
 }

@@ -7,6 +7,7 @@
 
 mod ancestor;
 mod behind;
+mod behind_again;
 mod behind_full;
 mod behind_kill;
 mod bench;
