@@ -1,8 +1,9 @@
 //! Cutting a file: no store deletes on condition, so what lies behind becomes empty on condition.
 //!
 //! In FORMAT.md's order without a lock: note which version each object is, read the header again, then
-//! replace only what is unchanged. What somebody has written meanwhile, behind a cut that he knows of,
-//! stays. An empty object is a hole, and counts as not there.
+//! replace only what is unchanged. What has been changed since is looked at again: as long as the header
+//! counts, nobody has written it who knows of the cut, and it may hold what was cut off. An empty object
+//! is a hole, and counts as not there.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
-/// A last chunk that others keep changing is looked at again so often.
+/// Objects that others keep changing are looked at again so often.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// An object, and what it was when the cut began.
@@ -45,15 +46,26 @@ impl OpenObject {
                 None => None,
             };
             self.check_header(expect).await?;
-            self.empty(behind).await?;
-            let Some((noted, offset)) = last_chunk else { return Ok(()) };
-            match self.shorten(&noted, offset).await {
+            match self.take_away(behind, last_chunk).await {
                 Err(error) if error.kind() == TargetErrorKind::Conflict => pause(attempt).await,
                 other => return other,
             }
         }
-        let context = "the last chunk of a file that is being cut keeps being changed";
+        let context = "the chunks of a file that is being cut keep being changed";
         Err(TargetError::new(TargetErrorKind::Io, context))
+    }
+
+    /// Takes what was noted behind a cut, and what the last chunk has behind the block at an offset.
+    async fn take_away(
+        &self,
+        behind: Vec<Noted>,
+        last: Option<(Noted, u64)>,
+    ) -> Result<(), TargetError> {
+        self.empty(behind).await?;
+        match last {
+            Some((noted, offset)) => self.shorten(&noted, offset).await,
+            None => Ok(()),
+        }
     }
 
     /// The objects behind a cut that are not empty yet.
@@ -94,10 +106,7 @@ impl OpenObject {
             if found.len() == 0 {
                 continue;
             }
-            match self.store.replace(&key, nothing(), &found).await {
-                Err(error) if error.kind() == TargetErrorKind::Conflict => {}
-                other => drop(other?),
-            }
+            self.store.replace(&key, nothing(), &found).await?;
         }
         Ok(())
     }
