@@ -17,7 +17,7 @@ use sealback_stream::{
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
 
 use crate::support::{
-    Log, ROOT, all_of, assert_same, config, create, memory, name, open, read_all,
+    Log, ROOT, all_of, assert_same, config, create, memory_locked, name, open, read_all,
 };
 
 const BLOCK: u64 = 4096;
@@ -272,7 +272,7 @@ fn for_each_seed(cache: impl Fn(u64) -> Option<MemoryCache>) {
     for seed in first..first + rounds {
         let (mut rng, mut log) = (Rng::with_seed(seed), Log::default());
         log.0.push(format!("seed {seed}"));
-        let server = memory();
+        let server = memory_locked(rng.bool());
         let engine = crate::support::engine();
         create(&engine, &server, None, [BLOCK, 4 * BLOCK][rng.usize(..2)]).close().unwrap();
         let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(seed), seed));

@@ -23,6 +23,7 @@ mod in_place;
 mod kill;
 mod killing;
 mod lifecycle;
+mod lockless;
 mod model;
 mod moments;
 mod other_clients;

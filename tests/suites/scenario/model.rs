@@ -10,8 +10,8 @@ use sealback_tests::{
     reader::read_sealed,
 };
 
-use self::subject::{Op, Subject, assert_either, op};
-use crate::support::{ROOT, config, memory, name, open, read_all};
+use self::subject::{Memory, Op, Subject, assert_either, op};
+use crate::support::{ROOT, config, memory_locked, name, open, read_all};
 
 mod subject;
 
@@ -30,8 +30,9 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..17,
         cached in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        let mut subject = Subject::new(memory(), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(memory_locked(locked), folio_shift, block_shift, cached);
         for op in &ops {
             subject.run(op).unwrap();
             prop_assert_eq!(subject.file().size(), subject.model.len() as u64);
@@ -51,10 +52,11 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..17,
         seed in any::<u64>(),
+        locked in any::<bool>(),
     ) {
         let rates = Rates { retry: 60, short: 80, unknown: 40, dropped: 20, ..Rates::default() };
         let faults = Faults::seeded(seed, rates);
-        let server = FaultyServer::new(memory(), &faults);
+        let server = FaultyServer::new(memory_locked(locked), &faults);
         faults.stop();
         let mut subject = Subject::new(server, folio_shift, block_shift, true);
         for op in &ops {
@@ -93,8 +95,9 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..15,
         cached in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        let mut subject = Subject::new(memory(), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(memory_locked(locked), folio_shift, block_shift, cached);
         let mut hurt = false;
         for op in &ops {
             hurt |= matches!(op, Op::CacheHurt { .. });
@@ -111,14 +114,22 @@ proptest! {
         block_shift in 12u32..15,
         n_changes in 0u32..12,
         unheard in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        crash_during(&ops, &last, block_shift, n_changes, unheard);
+        let server = memory_locked(locked);
+        crash_during(server, &ops, &last, block_shift, n_changes, unheard);
     }
 }
 
 /// Runs `ops` and syncs, then has the server go away `n_changes` changes into `last` and its sync.
-fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard: bool) {
-    let server = memory();
+fn crash_during(
+    server: Memory,
+    ops: &[Op],
+    last: &Op,
+    block_shift: u32,
+    n_changes: u32,
+    unheard: bool,
+) {
     let mut subject = Subject::new(server.clone(), 14, block_shift, false);
     for op in ops {
         subject.run(op).unwrap();

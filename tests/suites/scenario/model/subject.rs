@@ -123,7 +123,7 @@ pub(super) struct Subject<S> {
     pub(super) n_changes: usize,
 }
 
-type Memory = InterposedServer<MemoryServer, Auditor>;
+pub(super) type Memory = InterposedServer<MemoryServer, Auditor>;
 
 impl<S: Server> Subject<S> {
     pub(super) fn new(server: S, folio_shift: u32, block_shift: u32, cached: bool) -> Subject<S> {
