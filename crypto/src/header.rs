@@ -154,16 +154,11 @@ impl Header {
     fn commit_slot(&self, slot: Slot) -> HeaderCommit {
         let index = slot.values.slot_index();
         let bytes = slot.to_bytes(&self.keys.header_key, &self.prologue);
-        let offset = slot::SLOT_OFFSETS[index];
-        let expect = SlotExpectation {
-            prologue: *self.prologue.as_bytes(),
-            mac_offset: (offset + slot::MAC_OFFSET) as u64,
-            mac: slot::mac_of(&self.slots[index]),
-        };
+        let offset = slot::SLOT_OFFSETS[index] as u64;
+        let write = SlotWrite { offset, bytes: bytes.clone(), expect: self.expectation() };
         let mut header = self.clone();
-        header.slots[index] = bytes.clone();
+        header.slots[index] = bytes;
         header.current = slot;
-        let write = SlotWrite { offset: offset as u64, bytes, expect };
         HeaderCommit { header, write }
     }
 
@@ -246,10 +241,15 @@ impl Header {
         (offset + slot::MAC_OFFSET) as u64
     }
 
-    /// Holds as long as this header's slot is there and the file is the same: what a cut expects.
+    /// Holds as long as nobody has committed another header, and the file is the same: the older slot,
+    /// which the next commit is written over, is what it was. What a commit expects, and a cut.
     pub fn expectation(&self) -> SlotExpectation {
-        let prologue = *self.prologue.as_bytes();
-        SlotExpectation { prologue, mac_offset: self.mac_offset(), mac: self.mac() }
+        let older = 1 - self.current.values.slot_index();
+        SlotExpectation {
+            prologue: *self.prologue.as_bytes(),
+            mac_offset: (slot::SLOT_OFFSETS[older] + slot::MAC_OFFSET) as u64,
+            mac: slot::mac_of(&self.slots[older]),
+        }
     }
 
     /// Names the root key that wraps the file key; not a secret.

@@ -3,7 +3,7 @@
 //! Each is a compare-and-write of one slot. One that meets somebody else's commit is made anew on
 //! top of that; one whose outcome is not known is recognised by its MAC when it is found there.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, RootKey};
 use sealback_stream::{CacheFile, SizeLock, TargetError, TargetErrorKind};
@@ -17,13 +17,16 @@ use crate::{
     pass::PassKind,
     ranges::hull,
     resize::SizeGuard,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, thread},
     trace::{Observer, tell},
     waits::WaitFor,
 };
 
 /// A commit that loses against another client's is tried again so often.
-const MAX_COMMITS: u32 = 16;
+const MAX_COMMITS: u32 = 64;
+/// The pause before the third of these is shorter than this, doubled; up to so many doublings.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const MAX_DOUBLINGS: u32 = 8;
 /// A file is created with this generation.
 const FIRST_GENERATION: u64 = 1;
 
@@ -139,7 +142,8 @@ impl OpenFile {
         next: impl Fn(&Header) -> Result<HeaderCommit, HeaderError>,
     ) -> Result<(), Error> {
         let _waiting = self.waits(WaitFor::Commit);
-        for _attempt in 0..MAX_COMMITS {
+        for attempt in 0..MAX_COMMITS {
+            pause_before_commit(attempt);
             let header = self.header();
             let commit = next(&header)?;
             let mut attempts = 0;
@@ -192,7 +196,7 @@ impl OpenFile {
 
     /// Goes on with a header that somebody else committed; what is lost by that is not of the call that
     /// meets it: every handle is told.
-    fn adopt_and_tell(&self, header: Header) -> Result<(), Error> {
+    pub(crate) fn adopt_and_tell(&self, header: Header) -> Result<(), Error> {
         self.adopt_beside_ours(header).or_else(|error| match error {
             Error::Conflict { .. } => {
                 self.passes.tell(&error);
@@ -232,7 +236,11 @@ impl OpenFile {
 
     pub(crate) fn lock_size(&self) -> Result<Option<SizeLock>, Error> {
         let _waiting = self.waits(WaitFor::SizeLock);
-        self.core.persist(None, || Ok(self.target.lock_size()?))
+        let locked = self.core.persist(None, || Ok(self.target.lock_size()?))?;
+        if locked.is_none() {
+            self.has_no_lock();
+        }
+        Ok(locked)
     }
 
     /// Waits until what was written is durable. Not tried again: what a server could not make durable
@@ -263,6 +271,14 @@ impl OpenFile {
         {
             self.drop_cache();
         }
+    }
+}
+
+/// Waits before a commit that has lost against others', nobody as long as another.
+fn pause_before_commit(attempt: u32) {
+    if attempt > 1 {
+        let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(MAX_DOUBLINGS));
+        thread::sleep(longest.mul_f64(fastrand::f64()));
     }
 }
 

@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use sealback_stream::Expected;
-
 use crate::{
     Error,
     config::READ_UNIT_BYTES,
@@ -156,15 +154,15 @@ impl OpenFile {
         let mut folios = self.folios();
         let current = folios.end_fetch(fetch);
         self.fetched.notify_all();
-        let nonces = fetched?;
+        let stored = fetched?;
         if !current {
             return Ok(Filled::Outdated);
         }
         for piece in pieces {
             folios.take_in(piece, &self.core.folios);
         }
-        for (block, nonce) in blocks.zip(nonces) {
-            folios.set_stored(block, nonce.map_or(Expected::Absent, Expected::Nonce));
+        for (block, stored) in blocks.zip(stored) {
+            folios.fetched(block, stored);
         }
         Ok(Filled::Yes)
     }

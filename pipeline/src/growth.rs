@@ -5,9 +5,18 @@
 //! acknowledged bytes lie behind the committed size while somebody else works there, and what does lie
 //! there is left from a crash. A draft is nobody else's: it needs no lock, and is committed when it is
 //! synced.
+//!
+//! Where a server has no such lock, what lies there may be what somebody else is about to commit. It is
+//! left alone: a change of a part of a block keeps its other bytes, and no hole is made where something
+//! is. What is left from a crash may so come into the file. Only a cut takes something away, and whoever
+//! has not committed yet then meets its header when he does.
 
-use sealback_crypto::Header;
-use sealback_stream::{BlockConflict, Expectation, Segment, SizeLock, SizeLockAttempt, Write};
+use std::ops::Range;
+
+use sealback_crypto::{Header, Nonce};
+use sealback_stream::{
+    BlockConflict, Expectation, Expected, Segment, SizeLock, SizeLockAttempt, Write,
+};
 
 use crate::{
     Error,
@@ -16,8 +25,9 @@ use crate::{
     driver::{Driver, Ending},
     open_file::OpenFile,
     ranges::index_of,
+    reader::{MAX_READS, pause_before},
     request::Event,
-    rmw::{Merged, trim},
+    rmw::{Merged, opens, trim},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -59,12 +69,15 @@ impl Growth {
 
     /// The same, if nobody has the lock; else it comes back.
     pub(crate) fn try_enter(self, file: &Arc<OpenFile>, driver: &Arc<Driver>) -> Option<Growth> {
-        let attempt = match file.is_draft() {
-            true => Ok(SizeLockAttempt::Lockless),
-            false => file.target.try_lock_size(),
-        };
-        let lock = match attempt {
-            Ok(SizeLockAttempt::Lockless) => None,
+        if file.is_draft() {
+            self.enter_with(Ok(None), file.clone(), driver);
+            return None;
+        }
+        let lock = match file.target.try_lock_size() {
+            Ok(SizeLockAttempt::Lockless) => {
+                file.has_no_lock();
+                None
+            }
             Ok(SizeLockAttempt::Taken(lock)) => Some(lock),
             // An error that goes away is met once more, or not.
             Ok(SizeLockAttempt::Unavailable) | Err(_) => return Some(self),
@@ -119,7 +132,7 @@ impl OpenFile {
     /// nobody else's, ends with a block, and there is no gap behind it.
     pub(crate) fn is_entered_at_once(&self) -> bool {
         self.is_draft()
-            && self.torn_block(&self.header()).is_none()
+            && self.last_block(&self.header()).is_none()
             && self.folios().first_gap().is_none()
     }
 
@@ -133,9 +146,9 @@ impl OpenFile {
             self.catch_up()?;
         }
         if self.grows() {
-            // What is written behind is trimmed by who uploads it, with the lock.
+            // What is written behind is trimmed by who uploads it.
             if self.log().is_none() {
-                self.trim_last_block()?;
+                self.trim_behind_end()?;
             }
             self.close_gaps()?;
         }
@@ -150,35 +163,45 @@ impl OpenFile {
     }
 
     /// Seals the last committed block anew if it holds bytes behind the committed size: they are left
-    /// from a crash, and would show.
-    pub(crate) fn trim_last_block(&self) -> Result<(), Error> {
-        let mut trimmed = self.trim_once();
-        // Others may be changing what lies before the committed size.
-        for _attempt in 1..MAX_TRIMS {
-            if !matches!(trimmed, Err(Error::Conflict { .. })) {
+    /// from a crash, and would show. Without a lock they may be what somebody else is about to commit.
+    pub(crate) fn trim_behind_end(&self) -> Result<(), Error> {
+        let header = self.header();
+        let Some((block, _)) = self.last_block(&header) else { return Ok(()) };
+        let is_ours = self.folios().is_uncommitted(block);
+        if self.is_lockless() || is_ours { Ok(()) } else { self.trim_last_block(&header) }
+    }
+
+    /// The last block of a header, and how many of its bytes are in the file, if not all of them are.
+    fn last_block(&self, header: &Header) -> Option<(u64, usize)> {
+        let (size, geometry) = (header.size(), self.geometry());
+        let block = geometry.block_at(size);
+        let len = index_of(size - geometry.block_start(block));
+        (len > 0).then_some((block, len))
+    }
+
+    /// Seals the last block of a header anew if it holds bytes behind that header's size.
+    pub(crate) fn trim_last_block(&self, header: &Header) -> Result<(), Error> {
+        let mut trimmed = self.trim_once(header);
+        // Others may be changing what lies before the size.
+        for attempt in 1..MAX_TRIMS {
+            if !matches!(trimmed, Err(Error::Conflict { .. } | Error::Damaged(_))) {
                 break;
             }
-            trimmed = self.trim_once();
+            pause_before(attempt);
+            trimmed = self.trim_once(header);
         }
         trimmed
     }
 
-    /// The last committed block, and how many of its bytes are committed, if not all of them are and
-    /// it was not sealed anew since.
-    fn torn_block(&self, header: &Header) -> Option<(u64, usize)> {
-        let (size, geometry) = (header.size(), self.geometry());
-        let block = geometry.block_at(size);
-        let len = index_of(size - geometry.block_start(block));
-        (len > 0 && !self.folios().is_uncommitted(block)).then_some((block, len))
-    }
-
-    fn trim_once(&self) -> Result<(), Error> {
-        let header = self.header();
-        let Some((block, len)) = self.torn_block(&header) else { return Ok(()) };
-        let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
-        let stored = self.core.persist(None, read)?;
-        let seal_gen = seal_gen(&header);
-        let trimmed = trim(header.content_key(), seal_gen, block, stored, len);
+    fn trim_once(&self, header: &Header) -> Result<(), Error> {
+        let Some((block, len)) = self.last_block(header) else { return Ok(()) };
+        let stored = self.read_block(block)?;
+        // Who has finished the cut since may have made the file longer: what was read before that is not
+        // written over what he has made of it.
+        if header.cut_pending() && self.reread_header(header)?.mac() != header.mac() {
+            return Ok(());
+        }
+        let trimmed = trim(header.content_key(), seal_gen(header), block, stored, len);
         let Some(Merged { sealed, expected, .. }) = trimmed.map_err(Error::from)? else {
             return Ok(());
         };
@@ -189,7 +212,9 @@ impl OpenFile {
             dirty: Vec::new(),
         };
         let answer = self.core.persist(None, || write_now(&*self.target, write.clone()))?;
-        answer.map(drop).map_err(|blocks| Error::Conflict { blocks })
+        answer.map_err(|blocks| Error::Conflict { blocks })?;
+        self.folios().forget_clean(&(block..block + 1));
+        Ok(())
     }
 
     /// Goes on from the header that is there now. What this client has behind the committed size must
@@ -224,12 +249,15 @@ impl OpenFile {
     }
 
     /// Looks whether blocks that were written and never committed are still there: whoever held the
-    /// lock meanwhile need not have kept them. What is gone is sent again, or added to `lost`.
+    /// lock meanwhile need not have kept them. What is gone is sent again, or added to `lost`. Where there
+    /// is no lock nobody takes them away but with a cut.
     fn check_uncommitted(&self, lost: &mut Vec<BlockConflict>) -> Result<(), Error> {
+        if self.is_lockless() {
+            return Ok(());
+        }
         let uncommitted = self.folios().uncommitted();
         for (block, nonce) in uncommitted {
-            let read = || Ok(self.read_blocks(&*self.target, block..block + 1)?);
-            let stored = self.core.persist(None, read)?.nonce(self.geometry(), 0);
+            let stored = self.read_block(block)?.nonce(self.geometry(), 0);
             if stored != Some(nonce) && !self.folios().send_again(block, nonce, stored) {
                 lost.push(BlockConflict { block, stored });
             }
@@ -241,9 +269,48 @@ impl OpenFile {
     fn close_gaps(&self) -> Result<(), Error> {
         loop {
             let Some(gap) = self.folios().first_gap() else { return Ok(()) };
-            self.make_holes(&gap, &[])?;
+            self.make_gap(&gap)?;
             self.folios().gap_closed(&gap);
         }
+    }
+
+    /// Makes holes of blocks behind the committed size. Without a lock what is stored there may be what
+    /// somebody else is about to commit: then only the last of them is made a hole, if nothing is there, so
+    /// that the file reaches as far.
+    pub(crate) fn make_gap(&self, blocks: &Range<u64>) -> Result<(), Error> {
+        if !self.is_lockless() {
+            return self.make_holes(blocks, &[]);
+        }
+        let last = blocks.end - 1;
+        let mut expected = Expected::Absent;
+        for _attempt in 0..MAX_TRIMS {
+            let made =
+                self.make_holes(&(last..blocks.end), &[Expectation { block: last, expected }]);
+            if !matches!(made, Err(Error::Conflict { .. })) {
+                return made;
+            }
+            match self.nonce_of_torn(last)? {
+                Some(torn) => expected = Expected::Nonce(torn),
+                None => return Ok(()),
+            }
+        }
+        Err(Error::Conflict { blocks: Vec::new() })
+    }
+
+    /// The nonce of a block, if it does not open, however often it is read.
+    fn nonce_of_torn(&self, block: u64) -> Result<Option<Nonce>, Error> {
+        for attempt in 1.. {
+            let stored = self.read_block(block)?;
+            let nonce = stored.nonce(self.geometry(), 0);
+            if opens(self.header().content_key(), block, stored) {
+                break;
+            }
+            if attempt >= MAX_READS {
+                return Ok(nonce);
+            }
+            pause_before(attempt);
+        }
+        Ok(None)
     }
 
     /// The file is at least `size` long, with holes where nobody has written.

@@ -39,6 +39,8 @@ pub(crate) struct OpenFile {
     header: Mutex<Header>,
     folios: Mutex<Folios>,
     draft: AtomicBool,
+    /// Its server was asked for the lock of the size, and has none.
+    lockless: AtomicBool,
     /// What may be said of the cache's copy.
     pub(crate) claims: Arc<Claims>,
     pub(crate) passes: Passes,
@@ -81,6 +83,7 @@ impl OpenFile {
             header: Mutex::new(header),
             folios: Mutex::new(folios),
             draft: AtomicBool::new(false),
+            lockless: AtomicBool::new(false),
             claims: Arc::default(),
             passes: Passes::default(),
             sizes: Sizes::default(),
@@ -141,6 +144,17 @@ impl OpenFile {
 
     pub(crate) fn set_draft(&self, draft: bool) {
         self.draft.store(draft, Ordering::Relaxed);
+    }
+
+    /// Whether what lies behind the committed size may be what another client is about to commit: there is no
+    /// lock that would keep it from that. Known when a pass has begun that grows the file.
+    pub(crate) fn is_lockless(&self) -> bool {
+        self.lockless.load(Ordering::Relaxed)
+    }
+
+    /// There is no lock of the size to be had. What is written behind needs none: its log is nobody else's.
+    pub(crate) fn has_no_lock(&self) {
+        self.lockless.store(self.log().is_none(), Ordering::Relaxed);
     }
 
     /// Whether a cut was begun and not finished.

@@ -12,8 +12,6 @@ pub enum WriteKind {
     Background,
     /// What reads fetched, for the cache alone.
     CopyToCache,
-    /// The last block of a file that is being cut.
-    Cut,
     /// A direct write.
     Direct,
     /// A writeback that asks a filter of the client's.
@@ -34,7 +32,6 @@ impl WriteKind {
         match self {
             WriteKind::Background => "background",
             WriteKind::CopyToCache => "copy-to-cache",
-            WriteKind::Cut => "cut",
             WriteKind::Direct => "direct",
             WriteKind::Filtered => "filtered",
             WriteKind::Range => "range",
@@ -55,7 +52,6 @@ impl From<PassKind> for WriteKind {
     fn from(kind: PassKind) -> WriteKind {
         match kind {
             PassKind::Background => WriteKind::Background,
-            PassKind::Block(_) => WriteKind::Cut,
             PassKind::Copies => WriteKind::CopyToCache,
             PassKind::Range { .. } => WriteKind::Range,
             PassKind::Sync => WriteKind::Sync,
@@ -84,7 +80,6 @@ impl Subject {
             PassKind::Background | PassKind::Copies | PassKind::Sync => {
                 return Subject::all_of(file, kind.into());
             }
-            PassKind::Block(block) => block..block + 1,
             PassKind::Range { start, end } => start..end,
         };
         let range = geometry.block_start(blocks.start)..geometry.block_start(blocks.end);

@@ -5,7 +5,7 @@
 
 use std::{ops::Range, task::Waker};
 
-use sealback_crypto::{Geometry, MAX_FILE_BYTES, Nonce, Sealed};
+use sealback_crypto::{Geometry, MAX_FILE_BYTES, Sealed};
 use sealback_stream::Expected;
 
 use crate::{
@@ -248,10 +248,9 @@ impl File {
             let end = size.min(geometry.block_start(blocks.end)).max(start);
             let (held, behind) = to.split_at_mut(index_of(end - start));
             behind.fill(0);
-            let nonces = self.file.fetch(start..end, vec![held], size)?;
-            let stored = |nonce: Option<Nonce>| nonce.map_or(Expected::Absent, Expected::Nonce);
-            let behind = std::iter::repeat(None);
-            Ok(nonces.into_iter().chain(behind).map(stored).take(index_of(n_blocks)).collect())
+            let mut stored = self.file.fetch(start..end, vec![held], size)?;
+            stored.resize(index_of(n_blocks), Expected::Absent);
+            Ok(stored)
         })
     }
 }

@@ -388,6 +388,15 @@ impl Folios {
         self.stored.entry(block).or_insert(expected);
     }
 
+    /// A block was fetched as it was stored then, for what was missing of it here. If the rest is of another
+    /// version, what is here is none.
+    pub(crate) fn fetched(&mut self, block: u64, stored: Expected) {
+        let known = self.stored.entry(block).or_insert(stored);
+        if *known != stored {
+            *known = Expected::UNKNOWN;
+        }
+    }
+
     /// These blocks are on the server now, with these nonces.
     pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
         // A draft is nobody else's, and may be large.
@@ -412,7 +421,7 @@ impl Folios {
     /// what is here: it would be made shorter. It is merged once more.
     fn expect(&mut self, block: u64, stored: Expected) {
         let is_longer = self.longer.remove(&block);
-        self.stored.insert(block, if is_longer { Expected::Absent } else { stored });
+        self.stored.insert(block, if is_longer { Expected::UNKNOWN } else { stored });
     }
 }
 

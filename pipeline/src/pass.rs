@@ -34,8 +34,6 @@ pub(crate) enum PassKind {
     /// All but a last block that is not full yet: more of it is likely to come. For files that have
     /// more than that to write. No more than a part at a time.
     Background,
-    /// One block.
-    Block(u64),
     /// What the cache lacks, and nothing that is dirty.
     Copies,
     /// All from one block up to another (exclusive).
@@ -86,8 +84,8 @@ impl Pass {
     pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
         let left = AtomicU64::new((MAX_BACKGROUND_BYTES / file.geometry().block_bytes()).max(1));
         let granules = match kind {
-            // A cut waits for nothing, and what only the cache lacks is there.
-            PassKind::Block(_) | PassKind::Copies => None,
+            // What only the cache lacks is there.
+            PassKind::Copies => None,
             PassKind::Background | PassKind::Range { .. } | PassKind::Sync => Granules::of(&file),
         };
         let folios = file.folios();
@@ -95,8 +93,6 @@ impl Pass {
         let takes = match kind {
             // Another one would follow it for what is dirtied meanwhile.
             PassKind::Background | PassKind::Copies => Takes { since: u64::MAX, group },
-            // A cut waits for nothing.
-            PassKind::Block(_) => Takes { since: folios.writes(), ..Takes::ALL },
             PassKind::Range { .. } | PassKind::Sync => Takes { since: folios.writes(), group },
         };
         drop(folios);
@@ -134,7 +130,6 @@ impl Pass {
         let within = match self.kind {
             PassKind::Background | PassKind::Range { .. } if self.is_older => from..end,
             PassKind::Background => from..folios.n_full_blocks().min(end),
-            PassKind::Block(block) => from.max(block)..block + 1,
             PassKind::Range { start, end: last } => {
                 let range = start..last;
                 let around = self.granules.as_ref().map(|granules| granules.around(&range));

@@ -253,8 +253,7 @@ impl OpenFile {
 
     /// A pass over the page cache: over the oldest write group.
     pub(crate) fn plan(self: &Arc<Self>, kind: PassKind) -> Plan {
-        // Of the one block nothing lies behind the committed size that anybody counts on.
-        let grows = !matches!(kind, PassKind::Block(_) | PassKind::Copies) && self.grows();
+        let grows = kind != PassKind::Copies && self.grows();
         let source = Arc::new(Pass::new(self.clone(), kind, grows));
         let growth = grows.then(Growth::default);
         // One of an older write group leaves what is newer.

@@ -7,9 +7,11 @@
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use sealback_crypto::{
-    BlockDamage, Buffer, DamageKind, FileView, Geometry, Nonce, Opened, Plaintext, Stored, Verdict,
+    BlockDamage, Buffer, DamageKind, FileView, Geometry, Opened, Plaintext, Stored, Verdict,
 };
-use sealback_stream::{Read, ReadCompletion, Target, TargetError, TargetErrorKind, read_whole};
+use sealback_stream::{
+    Expected, Read, ReadCompletion, Target, TargetError, TargetErrorKind, read_whole,
+};
 use zeroize::Zeroize;
 
 use crate::{
@@ -65,14 +67,14 @@ impl<'a> Slices<'a> {
 /// Where a unit was read.
 enum Source {
     /// From the cache, whose record has these nonces.
-    Cache { expected: Vec<Option<Nonce>> },
+    Cache { expected: Vec<Expected> },
     /// From the server.
     Server,
 }
 
 enum Outcome {
     Pending,
-    Opened(Vec<Option<Nonce>>),
+    Opened(Vec<Expected>),
     Damaged(BlockDamage),
     Failed(TargetError),
 }
@@ -117,21 +119,21 @@ impl OpenFile {
 
     /// Reads and opens whole blocks: `range` begins with one, and ends with one or at `size`, the
     /// file's when the range was found to be missing: what is appended meanwhile is not judged.
-    /// `to` are slices that are filled one after the other. Returns the stored nonces, one for each
-    /// block.
+    /// `to` are slices that are filled one after the other. Returns for each block what a change of it
+    /// is to expect.
     pub(crate) fn fetch(
         &self,
         range: Range<u64>,
         to: Vec<&mut [u8]>,
         size: u64,
-    ) -> Result<Vec<Option<Nonce>>, Error> {
+    ) -> Result<Vec<Expected>, Error> {
         let geometry = self.geometry();
         // What was never sent there is zeros, and no reason to call a block short.
         let size = size.min(self.folios().sent_to());
         let mut left = index_of(size.saturating_sub(range.start).min(range.end - range.start));
         let mut to = Slices(to.into());
         let unit_bytes = READ_UNIT_BYTES.max(index_of(geometry.block_bytes()));
-        let mut nonces = Vec::new();
+        let mut stored = Vec::new();
         let mut first = geometry.block_at(range.start);
         while left > 0 {
             let mut units = Vec::new();
@@ -148,13 +150,13 @@ impl OpenFile {
                 let Outcome::Opened(opened) = unit.outcome else {
                     unreachable!("fetch_units opens every unit, or fails")
                 };
-                nonces.extend(opened);
+                stored.extend(opened);
             }
         }
         to.0.into_iter().for_each(|never_sent| never_sent.fill(0));
         let n_blocks = geometry.n_blocks(range.end - range.start);
-        nonces.resize(index_of(n_blocks), None);
-        Ok(nonces)
+        stored.resize(index_of(n_blocks), Expected::Absent);
+        Ok(stored)
     }
 
     fn fetch_units(&self, units: &mut [Unit<'_>], size: u64) -> Result<(), Error> {
@@ -166,15 +168,17 @@ impl OpenFile {
         self.core.workers.scope(|scope| {
             let alone = units.len() == 1;
             for (unit, from_cache) in units.iter_mut().zip(&mut from_cache) {
-                let expected = cache.as_ref().map(|cache| cache.present(unit.blocks.clone()));
-                let expected = expected.filter(|nonces| nonces.iter().all(Option::is_some));
-                *from_cache = expected.is_some();
+                let present = cache.as_ref().map(|cache| cache.present(unit.blocks.clone()));
+                let present = present.filter(|nonces| nonces.iter().all(Option::is_some));
+                *from_cache = present.is_some();
                 let target: &dyn Target = match &cache {
                     Some(cache) if *from_cache => &**cache,
                     _ => &*self.target,
                 };
-                let source = match expected {
-                    Some(expected) => Source::Cache { expected },
+                let source = match present {
+                    Some(nonces) => {
+                        Source::Cache { expected: nonces.into_iter().map(Expected::of).collect() }
+                    }
                     None => Source::Server,
                 };
                 let view = &view;
@@ -268,7 +272,7 @@ impl OpenFile {
                     attempt = 1;
                 }
             } else {
-                thread::sleep(FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(3)));
+                pause_before(attempt);
             }
         }
     }
@@ -293,6 +297,11 @@ impl OpenFile {
         blocks: Range<u64>,
     ) -> Result<Stored, TargetError> {
         read_whole(self.geometry(), blocks, |blocks| self.read_once(target, blocks))
+    }
+
+    /// Reads what the server has of a block, with the patience of all control operations.
+    pub(crate) fn read_block(&self, block: u64) -> Result<Stored, Error> {
+        self.core.persist(None, || Ok(self.read_blocks(&*self.target, block..block + 1)?))
     }
 
     fn read_once(&self, target: &dyn Target, blocks: Range<u64>) -> Result<Stored, TargetError> {
@@ -320,14 +329,15 @@ impl OpenFile {
         }
         let geometry = self.geometry();
         let verdicts = unit.blocks.clone().zip(opened.verdicts());
-        let nonces: Vec<_> = verdicts
-            .map(|(block, verdict)| {
-                let is_growing = is_longer(verdict, geometry, block, view.file.size);
-                opened.nonce(block).filter(|_| !is_growing)
-            })
-            .collect();
+        let stored = verdicts.map(|(block, verdict)| {
+            match is_longer(verdict, geometry, block, view.file.size) {
+                true => Expected::UNKNOWN,
+                false => Expected::of(opened.nonce(block)),
+            }
+        });
+        let stored: Vec<Expected> = stored.collect();
         match source {
-            Source::Cache { expected } if expected != nonces => {
+            Source::Cache { expected } if expected != stored => {
                 unit.outcome = Outcome::Failed(TargetError::new(
                     TargetErrorKind::Io,
                     "the cache's record and its blocks differ",
@@ -337,7 +347,7 @@ impl OpenFile {
             Source::Cache { .. } => {}
             Source::Server => unit.came = Some(opened),
         }
-        unit.outcome = Outcome::Opened(nonces);
+        unit.outcome = Outcome::Opened(stored);
     }
 }
 
@@ -378,6 +388,11 @@ impl View {
 fn is_longer(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {
     let Verdict::Opened { len, .. } = verdict else { return false };
     block < geometry.n_blocks(size) && u64::from(*len) > geometry.block_len(block, size)
+}
+
+/// Waits before somebody else's block is looked at once more: he may be writing it.
+pub(crate) fn pause_before(attempt: u32) {
+    thread::sleep(FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(3)));
 }
 
 /// Reads blocks and waits for them.

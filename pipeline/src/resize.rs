@@ -4,15 +4,15 @@
 //! under way. The orders are those that leave a crash nothing to lose:
 //!
 //! - **Cut:** a header with the smaller size and the cut-pending flag; the last block sealed anew
-//!   without what was cut off; the stored file cut, if that header still counts; a header without
-//!   the flag. Whoever finds the flag finishes the cut before he changes anything.
+//!   without what was cut off, and the stored file cut, both only as long as that header counts; a header
+//!   without the flag. Whoever finds the flag finishes the cut before he changes anything.
 //! - **Punch:** a header that allows holes there; then the holes, where the blocks are still what
 //!   they were when the punch began.
 //! - **Growth:** see `growth.rs`.
 
 use std::ops::Range;
 
-use sealback_crypto::{Geometry, Header, HeaderChange, HeaderCommit, HeaderError, MAX_FILE_BYTES};
+use sealback_crypto::{Header, HeaderChange, HeaderCommit, HeaderError, MAX_FILE_BYTES};
 use sealback_stream::{Expectation, Expected, Segment, TargetError, TargetErrorKind, Write};
 
 use crate::{
@@ -111,14 +111,16 @@ impl OpenFile {
         self.core.check_open()?;
         loop {
             let sizes = self.hold_sizes_for_change()?;
+            self.look_for_growth(size)?;
             if size >= self.folios().size() {
-                // It may be shorter by now, and as long as that only here.
-                self.look_for_cut(&self.header())?;
                 let growing = self.hold_growth(&sizes);
                 self.grow_to(size);
                 drop(growing);
                 self.dirtied();
                 return Ok(());
+            }
+            if self.log().is_none() && self.is_sent_and_uncommitted(size) {
+                self.sync(&sizes, PassKind::Sync, None)?;
             }
             drop(sizes);
             if self.log().is_some() {
@@ -128,6 +130,17 @@ impl OpenFile {
                 return Ok(());
             }
         }
+    }
+
+    /// Goes on from the header that is there now, if it is not known here that the file is longer than
+    /// `size`: it may be so by now. Or shorter, and as long as that only here.
+    fn look_for_growth(&self, size: u64) -> Result<(), Error> {
+        let known = self.header();
+        if known.size() > size {
+            return Ok(());
+        }
+        let now = self.look_for_cut(&known)?;
+        if now.size() > size { self.adopt_and_tell(now) } else { Ok(()) }
     }
 
     /// Makes the file `size` long, if it is longer.
@@ -153,7 +166,7 @@ impl OpenFile {
         let alone = self.alone();
         // A group that is closed keeps its size.
         self.write_older_alone(&alone.passes)?;
-        if self.folios().size() < size {
+        if self.folios().size() < size || self.is_sent_and_uncommitted(size) {
             return Ok(false);
         }
         let _one_at_a_time = self.commits();
@@ -166,12 +179,14 @@ impl OpenFile {
             self.finish_cut(&alone)?;
         } else {
             self.cut_folios(size);
-            if self.folios().is_uncommitted(self.geometry().block_at(size)) {
-                // It was sent with what is cut off now, which must not come back when it grows.
-                self.redirty_last_block(size)?;
-            }
         }
         Ok(true)
+    }
+
+    /// Whether something behind a position is on the server, and no header speaks for it: only a cut of what
+    /// is committed takes it away there, so that it does not come back when the file grows.
+    fn is_sent_and_uncommitted(&self, position: u64) -> bool {
+        position >= self.header().size() && self.folios().is_sent_behind(position)
     }
 
     fn cut_folios(&self, size: u64) {
@@ -180,11 +195,11 @@ impl OpenFile {
     }
 
     /// Does what the cut-pending flag asks for, as long as it is set.
-    fn finish_cut(self: &Arc<Self>, alone: &Alone<'_>) -> Result<(), Error> {
+    fn finish_cut(&self, _alone: &Alone<'_>) -> Result<(), Error> {
         while self.cut_is_pending() {
             let header = self.header();
             self.barrier()?;
-            self.reseal_last_block(alone, header.size())?;
+            self.trim_last_block(&header)?;
             self.barrier()?;
             if self.cut_stored(&header)? {
                 self.barrier()?;
@@ -212,38 +227,6 @@ impl OpenFile {
         }
     }
 
-    /// Seals the last block anew, so that nothing of what was cut off is left in it.
-    fn reseal_last_block(self: &Arc<Self>, alone: &Alone<'_>, size: u64) -> Result<(), Error> {
-        self.redirty_last_block(size)?;
-        self.run_pass(&alone.passes, PassKind::Block(self.geometry().block_at(size)))
-    }
-
-    /// Makes what is left of the last block dirty.
-    fn redirty_last_block(self: &Arc<Self>, size: u64) -> Result<(), Error> {
-        let geometry = self.geometry();
-        let block = geometry.block_at(size);
-        let start = geometry.block_start(block);
-        if start == size {
-            return Ok(());
-        }
-        loop {
-            let missing = {
-                let mut folios = self.folios();
-                // It may have been made longer since.
-                let range = start..folios.size().min(start + geometry.block_bytes());
-                let missing = folios.missing(&range);
-                if missing.is_empty() {
-                    folios.dirty_again(block);
-                    return Ok(());
-                }
-                missing
-            };
-            for missing in missing {
-                self.fill(&missing)?;
-            }
-        }
-    }
-
     /// Makes zeros of `range`, as far as it lies within the file: holes of whole blocks.
     pub(crate) fn punch(self: &Arc<Self>, range: &Range<u64>) -> Result<(), Error> {
         self.core.check_open()?;
@@ -256,21 +239,20 @@ impl OpenFile {
             self.look_for_cut(&self.header())?;
             let size = self.folios().size();
             let range = range.start.min(size)..range.end.min(size);
-            let blocks = whole_blocks(self.geometry(), &range, size);
+            // Of the block that the file ends in somebody else may have stored more.
+            let blocks = self.geometry().blocks_within(range.clone());
             if blocks.is_empty() {
                 return self.write_zeros(range);
             }
             let geometry = self.geometry();
             self.write_zeros(range.start..geometry.block_start(blocks.start))?;
-            self.write_zeros(geometry.block_start(blocks.end).min(range.end)..range.end)?;
+            self.write_zeros(geometry.block_start(blocks.end)..range.end)?;
             self.folios().allow_holes(&blocks);
             self.sync(&sizes, PassKind::Sync, None)?;
             drop(sizes);
             let _alone = self.alone();
-            // Somebody may have made the file longer, and the last block more than what is punched.
-            let now = whole_blocks(self.geometry(), &range, self.folios().size());
             let all_of_it = self.folios().older_within(&range).is_none();
-            if now == blocks && all_of_it && self.may_be_holes(&blocks) {
+            if all_of_it && self.may_be_holes(&blocks) {
                 return self.punch_blocks(&blocks);
             }
         }
@@ -322,7 +304,7 @@ impl OpenFile {
         let stored = self.core.persist(None, read)?;
         let expectation = |block| {
             let nonce = stored.nonce(geometry, index_of(block - blocks.start));
-            Expectation { block, expected: nonce.map_or(Expected::Absent, Expected::Nonce) }
+            Expectation { block, expected: Expected::of(nonce) }
         };
         Ok(blocks.clone().map(expectation).collect())
     }
@@ -370,14 +352,6 @@ pub(crate) fn no_progress(range: Range<u64>) -> Error {
     let kind = TargetErrorKind::Io;
     let source = TargetError::new(kind, "the server wrote nothing of a hole");
     Error::Server { range: Some(range), attempts: 1, source }
-}
-
-/// The blocks of which nothing but what is in `range` is in a file of that size.
-fn whole_blocks(geometry: Geometry, range: &Range<u64>, size: u64) -> Range<u64> {
-    let first = range.start.div_ceil(geometry.block_bytes());
-    let end =
-        if range.end == size { geometry.n_blocks(size) } else { geometry.block_at(range.end) };
-    first..end.max(first)
 }
 
 /// The header of a file that is being cut.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealback_crypto::{MAX_FILE_BYTES, Plaintext};
-use sealback_stream::{BlockConflict, Expected};
+use sealback_stream::BlockConflict;
 use tracing::debug;
 
 use crate::{Error, open_file::OpenFile, ranges::index_of, trace::tell};
@@ -48,9 +48,8 @@ impl OpenFile {
         // The cache may have what was there before.
         self.forget_cached(&(block..block + 1))?;
         let mut plain = Plaintext::zeros(index_of(end - start));
-        let nonces = self.fetch(start..end, vec![&mut plain], size)?;
-        let stored = nonces[0].map_or(Expected::Absent, Expected::Nonce);
-        self.folios().take_over(block, &plain, stored, &self.core.folios);
+        let stored = self.fetch(start..end, vec![&mut plain], size)?;
+        self.folios().take_over(block, &plain, stored[0], &self.core.folios);
         Ok(())
     }
 }

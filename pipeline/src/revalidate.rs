@@ -92,7 +92,7 @@ impl OpenFile {
             let stored = self.core.persist(None, read)?;
             for (index, block) in (first..end).enumerate() {
                 let nonce = stored.nonce(self.geometry(), index);
-                let expected = nonce.map_or(Expected::Absent, Expected::Nonce);
+                let expected = Expected::of(nonce);
                 let seen = seen.get(&block).filter(|seen| **seen != expected);
                 let outdated = seen.is_some_and(|seen| self.folios().forget_outdated(block, *seen));
                 // A record that is as it was is not of what has been written from here since.

@@ -26,6 +26,16 @@ pub struct Merge {
     pub dirty: Vec<Range<u64>>,
 }
 
+/// How much counts of what is stored for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theirs {
+    /// At most so many bytes from its start: what lies behind the committed size is nobody's for who has
+    /// the size lock.
+    First(u64),
+    /// All of it, or nothing if it does not open: it is left from a crash.
+    IfItOpens,
+}
+
 /// Both changes in one block.
 #[derive(Debug)]
 pub struct Merged {
@@ -59,9 +69,7 @@ impl fmt::Display for MergeError {
 impl error::Error for MergeError {}
 
 impl Merge {
-    /// Lays the dirty bytes over what is stored now. Of that so many bytes count, from the block's start:
-    /// what lies behind the committed size is nobody's for who has the size lock, and what is being cut
-    /// off is gone.
+    /// Lays the dirty bytes over what counts of what is stored now.
     ///
     /// # Errors
     /// What is stored does not open, or sealing failed.
@@ -70,17 +78,21 @@ impl Merge {
         key: &ContentKey,
         seal_gen: u32,
         stored: Stored,
-        their_bytes: u64,
+        theirs: Theirs,
     ) -> Result<Merged, MergeError> {
         let geometry = key.geometry();
         let start = geometry.block_start(self.block);
         let nonce = stored.nonce(geometry, 0);
-        let (mut plain, their_len) = match their_bytes {
-            0 => (Plaintext::zeros(block_len(geometry)), 0),
-            _ => open(key, self.block, stored).map_err(MergeError::Damaged)?,
+        let nothing = || (Plaintext::zeros(block_len(geometry)), 0);
+        let (mut plain, mut their_len) = match theirs {
+            Theirs::First(0) => nothing(),
+            Theirs::First(_) => open(key, self.block, stored).map_err(MergeError::Damaged)?,
+            Theirs::IfItOpens => open(key, self.block, stored).unwrap_or_else(|_| nothing()),
         };
-        let their_len = their_len.min(index_of(their_bytes));
-        plain[their_len..].zeroize();
+        if let Theirs::First(bytes) = theirs {
+            their_len = their_len.min(index_of(bytes));
+            plain[their_len..].zeroize();
+        }
         let (ours, our_len) = open(key, self.block, self.stored()).map_err(MergeError::Damaged)?;
         for dirty in &self.dirty {
             let range = index_of(dirty.start - start)..index_of(dirty.end - start);
@@ -120,6 +132,11 @@ pub(crate) fn trim(
     seal(key, seal_gen, block, nonce, plain).map(Some)
 }
 
+/// Whether a block opens, of whatever length; a hole does.
+pub(crate) fn opens(key: &ContentKey, block: u64, stored: Stored) -> bool {
+    open(key, block, stored).is_ok()
+}
+
 /// Seals one block, and says what it was made of.
 fn seal(
     key: &ContentKey,
@@ -130,7 +147,7 @@ fn seal(
 ) -> Result<Merged, MergeError> {
     let buffer = Buffer::unpooled(index_of(key.geometry().span_bytes(plain.len() as u64)));
     let sealed = key.seal(block, seal_gen, &[&plain], buffer).map_err(MergeError::Seal)?;
-    let expected = nonce.map_or(Expected::Absent, Expected::Nonce);
+    let expected = Expected::of(nonce);
     Ok(Merged { sealed, expected, plain })
 }
 
@@ -242,7 +259,8 @@ mod tests {
         let start = BLOCK as u64;
         let dirty = vec![start + 5..start + 6, start + 6..start + 9];
         let merge = Merge { block: 1, ours, dirty };
-        let merged = merge.run(&key, GENERATION, stored(&theirs), their_bytes).expect("both open");
+        let counts = Theirs::First(their_bytes);
+        let merged = merge.run(&key, GENERATION, stored(&theirs), counts).expect("both open");
         assert_eq!(merged.expected, Expected::Nonce(theirs.nonce(1)));
         let (plain, len) = open(&key, 1, stored(&merged.sealed)).expect("it opens");
         assert_eq!(plain[..len], merged.plain[..]);
@@ -264,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_open_counts_unless_nothing_of_it_does() {
+    fn what_does_not_open_is_an_error_unless_it_does_not_count() {
         let key = key();
         let ours = sealed(&key, &[1; 20]);
         let mut damaged = stored(&sealed(&key, &[2; 40]));
@@ -278,12 +296,20 @@ mod tests {
             Stored { len: stored.len, buffer }
         };
         let damage = BlockDamage { block: 1, kind: DamageKind::AlteredOrTorn };
-        let error = merge.run(&key, GENERATION, copy(&damaged), 1).expect_err("it is damaged");
+        let error =
+            merge.run(&key, GENERATION, copy(&damaged), Theirs::First(1)).expect_err("damaged");
         assert_eq!(error, MergeError::Damaged(damage));
         assert_eq!(error.to_string(), damage.to_string());
         let sealing = MergeError::Seal(SealError::NothingToSeal);
         assert_eq!(sealing.to_string(), SealError::NothingToSeal.to_string());
-        assert!(merge.run(&key, GENERATION, damaged, 0).is_ok(), "nothing of it counts");
+        for theirs in [Theirs::First(0), Theirs::IfItOpens] {
+            let merged = merge.run(&key, GENERATION, copy(&damaged), theirs).expect("not counted");
+            assert_eq!(merged.expected, Expected::Nonce(damaged.nonce(key.geometry(), 0).unwrap()));
+            assert!(merged.plain.iter().all(|byte| *byte <= 1), "something of theirs");
+        }
+        let whole = stored(&sealed(&key, &[2; 40]));
+        let merged = merge.run(&key, GENERATION, whole, Theirs::IfItOpens).expect("it opens");
+        assert_eq!(*merged.plain, [vec![1, 2, 2, 1], vec![2; 36]].concat());
     }
 
     #[test]

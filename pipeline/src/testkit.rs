@@ -67,7 +67,7 @@ impl PageCache {
 
     /// Notes what is stored for a block that was filled in.
     pub fn set_stored(&mut self, block: u64, expected: Expected) {
-        self.folios.set_stored(block, expected);
+        self.folios.fetched(block, expected);
     }
 
     /// Makes the file `size` long, if it is shorter.
@@ -88,11 +88,6 @@ impl PageCache {
     /// The file ends at `size` now. Nothing may be under writeback.
     pub fn cut(&mut self, size: u64) {
         self.folios.cut(size);
-    }
-
-    /// Makes a block that is all here dirty again.
-    pub fn dirty_again(&mut self, block: u64) {
-        self.folios.dirty_again(block);
     }
 
     /// These blocks have become holes. Nothing may be under writeback.

@@ -378,6 +378,18 @@ pub enum Expected {
     Nonce(Nonce),
 }
 
+impl Expected {
+    /// What nothing that is stored can be: a write that expects it is told what is there. For who has not
+    /// read all of a block, or not all of it at once, and so must not write it over anything, nor where
+    /// nothing is any more. No span has so many blocks that one is sealed under this nonce.
+    pub const UNKNOWN: Expected = Expected::Nonce(Nonce::from_bytes([0xff; 24]));
+
+    /// What a nonce that was read, or none, is to be expected as.
+    pub fn of(nonce: Option<Nonce>) -> Expected {
+        nonce.map_or(Expected::Absent, Expected::Nonce)
+    }
+}
+
 impl Expectation {
     /// Whether it holds where `stored` is found and `writing` is about to be written (`None` for a
     /// hole, both): the expected, or what an earlier attempt of ours has left.
@@ -409,10 +421,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_known_is_never_found() {
+        let unknown = Expectation { block: 0, expected: Expected::UNKNOWN };
+        let writing = Some(Nonce::from_bytes([1; 24]));
+        assert!(!unknown.holds(None, writing));
+        assert!(!unknown.holds(Some(Nonce::from_bytes([2; 24])), writing));
+    }
+
+    #[test]
     fn an_expectation_holds_for_what_is_expected_and_for_what_is_being_written() {
         let [old, new, other] = [1, 2, 3].map(|byte| Some(Nonce::from_bytes([byte; 24])));
         let holds = |expected: Option<Nonce>, stored, writing| {
-            let expected = expected.map_or(Expected::Absent, Expected::Nonce);
+            let expected = Expected::of(expected);
             Expectation { block: 0, expected }.holds(stored, writing)
         };
         for writing in [new, None] {

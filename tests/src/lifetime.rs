@@ -20,7 +20,7 @@ use fastrand::Rng;
 use sealback::{
     RetryLimits,
     request::{Action, Event, Host, Request, RequestLimits, StreamSetup},
-    rmw::Merge,
+    rmw::{Merge, Theirs},
     source::{Next, PlainSlice, Writeback},
     testkit::PageCache,
     trace::TraceEvent,
@@ -78,8 +78,6 @@ struct Life {
     faults: u32,
     /// Somebody else is at work, too.
     others: bool,
-    /// A cut is being finished.
-    cutting: bool,
     /// Something has failed, or was cut: what is stored may not be what is expected.
     failed: bool,
     now: Duration,
@@ -139,7 +137,6 @@ pub fn live(seed: u64, engine: Engine) -> Lived {
     let mut life = Life {
         faults: 0,
         others: false,
-        cutting: false,
         failed: false,
         now: Duration::ZERO,
         key: header.content_key().clone(),
@@ -296,10 +293,8 @@ impl Life {
                 let mut buffer = Buffer::unpooled(stored.len());
                 buffer.copy_from_slice(stored);
                 let stored = StoredBytes { len: stored.len(), buffer };
-                let size = self.model.len() as u64;
-                let theirs =
-                    if self.cutting { self.geometry.block_len(merge.block, size) } else { BLOCK };
-                let merged = merge.run(&self.key, 2, stored, theirs).expect("it opens");
+                let all = Theirs::First(BLOCK);
+                let merged = merge.run(&self.key, 2, stored, all).expect("it opens");
                 self.lived.merges += 1;
                 let block = merge.block;
                 self.hand(Event::Merged { block, result: Ok(merged) });

@@ -50,7 +50,7 @@ impl OpenFile {
         let before = self.header().size();
         let grows = wanted > before;
         if grows {
-            self.trim_last_block()?;
+            self.trim_behind_end()?;
         }
         let mut taking = Taking::new(self, of, grows);
         self.send(upload, &mut taking)?;
@@ -61,7 +61,7 @@ impl OpenFile {
             let mut logged = RangeSet::default();
             upload.blocks().for_each(|(block, _)| logged.insert(block..block + 1));
             for gap in logged.missing(&(n_blocks..self.geometry().n_blocks(size))) {
-                self.make_holes(&gap, &[])?;
+                self.make_gap(&gap)?;
             }
             holes = hull(&holes, &taking.short_blocks(before, size));
         }

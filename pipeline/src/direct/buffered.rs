@@ -140,15 +140,14 @@ impl OpenFile {
         let dirty = range.start.max(start)..range.end.min(start + geometry.block_bytes());
         let len = index_of(held.end.max(dirty.end) - start);
         let mut plain = Plaintext::zeros(len);
-        let mut nonce = None;
+        let mut expected = Expected::Absent;
         if !held.is_empty() {
             let to = &mut plain[..index_of(held.end - start)];
-            nonce = self.fetch(held, vec![to], size)?.into_iter().next().flatten();
+            expected = self.fetch(held, vec![to], size)?[0];
         }
         let from = index_of(dirty.start - range.start)..index_of(dirty.end - range.start);
         plain[index_of(dirty.start - start)..index_of(dirty.end - start)]
             .copy_from_slice(&bytes[from]);
-        let expected = nonce.map_or(Expected::Absent, Expected::Nonce);
         let partial = PartialBlock { block, expected, dirty: vec![dirty] };
         Ok(Edge { partial, plain: PlainSlice::new(Arc::new(plain), 0..len) })
     }

@@ -180,8 +180,8 @@ impl Folios {
     pub(crate) fn contradicts(&self, came: &Sealed) -> bool {
         let blocks = came.blocks();
         let known = self.stored.range(blocks.clone()).filter_map(|(block, known)| match known {
-            Expected::Nonce(nonce) => Some((*block, *nonce)),
-            Expected::Absent => None,
+            Expected::Nonce(nonce) if *known != Expected::UNKNOWN => Some((*block, *nonce)),
+            Expected::Nonce(_) | Expected::Absent => None,
         });
         let mut seen = self.copies.within(&blocks).into_iter().chain(known);
         seen.any(|(block, nonce)| came.nonce(block) != nonce)

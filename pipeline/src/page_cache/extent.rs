@@ -278,6 +278,11 @@ impl Folios {
         self.uncommitted.contains_key(&block)
     }
 
+    /// Whether it has acknowledged something behind a position that no header speaks for.
+    pub(crate) fn is_sent_behind(&self, position: u64) -> bool {
+        self.uncommitted.values().any(|(_, end)| *end > position)
+    }
+
     /// How many bytes of such a block count, from its start.
     pub(crate) fn uncommitted_len(&self, block: u64) -> Option<u64> {
         self.uncommitted.get(&block).map(|(_, end)| end - self.geometry.block_start(block))
@@ -301,11 +306,8 @@ impl Folios {
         let n_blocks = self.geometry.n_blocks(size);
         self.drop_positions(&(size..u64::MAX));
         self.stored.split_off(&n_blocks);
-        self.uncommitted.split_off(&n_blocks);
-        // Of what is stored there nothing behind the end counts any more.
-        if let Some((_, end)) = self.uncommitted.get_mut(&self.geometry.block_at(size)) {
-            *end = size.min(*end);
-        }
+        // What was sent behind the end is cut off there, too.
+        self.uncommitted.retain(|_, (_, end)| *end <= size);
         self.gaps.take(&(n_blocks..u64::MAX));
         self.cut_groups(size);
         let last = self.geometry.block_at(size);
@@ -388,14 +390,6 @@ impl Folios {
     /// How often [`send_again`](Folios::send_again) has found something to be sent.
     pub(crate) fn sent_again(&self) -> u64 {
         self.sent_again
-    }
-
-    /// Makes a block, all of which is here, dirty, so that it is sealed anew.
-    pub(crate) fn dirty_again(&mut self, block: u64) {
-        let start = self.geometry.block_start(block);
-        let end = (start + self.geometry.block_bytes()).min(self.size);
-        self.redirty(&(start..end));
-        self.dirtied(&(start..end));
     }
 }
 

@@ -25,9 +25,6 @@ pub(crate) struct Takes {
 }
 
 impl Takes {
-    /// All there are.
-    pub(crate) const ALL: Takes = Takes { since: u64::MAX, group: u64::MAX };
-
     fn takes(self, folio: &Folio) -> bool {
         folio.dirty_since <= self.since && folio.group <= self.group
     }
@@ -272,7 +269,7 @@ impl Folios {
     pub(crate) fn overwrite(&mut self, conflict: &BlockConflict) {
         let start = self.geometry.block_start(conflict.block);
         if self.is_dirty_throughout(&(start..start + self.geometry.block_bytes())) {
-            let expected = conflict.stored.map_or(Expected::Absent, Expected::Nonce);
+            let expected = Expected::of(conflict.stored);
             self.stored.insert(conflict.block, expected);
         }
     }

@@ -118,7 +118,7 @@ mod tests {
     const BLOCK: usize = 4096;
 
     #[test]
-    fn of_a_block_that_was_cut_before_it_was_committed_only_what_is_left_counts() {
+    fn what_was_sent_and_not_committed_is_known_until_it_is_cut_off() {
         let geometry = Geometry::new(BLOCK as u64).expect("a block size");
         let root = RootKey::from_bytes(&[5; 32]);
         let new = Header::create(&root, geometry, Engine::AesGcm).expect("random bytes");
@@ -133,10 +133,11 @@ mod tests {
         folios.stored_past(&stored(1), false, &pool);
         assert_eq!((folios.size(), folios.first_gap()), (3 * BLOCK as u64, Some(0..1)));
         assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));
+        assert!(folios.is_sent_behind(3 * BLOCK as u64 - 1));
+        assert!(!folios.is_sent_behind(3 * BLOCK as u64));
+        folios.cut(2 * BLOCK as u64);
+        assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));
         folios.cut(BLOCK as u64 + 10);
-        assert_eq!((folios.uncommitted_len(1), folios.uncommitted_len(2)), (Some(10), None));
-        // It is stored longer than that: others who make the file longer find it so.
-        folios.grow(2 * BLOCK as u64, 2, &pool);
-        assert_eq!(folios.grown_blocks(), [(1, 10)]);
+        assert_eq!((folios.uncommitted_len(1), folios.uncommitted_len(2)), (None, None));
     }
 }

@@ -1,13 +1,11 @@
 //! A block that met somebody else's change: read, laid under what was dirtied here, and sealed anew.
 
-use sealback_crypto::Header;
-
 use crate::{
     Error,
     commit::seal_gen,
     open_file::OpenFile,
-    reader::MAX_READS,
-    rmw::{Merge, MergeError, Merged},
+    reader::{MAX_READS, pause_before},
+    rmw::{Merge, MergeError, Merged, Theirs},
 };
 
 impl OpenFile {
@@ -16,17 +14,25 @@ impl OpenFile {
     pub(crate) fn merge(&self, merge: &Merge, grows: bool) -> Result<Merged, Error> {
         let known = self.header();
         let seal_gen = seal_gen(&known);
-        let their_bytes = self.their_bytes(&known, merge.block, grows);
-        let blocks = merge.block..merge.block + 1;
+        let n_blocks = self.geometry().n_blocks(known.size());
+        let is_behind = merge.block >= n_blocks;
+        let counts = match grows && !self.is_lockless() {
+            true => self.bytes_of_ours(known.size(), merge.block),
+            false => self.geometry().block_bytes(),
+        };
         let mut attempt = 1;
         loop {
-            let read = || Ok(self.read_blocks(&*self.target, blocks.clone())?);
-            let stored = self.core.persist(None, read)?;
-            match merge.run(known.content_key(), seal_gen, stored, their_bytes) {
+            let theirs = match attempt >= MAX_READS && is_behind && self.is_lockless() {
+                true => Theirs::IfItOpens,
+                false => Theirs::First(counts),
+            };
+            let stored = self.read_block(merge.block)?;
+            match merge.run(known.content_key(), seal_gen, stored, theirs) {
                 Ok(merged) => return Ok(merged),
                 // Somebody may be writing it, or have cut it off.
                 Err(MergeError::Damaged(_)) if attempt < MAX_READS => {
                     self.look_for_cut(&known)?;
+                    pause_before(attempt);
                     attempt += 1;
                 }
                 Err(error) => return Err(error.into()),
@@ -34,17 +40,14 @@ impl OpenFile {
         }
     }
 
-    /// How much of what is stored for a block counts, in bytes from its start.
-    fn their_bytes(&self, header: &Header, block: u64, grows: bool) -> u64 {
-        let (geometry, size) = (self.geometry(), header.size());
-        let is_committed = block < geometry.n_blocks(size);
-        let committed = if is_committed { geometry.block_len(block, size) } else { 0 };
-        if header.cut_pending() {
-            return committed;
-        }
-        if !grows {
-            return geometry.block_bytes();
-        }
-        self.folios().uncommitted_len(block).unwrap_or(committed)
+    /// How much counts of what is stored for a block, in bytes from its start, for who has the size lock:
+    /// what is committed, and what was sent from here behind that.
+    fn bytes_of_ours(&self, committed: u64, block: u64) -> u64 {
+        let geometry = self.geometry();
+        let sent = self.folios().uncommitted_len(block);
+        sent.unwrap_or(match block < geometry.n_blocks(committed) {
+            true => geometry.block_len(block, committed),
+            false => 0,
+        })
     }
 }

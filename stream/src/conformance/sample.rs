@@ -14,7 +14,6 @@ use std::{
 
 use sealback_crypto::{
     Buffer, Engine, Geometry, Header, HeaderChange, HeaderCommit, NewHeader, RootKey, Sealed,
-    SlotExpectation,
 };
 
 use super::{Broken, ensure};
@@ -86,12 +85,6 @@ impl Sample {
     pub(crate) fn commit(header: &Header, size: u64) -> Result<HeaderCommit, Broken> {
         let change = HeaderChange { size, holes: 0..0, cuts: header.cuts(), cut_pending: false };
         Ok(header.commit(&change)?)
-    }
-
-    /// That this header is still what is stored.
-    pub(crate) fn unchanged(&self, header: &Header) -> Result<SlotExpectation, Broken> {
-        let prologue = self.new.bytes[..64].try_into()?;
-        Ok(SlotExpectation { prologue, mac_offset: header.mac_offset(), mac: header.mac() })
     }
 
     /// That these blocks are what reads back.

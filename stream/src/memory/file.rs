@@ -75,11 +75,14 @@ impl<M: More> Place for MemoryFile<M> {
     }
 
     fn hold_size(&self) -> Result<Option<SizeLock>, TargetError> {
-        Ok(Some(self.inode.size.clone().hold()))
+        Ok(self.meter.has_size_lock().then(|| self.inode.size.clone().hold()))
     }
 
     fn try_hold_size(&self) -> Result<SizeLockAttempt, TargetError> {
-        Ok(self.inode.size.clone().try_hold())
+        Ok(match self.meter.has_size_lock() {
+            true => self.inode.size.clone().try_hold(),
+            false => SizeLockAttempt::Lockless,
+        })
     }
 
     fn note(&self, operation: Operation) {

@@ -26,6 +26,8 @@ pub struct MemoryOptions {
     pub max_segments: usize,
     /// Stored bytes of one write, at most; fewer than one block's count as one block.
     pub max_write_bytes: u64,
+    /// Whether there is a lock under which sizes change. Object stores have none.
+    pub size_lock: bool,
 }
 
 impl MemoryOptions {
@@ -63,6 +65,13 @@ impl MemoryOptions {
         self.max_write_bytes = max_write_bytes;
         self
     }
+
+    /// The same without a lock under which sizes change.
+    #[must_use]
+    pub fn without_size_lock(mut self) -> MemoryOptions {
+        self.size_lock = false;
+        self
+    }
 }
 
 impl Default for MemoryOptions {
@@ -73,6 +82,7 @@ impl Default for MemoryOptions {
             gaps: false,
             max_segments: 1024,
             max_write_bytes: 1 << 20,
+            size_lock: true,
         }
     }
 }
@@ -117,6 +127,10 @@ impl Meter {
             grant = grant.with_boundary((block / n_blocks + 1).saturating_mul(n_blocks));
         }
         Prepared::Granted(if self.options.gaps { grant.with_gaps() } else { grant })
+    }
+
+    pub(super) fn has_size_lock(&self) -> bool {
+        self.options.size_lock
     }
 
     pub(super) fn note(&self, operation: Operation) {

@@ -22,6 +22,7 @@ fn a_memory_server_keeps_the_contract_however_difficult_it_is() {
         options.with_credits(1),
         options.with_credits(3).with_boundary_blocks(5).with_max_segments(1),
         options.with_max_write_bytes(0).with_boundary_blocks(0),
+        options.without_size_lock(),
     ] {
         for check in conformance::server_checks() {
             let server = MemoryServer::new(options);

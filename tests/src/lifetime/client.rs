@@ -50,12 +50,17 @@ impl Life {
                 was[position] = plain[position - start];
             }
         }
-        let buffer = Buffer::unpooled(plain.len() + 48);
-        let sealed = self.key.seal(block, 2, &[&plain], buffer).expect("it fits");
-        let bytes = sealed.bytes().to_vec();
-        self.server.insert(block, Stored { nonce: sealed.nonce(block), bytes });
+        self.seal_anew(block, &plain);
         self.note(format!("somebody else changes block {block} at {at}"));
         self.lived.others += 1;
+    }
+
+    /// A block is stored with these bytes, past the request.
+    fn seal_anew(&mut self, block: u64, plain: &[u8]) {
+        let buffer = Buffer::unpooled(plain.len() + 48);
+        let sealed = self.key.seal(block, 2, &[plain], buffer).expect("it fits");
+        let bytes = sealed.bytes().to_vec();
+        self.server.insert(block, Stored { nonce: sealed.nonce(block), bytes });
     }
 
     pub(super) fn open_one(&self, block: u64, bytes: &[u8]) -> Vec<u8> {
@@ -106,7 +111,7 @@ impl Life {
         let slice = &plain[index(range.start - start)..index(range.end - start)];
         self.pages.put(range.start, slice, false);
         for (block, nonce) in blocks.zip(nonces) {
-            self.pages.set_stored(block, nonce.map_or(Expected::Absent, Expected::Nonce));
+            self.pages.set_stored(block, Expected::of(nonce));
         }
     }
 
@@ -159,18 +164,24 @@ impl Life {
         self.model.truncate(size);
         self.pages.cut(size as u64);
         let n_blocks = self.geometry.n_blocks(size as u64);
-        let block = self.geometry.block_at(size as u64);
-        if block < n_blocks {
-            // What was cut off must not stay in the last block.
-            self.fill_block(block);
-            self.pages.dirty_again(block);
-        }
         self.server.split_off(&n_blocks);
         self.forget(n_blocks..LAST_BLOCK);
+        self.trim(self.geometry.block_at(size as u64), size as u64);
         // What is stored for a block that was wholly dirty need not be known: a guess may conflict.
-        (self.failed, self.cutting) = (true, true);
+        self.failed = true;
         self.flush();
-        self.cutting = false;
+    }
+
+    /// What was cut off does not stay in the last block.
+    fn trim(&mut self, block: u64, size: u64) {
+        let len = index(size - self.geometry.block_start(block));
+        let Some(stored) = self.server.get(&block).filter(|_| len > 0) else { return };
+        let plain = self.open_one(block, &stored.bytes);
+        if plain.len() > len {
+            self.forget(block..block + 1);
+            self.seal_anew(block, &plain[..len]);
+            self.pages.forget_clean(&(block..block + 1));
+        }
     }
 
     /// Writes everything back, with nothing failing.

@@ -53,7 +53,7 @@ impl Life {
             .copy_from_slice(&data[dirty.start - range.start..dirty.end - range.start]);
         let mut partial = Vec::new();
         if dirty.len() < index(BLOCK) {
-            let expected = nonces[0].map_or(Expected::Absent, Expected::Nonce);
+            let expected = Expected::of(nonces[0]);
             let positions = dirty.start as u64..dirty.end as u64;
             partial.push(PartialBlock { block, expected, dirty: Vec::from([positions]) });
         }

@@ -16,7 +16,7 @@ use sealback_stream::{
 };
 use sealback_tests::{auditor::Auditor, interpose::InterposedServer, reader::read_sealed};
 
-use super::served::{Served, served, stored};
+use super::served::{Served, served_locked, stored};
 use crate::support::{
     Log, ROOT, all_of, assert_same, audited, config, create, name, open, read_all,
 };
@@ -273,7 +273,7 @@ fn for_each_seed(cache: impl Fn(u64) -> Option<MemoryCache>) {
     for seed in first..first + rounds {
         let (mut rng, mut log) = (Rng::with_seed(seed), Log::default());
         log.0.push(format!("seed {seed}"));
-        let server = audited(served());
+        let server = audited(served_locked(rng.bool()));
         let engine = crate::support::engine();
         create(&engine, &server, None, [BLOCK, 4 * BLOCK][rng.usize(..2)]).close().unwrap();
         let mut clients = [0, 1].map(|parity| Client::new(parity, &server, cache(seed), seed));

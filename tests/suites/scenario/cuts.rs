@@ -10,7 +10,7 @@ use sealback_stream::{
 };
 use sealback_tests::reader::read_sealed;
 
-use crate::support::{ROOT, create, engine, memory, name, open, read_all, sample};
+use crate::support::{ROOT, create, engine, memory, memory_locked, name, open, read_all, sample};
 
 const LEN: usize = 100_000;
 
@@ -235,7 +235,7 @@ fn what_was_sent_and_is_no_longer_here_when_somebody_else_cuts_the_file_is_told_
 fn clients_that_write_cut_and_punch_at_once_leave_a_whole_file() {
     let rounds = std::env::var("SEALBACK_CASES").map_or(20, |cases| cases.parse().unwrap());
     for seed in 0..rounds {
-        let server = memory();
+        let server = memory_locked(seed % 2 == 0);
         create(&engine(), &server, None, 4096).close().unwrap();
         thread::scope(|scope| {
             for client in 1..=2 {

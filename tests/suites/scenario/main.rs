@@ -29,6 +29,7 @@ mod in_place;
 mod kill;
 mod killing;
 mod lifecycle;
+mod lockless;
 mod model;
 mod moments;
 #[cfg(feature = "object-store")]

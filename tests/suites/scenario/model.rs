@@ -10,8 +10,8 @@ use sealback_tests::{
     reader::read_sealed,
 };
 
-use self::subject::{Op, Subject, assert_either, op};
-use super::served::{served, stored};
+use self::subject::{Audited, Op, Subject, assert_either, op};
+use super::served::{served_locked, stored};
 use crate::support::{ROOT, audited, config, name, open, read_all};
 
 #[path = "model/subject.rs"]
@@ -32,8 +32,9 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..17,
         cached in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        let mut subject = Subject::new(audited(served()), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(audited(served_locked(locked)), folio_shift, block_shift, cached);
         for op in &ops {
             subject.run(op).unwrap();
             prop_assert_eq!(subject.file().size(), subject.model.len() as u64);
@@ -53,10 +54,11 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..17,
         seed in any::<u64>(),
+        locked in any::<bool>(),
     ) {
         let rates = Rates { retry: 60, short: 80, unknown: 40, dropped: 20, ..Rates::default() };
         let faults = Faults::seeded(seed, rates);
-        let server = FaultyServer::new(audited(served()), &faults);
+        let server = FaultyServer::new(audited(served_locked(locked)), &faults);
         faults.stop();
         let mut subject = Subject::new(server, folio_shift, block_shift, true);
         for op in &ops {
@@ -95,8 +97,9 @@ proptest! {
         folio_shift in 12u32..17,
         block_shift in 12u32..15,
         cached in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        let mut subject = Subject::new(audited(served()), folio_shift, block_shift, cached);
+        let mut subject = Subject::new(audited(served_locked(locked)), folio_shift, block_shift, cached);
         let mut hurt = false;
         for op in &ops {
             hurt |= matches!(op, Op::CacheHurt { .. });
@@ -113,14 +116,22 @@ proptest! {
         block_shift in 12u32..15,
         n_changes in 0u32..12,
         unheard in any::<bool>(),
+        locked in any::<bool>(),
     ) {
-        crash_during(&ops, &last, block_shift, n_changes, unheard);
+        let server = audited(served_locked(locked));
+        crash_during(server, &ops, &last, block_shift, n_changes, unheard);
     }
 }
 
 /// Runs `ops` and syncs, then has the server go away `n_changes` changes into `last` and its sync.
-fn crash_during(ops: &[Op], last: &Op, block_shift: u32, n_changes: u32, unheard: bool) {
-    let server = audited(served());
+fn crash_during(
+    server: Audited,
+    ops: &[Op],
+    last: &Op,
+    block_shift: u32,
+    n_changes: u32,
+    unheard: bool,
+) {
     let mut subject = Subject::new(server.clone(), 14, block_shift, false);
     for op in ops {
         subject.run(op).unwrap();

@@ -4,8 +4,10 @@ use sealback_stream::{MemoryOptions, MemoryServer, Name};
 
 pub(crate) type Served = MemoryServer;
 
-pub(crate) fn served() -> Served {
-    MemoryServer::new(MemoryOptions::default())
+/// One with a lock of the size, or without.
+pub(crate) fn served_locked(locked: bool) -> Served {
+    let options = MemoryOptions::default();
+    MemoryServer::new(if locked { options } else { options.without_size_lock() })
 }
 
 /// One that takes so many blocks of 4 KiB in a write, which do not go over a multiple of that, and so

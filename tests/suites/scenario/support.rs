@@ -22,6 +22,16 @@ pub(crate) fn memory() -> InterposedServer<MemoryServer, Auditor> {
     memory_with(MemoryOptions::default())
 }
 
+/// The same without a lock of the size, as object stores are.
+pub(crate) fn lockless() -> InterposedServer<MemoryServer, Auditor> {
+    memory_with(MemoryOptions::default().without_size_lock())
+}
+
+/// The one or the other.
+pub(crate) fn memory_locked(locked: bool) -> InterposedServer<MemoryServer, Auditor> {
+    if locked { memory() } else { lockless() }
+}
+
 pub(crate) fn memory_with(options: MemoryOptions) -> InterposedServer<MemoryServer, Auditor> {
     audited(MemoryServer::new(options))
 }

@@ -72,7 +72,7 @@ fn one_of_those_that_race() {
     while n_wins < N_WINS {
         let buffer = Buffer::unpooled(4144);
         let sealed = header.content_key().seal(0, 2, &[&[1; 4096]], buffer).unwrap();
-        let expected = seen.map_or(Expected::Absent, Expected::Nonce);
+        let expected = Expected::of(seen);
         match write(&*target, &sealed, expected) {
             Ok(_) => {
                 let now = Some(sealed.nonce(0));

@@ -12,7 +12,7 @@ fn a_cut_over_chunks_leaves_empty_objects_which_are_holes_and_can_be_written_aga
     let (sample, target, other) = world.file()?;
     let sealed = sample.seal(0..16, 1)?;
     (0..4).try_for_each(|chunk| put(&*target, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
-    let expect = sample.unchanged(&sample.new.header)?;
+    let expect = sample.new.header.expectation();
     for (n_blocks, lengths) in [
         (13, [4, 4, 4, 1]),
         (12, [4, 4, 4, 0]),
@@ -59,7 +59,7 @@ fn what_another_client_writes_behind_a_cut_stays_if_his_header_says_that_he_know
             }
             StoreFault::Pass
         });
-        let cut = target.cut(sample.geometry(), 2, &sample.unchanged(&flagged.header)?);
+        let cut = target.cut(sample.geometry(), 2, &flagged.header.expectation());
         match knows {
             true => {
                 assert_eq!(cut.unwrap_err().kind(), TargetErrorKind::Conflict);
@@ -86,7 +86,7 @@ fn a_last_chunk_that_another_client_changes_during_a_cut_is_cut_as_he_left_it() 
         put(&*meddling.0, &meddling.1).unwrap();
         StoreFault::Pass
     });
-    target.cut(sample.geometry(), 2, &sample.unchanged(&sample.new.header)?)?;
+    target.cut(sample.geometry(), 2, &sample.new.header.expectation())?;
     assert_eq!(read(&*other, sample.geometry(), 0..4)?, theirs.bytes());
     Ok(())
 }
@@ -103,7 +103,7 @@ fn a_cut_whose_answers_are_lost_is_carried_out() -> Verdict {
             n_puts += u32::from(is_put(request));
             if is_put(request) && n_puts == nth { lost() } else { StoreFault::Pass }
         });
-        target.cut(sample.geometry(), 2, &sample.unchanged(&sample.new.header)?)?;
+        target.cut(sample.geometry(), 2, &sample.new.header.expectation())?;
         let lengths: Vec<_> = world.chunks().into_iter().map(|(_, bytes)| bytes / STRIDE).collect();
         assert_eq!(lengths, [2, 0, 0], "put {nth}");
         sample.ensure_stored(&*target, &sealed.slice(0..2))?;
@@ -118,7 +118,7 @@ fn who_alone_writes_leaves_no_empty_objects() -> Verdict {
     let (sample, target, _) = world.file()?;
     let sealed = sample.seal(0..12, 1)?;
     (0..3).try_for_each(|chunk| put(&*target, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
-    target.cut(sample.geometry(), 2, &sample.unchanged(&sample.new.header)?)?;
+    target.cut(sample.geometry(), 2, &sample.new.header.expectation())?;
     assert_eq!(world.chunks(), [(0, 2 * STRIDE)]);
     write(&*target, vec![sample.hole(2..9)])?;
     world.server.remove(&name("a")?)?;

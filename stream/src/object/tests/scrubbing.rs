@@ -68,7 +68,7 @@ fn who_alone_writes_finds_what_cuts_and_removals_of_others_have_left_empty() -> 
     (0..2).try_for_each(|chunk| put(&*target, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
     let commit = Sample::commit(&sample.new.header, 4096)?;
     target.write_slot(&commit.write)?;
-    target.cut(sample.geometry(), 1, &sample.unchanged(&commit.header)?)?;
+    target.cut(sample.geometry(), 1, &commit.header.expectation())?;
     Sample::new(&world.server)?.create(&world.server, &name("b")?)?;
     world.server.remove(&name("b")?)?;
     drop((target, other));

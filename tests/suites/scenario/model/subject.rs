@@ -122,7 +122,7 @@ pub(super) struct Subject<S> {
     pub(super) n_changes: usize,
 }
 
-type Audited = InterposedServer<Served, Auditor>;
+pub(super) type Audited = InterposedServer<Served, Auditor>;
 
 impl<S: Server> Subject<S> {
     pub(super) fn new(server: S, folio_shift: u32, block_shift: u32, cached: bool) -> Subject<S> {

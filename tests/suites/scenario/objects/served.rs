@@ -12,7 +12,8 @@ use crate::support::name;
 
 pub(crate) type Served = ObjectServer;
 
-pub(crate) fn served() -> Served {
+/// No object store has a lock of the size.
+pub(crate) fn served_locked(_locked: bool) -> Served {
     served_by(16, ObjectOptions::default().max_in_flight)
 }
 
