@@ -83,7 +83,7 @@ impl OpenFile {
     /// nothing is laid over what others have made of it meanwhile.
     fn send(&self, upload: &Upload<'_>, taking: &mut Taking<'_>) -> Result<(), Error> {
         let n_whole = self.header().size() / self.geometry().block_bytes();
-        let blocks: Vec<_> = upload.blocks().filter(|(block, _)| !upload.is_sent(*block)).collect();
+        let blocks: Vec<_> = upload.blocks().collect();
         let mut rest = &blocks[..];
         while let Some((first, _)) = rest.first() {
             let most = taking.room_at(*first)?;

@@ -100,7 +100,7 @@ impl Files {
         stem: &str,
         number: u64,
         segment: &Segment,
-    ) -> Result<Progress, TargetError> {
+    ) -> Result<(Progress, Vec<Range<u64>>), TargetError> {
         let unread = |error| TargetError::from_io("looking what was uploaded", error);
         let mut opening = OpenOptions::new();
         let opened = opening.read(true).write(true).create(true).truncate(false);

@@ -158,7 +158,7 @@ impl WriteLog {
         drop(state);
         let Some((number, segment)) = frozen else { return Ok(None) };
         let progress = self.home.files().progress(&self.stem, number, &segment)?;
-        Ok(Some(Upload::new(self, (number, segment, progress), alone)))
+        Ok(Some(Upload::new(self, (number, segment), progress, alone)))
     }
 
     /// What was frozen is on the server: it goes.

@@ -12,36 +12,29 @@ use super::{
 };
 
 /// The file beside a segment.
-pub(super) struct Progress {
-    chain: Chain,
-    sent: Vec<Range<u64>>,
-}
+pub(super) struct Progress(Chain);
 
 impl Progress {
-    /// What was noted of a segment, whose content `segment` stands for: what was noted of another one of the
-    /// same name does not count.
-    pub(super) fn recover(bytes: Bytes, segment: blake3::Hash) -> io::Result<Progress> {
+    /// The file, and the blocks that were noted of a segment, whose content `segment` stands for: what was
+    /// noted of another one of the same name does not count.
+    pub(super) fn recover(
+        bytes: Bytes,
+        segment: blake3::Hash,
+    ) -> io::Result<(Progress, Vec<Range<u64>>)> {
         let (chain, placed) = Chain::recover(bytes, segment)?;
         let sent = placed.into_iter().filter_map(|placed| match placed.record {
             Record::Sent { blocks } => Some(blocks),
             Record::Blocks(_) | Record::Cut { .. } | Record::Promise(_) => None,
         });
-        Ok(Progress { chain, sent: sent.collect() })
+        Ok((Progress(chain), sent.collect()))
     }
 
     /// Notes blocks that the server has taken; a power cut is survived after the next sync.
     pub(super) fn note(&mut self, blocks: Range<u64>) -> io::Result<()> {
-        self.chain.push(Record::Sent { blocks: blocks.clone() }, &[])?;
-        self.sent.push(blocks);
-        Ok(())
+        self.0.push(Record::Sent { blocks }, &[]).map(drop)
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.chain.sync()
-    }
-
-    /// Whether the server has taken a block.
-    pub(super) fn has(&self, block: u64) -> bool {
-        self.sent.iter().any(|sent| sent.contains(&block))
+        self.0.sync()
     }
 }

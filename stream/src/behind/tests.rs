@@ -13,6 +13,7 @@ use fastrand::Rng;
 use sealback_crypto::{Buffer, ContentKey, Engine, Geometry, Header, RootKey};
 
 use super::{
+    progress::Progress,
     segment::{Found, Segment},
     *,
 };
@@ -96,7 +97,8 @@ impl Life {
             false => Vec::new(),
         };
         let start = geometry.block_start(first) + rng.u64(..100);
-        Write { segments, expectations, dirty: vec![start..start + rng.u64(1..100)] }
+        let dirty = start..start + rng.u64(1..100);
+        Write { segments, expectations, dirty: std::iter::once(dirty).collect() }
     }
 }
 
@@ -139,6 +141,20 @@ fn a_log_is_after_a_crash_what_it_was_after_some_record_and_not_before_the_last_
             life = after;
         }
     }
+}
+
+#[test]
+fn what_was_noted_of_another_segment_of_the_same_name_does_not_count() {
+    let disk = Disk::default();
+    let bytes = disk.make();
+    let noted = |of| Progress::recover(Box::new(bytes.on(&disk)), of).unwrap();
+    let [one, other] = [1, 2].map(|byte| blake3::hash(&[byte]));
+    let (mut progress, before) = noted(one);
+    assert_eq!(before, []);
+    progress.note(3..5).unwrap();
+    progress.note(7..8).unwrap();
+    assert_eq!(noted(one).1, [3..5, 7..8]);
+    assert_eq!(noted(other).1, []);
 }
 
 /// A file on a disk that has so much room.

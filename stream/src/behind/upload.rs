@@ -21,27 +21,26 @@ pub struct Upload<'a> {
     number: u64,
     segment: Arc<Segment>,
     progress: Mutex<Progress>,
+    /// What was noted before.
+    sent: Vec<Range<u64>>,
     _alone: MutexGuard<'a, ()>,
 }
 
 impl<'a> Upload<'a> {
     pub(super) fn new(
         log: &'a WriteLog,
-        (number, segment, progress): (u64, Arc<Segment>, Progress),
+        (number, segment): (u64, Arc<Segment>),
+        (progress, sent): (Progress, Vec<Range<u64>>),
         alone: MutexGuard<'a, ()>,
     ) -> Upload<'a> {
-        Upload { log, number, segment, progress: Mutex::new(progress), _alone: alone }
+        Upload { log, number, segment, progress: Mutex::new(progress), sent, _alone: alone }
     }
 
-    /// Each block that was written, ascending.
+    /// Each block that was written and is not noted to be on the server, ascending: one that is must not be
+    /// sent again, whoever has changed it since. What is noted from now on does not count.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
-        self.segment.blocks().iter().map(|(block, logged)| (*block, &**logged))
-    }
-
-    /// Whether the server had taken a block, and that was noted: it is not to be sent again, whoever has
-    /// changed it since.
-    pub fn is_sent(&self, block: u64) -> bool {
-        self.progress().has(block)
+        let blocks = self.segment.blocks().iter().map(|(block, logged)| (*block, &**logged));
+        blocks.filter(|(block, _)| !self.sent.iter().any(|sent| sent.contains(block)))
     }
 
     /// Notes that the server has taken blocks, all of which a header on the server speaks for: what lies behind
@@ -50,15 +49,11 @@ impl<'a> Upload<'a> {
     /// # Errors
     /// [`TargetError`] if it cannot be written.
     pub fn note_sent(&self, blocks: Range<u64>) -> Result<(), TargetError> {
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let noted = progress
             .note(blocks)
             .and_then(|()| if self.log.waits_for_disk() { progress.sync() } else { Ok(()) });
         noted.map_err(|error| TargetError::from_io("noting what was uploaded", error))
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was promised of the file.
