@@ -388,15 +388,6 @@ impl Folios {
         self.stored.entry(block).or_insert(expected);
     }
 
-    /// A block was fetched as it was stored then, for what was missing of it here. If the rest is of another
-    /// version, what is here is none.
-    pub(crate) fn fetched(&mut self, block: u64, stored: Expected) {
-        let known = self.stored.entry(block).or_insert(stored);
-        if *known != stored {
-            *known = Expected::UNKNOWN;
-        }
-    }
-
     /// These blocks are on the server now, with these nonces.
     pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
         // A draft is nobody else's, and may be large.

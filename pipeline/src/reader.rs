@@ -6,9 +6,7 @@
 
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
-use sealback_crypto::{
-    BlockDamage, Buffer, DamageKind, FileView, Geometry, Opened, Plaintext, Stored, Verdict,
-};
+use sealback_crypto::{BlockDamage, Buffer, FileView, Geometry, Opened, Plaintext, Stored};
 use sealback_stream::{
     Expected, Read, ReadCompletion, Target, TargetError, TargetErrorKind, read_whole,
 };
@@ -24,6 +22,10 @@ use crate::{
     sync::{crossbeam_channel, thread},
     waits::WaitFor,
 };
+
+mod view;
+
+use view::{View, is_longer};
 
 /// How often a target is asked, and a damaged block read, while nobody commits.
 pub(crate) const MAX_READS: u32 = 8;
@@ -349,45 +351,6 @@ impl OpenFile {
         }
         unit.outcome = Outcome::Opened(stored);
     }
-}
-
-/// What decides how blocks read.
-struct View {
-    /// With all of what lies between the holes and the blocks that have grown allowed to be holes.
-    file: FileView,
-    /// What may really be holes.
-    holes: Range<u64>,
-    /// Blocks that may be stored so long only.
-    grown: Vec<(u64, u64)>,
-}
-
-impl View {
-    /// The first block that is a hole, or shorter than it should be, where only blocks that have grown
-    /// may be so, down to the length that they had.
-    fn first_too_short(&self, blocks: &Range<u64>, opened: &Opened) -> Option<BlockDamage> {
-        if self.grown.is_empty() {
-            return None;
-        }
-        let geometry = opened.geometry();
-        let too_short = |(block, verdict): (u64, &Verdict)| {
-            let len = match verdict {
-                Verdict::Opened { len, .. } => u64::from(*len),
-                _ => 0,
-            };
-            let grown = self.grown.iter().find(|(grown, _)| *grown == block);
-            let least = grown.map_or(geometry.block_len(block, self.file.size), |(_, len)| *len);
-            let damaged = len < least && !self.holes.contains(&block);
-            damaged.then_some(BlockDamage { block, kind: DamageKind::Missing })
-        };
-        blocks.clone().zip(opened.verdicts()).find_map(too_short)
-    }
-}
-
-/// Whether more is stored of a block than a file of that size has: somebody is making it longer. Who
-/// changes the block then has not read all of it, and must not expect what is stored: it is merged.
-fn is_longer(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {
-    let Verdict::Opened { len, .. } = verdict else { return false };
-    block < geometry.n_blocks(size) && u64::from(*len) > geometry.block_len(block, size)
 }
 
 /// Waits before somebody else's block is looked at once more: he may be writing it.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use sealback_crypto::Plaintext;
+use sealback_stream::Expected;
 
 use super::{Folio, Folios};
 use crate::{
@@ -155,6 +156,15 @@ impl Folios {
             for guess in ours.missing(&(start.max(range.start)..end.min(range.end))) {
                 folio.valid.take(&guess);
             }
+        }
+    }
+
+    /// A block was fetched as it was stored then, for what was missing of it here. If the rest is of another
+    /// version, what is here is none.
+    pub(crate) fn fetched(&mut self, block: u64, stored: Expected) {
+        let known = self.stored.entry(block).or_insert(stored);
+        if *known != stored {
+            *known = Expected::UNKNOWN;
         }
     }
 
