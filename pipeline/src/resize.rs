@@ -183,10 +183,10 @@ impl OpenFile {
         Ok(true)
     }
 
-    /// Whether something behind a position is on the server, and no header speaks for it: only a cut of what
-    /// is committed takes it away there, so that it does not come back when the file grows.
+    /// Whether something behind a position may be on the server, and no header speaks for it: only a cut of
+    /// what is committed takes it away there, so that it does not come back when the file grows.
     fn is_sent_and_uncommitted(&self, position: u64) -> bool {
-        position >= self.header().size() && self.folios().is_sent_behind(position)
+        position >= self.header().size() && self.folios().sent_to() > position
     }
 
     fn cut_folios(&self, size: u64) {

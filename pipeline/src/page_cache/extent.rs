@@ -278,11 +278,6 @@ impl Folios {
         self.uncommitted.contains_key(&block)
     }
 
-    /// Whether it has acknowledged something behind a position that no header speaks for.
-    pub(crate) fn is_sent_behind(&self, position: u64) -> bool {
-        self.uncommitted.values().any(|(_, end)| *end > position)
-    }
-
     /// How many bytes of such a block count, from its start.
     pub(crate) fn uncommitted_len(&self, block: u64) -> Option<u64> {
         self.uncommitted.get(&block).map(|(_, end)| end - self.geometry.block_start(block))

@@ -133,8 +133,6 @@ mod tests {
         folios.stored_past(&stored(1), false, &pool);
         assert_eq!((folios.size(), folios.first_gap()), (3 * BLOCK as u64, Some(0..1)));
         assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));
-        assert!(folios.is_sent_behind(3 * BLOCK as u64 - 1));
-        assert!(!folios.is_sent_behind(3 * BLOCK as u64));
         folios.cut(2 * BLOCK as u64);
         assert_eq!(folios.uncommitted_len(1), Some(BLOCK as u64));
         folios.cut(BLOCK as u64 + 10);

@@ -16,7 +16,8 @@ impl OpenFile {
         let seal_gen = seal_gen(&known);
         let n_blocks = self.geometry().n_blocks(known.size());
         let is_behind = merge.block >= n_blocks;
-        let counts = match grows && !self.is_lockless() {
+        // All of a draft is from here.
+        let counts = match grows && !self.is_lockless() && !self.is_draft() {
             true => self.bytes_of_ours(known.size(), merge.block),
             false => self.geometry().block_bytes(),
         };

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use sealback::File;
+use sealback::{CreateOptions, File, Place};
 use sealback_stream::{
     Failure, Server, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyServer, Operation, Rule, When},
@@ -16,7 +16,8 @@ use sealback_stream::{
 use sealback_tests::interpose::{Hook, InterposedServer};
 
 use crate::support::{
-    all_of, assert_same, create, engine, lockless, memory_locked, open, read_all, sample,
+    all_of, assert_same, create, engine, lockless, memory_locked, name, open, read_all, root,
+    sample,
 };
 
 const BLOCK: u64 = 4096;
@@ -206,6 +207,30 @@ fn what_was_cut_off_before_it_was_committed_does_not_come_back_when_the_file_gro
         file.write_at(12_000, &[3; 10]).unwrap();
         file.sync().unwrap();
         let mut expected = [vec![1; 100], vec![2; 4900], vec![0; 7010]].concat();
+        expected[12_000..].fill(3);
+        assert_same(&all_of(&server), &expected, "a client who opens it now");
+    }
+}
+
+#[test]
+fn what_was_cut_off_a_draft_does_not_come_back_when_it_grows_and_nothing_before_it_is_lost() {
+    for locked in [true, false] {
+        let server = memory_locked(locked);
+        file_of(&server, &[1; 100]);
+        let (engine, root) = (engine(), root());
+        let place = Place { server: &server, cache: None, root: &root };
+        let options = CreateOptions { block_bytes: BLOCK, replace: true };
+        let file = engine.create(&place, &name(), &options).unwrap();
+        file.write_at(0, &[2; 9000]).unwrap();
+        file.writeback().wait().unwrap();
+        file.set_len(5000).unwrap();
+        file.revalidate().unwrap();
+        file.write_at(6000, &[3; 10]).unwrap();
+        file.write_at(12_000, &[3; 10]).unwrap();
+        file.sync().unwrap();
+        file.publish().unwrap();
+        let mut expected = [vec![2; 5000], vec![0; 7010]].concat();
+        expected[6000..6010].fill(3);
         expected[12_000..].fill(3);
         assert_same(&all_of(&server), &expected, "a client who opens it now");
     }
