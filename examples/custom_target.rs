@@ -21,7 +21,7 @@
 //! [`Target`]: sealback::stream::Target
 #![forbid(unsafe_code)]
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, path::Path};
 
 use sealback::{BlockReport, Config, CreateOptions, Engine, File, Place, crypto::RootKey};
 
@@ -40,11 +40,15 @@ const N_BLOCKS: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    let path = std::env::args().nth(1).map_or_else(|| dir.path().join("files.redb"), PathBuf::from);
+    run(&std::env::args().nth(1).map_or_else(|| dir.path().join("files.redb"), Into::into))
+}
+
+/// Writes a file, reads it, changes it and cuts it, in the database at `path`.
+fn run(path: &Path) -> Result<(), Box<dyn Error>> {
     let (root, name) = (RootKey::generate()?, Name::new("letters")?);
     let mut expected: Vec<u8> = (0..=250).cycle().take(N_BLOCKS * BLOCK).collect();
 
-    let server = RedbServer::open(&path)?;
+    let server = RedbServer::open(path)?;
     let engine = Engine::new(Config::default())?;
     let place = Place { server: &server, cache: None, root: &root };
     // Replaces what an earlier run has left, by a draft that is published.
@@ -58,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     file.close()?;
     drop((engine, server));
 
-    let server = RedbServer::open(&path)?;
+    let server = RedbServer::open(path)?;
     let engine = Engine::new(Config::default())?;
     let place = Place { server: &server, cache: None, root: &root };
     let file = engine.open(&place, &name)?;
@@ -126,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_file_lives_its_life_in_a_database() {
-        main().expect("each step goes well");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        run(&dir.path().join("files.redb")).expect("each step goes well");
     }
 
     #[test]
