@@ -97,8 +97,29 @@ impl Tree {
         Ok((uid.map(Uid::from_raw), gid.map(Gid::from_raw)))
     }
 
-    /// Makes a regular file and opens it.
+    /// Makes a regular file and opens it; one that another mount has made meanwhile is opened, unless it had to be
+    /// new.
     pub(crate) fn create(
+        self: &Arc<Tree>,
+        (parent, name): (INodeNo, &OsStr),
+        mode: u32,
+        flags: OFlags,
+        maker: Maker,
+    ) -> Result<(FileAttr, FileHandle)> {
+        match self.create_new((parent, name), mode, flags, maker) {
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                let attributes = self.look_up(parent, name)?;
+                let inode = self.inodes.get(attributes.ino)?;
+                let handle = self.open(inode, flags).inspect_err(|_| {
+                    self.inodes.forget(attributes.ino, 1);
+                })?;
+                Ok((attributes, handle))
+            }
+            made => made,
+        }
+    }
+
+    fn create_new(
         self: &Arc<Tree>,
         (parent, name): (INodeNo, &OsStr),
         mode: u32,

@@ -131,7 +131,7 @@ two_mounts() {
 # who has it open.
 two_append() {
     two_up
-    append() { for n in $(seq 100); do echo "$1 $n" >>"$here/$1/log"; done; }
+    append() { for n in $(seq 100); do echo "$1 $n" >>"$here/$1/log"; echo "$1 $n" >>"$here/$1/new$n"; done; }
     go_on() { exec 5>>"$here/$1/open"; for n in $(seq 300); do echo "$1 $n" >&5; done; }
     local appenders=()
     for mount in one other; do
@@ -140,6 +140,7 @@ two_append() {
     done
     wait "${appenders[@]}"
     for mount in one other; do
+        sort "$here/$mount"/new* | cmp - <(for n in $(seq 100); do echo "one $n"; echo "other $n"; done | sort)
         sort "$here/$mount/log" | cmp - <(for n in $(seq 100); do echo "one $n"; echo "other $n"; done | sort)
         sort "$here/$mount/open" | cmp - <(for n in $(seq 300); do echo "one $n"; echo "other $n"; done | sort)
     done
