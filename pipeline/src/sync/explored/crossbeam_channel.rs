@@ -92,14 +92,6 @@ impl<T> Receiver<T> {
         waited.unwrap_or_else(PoisonError::into_inner).items.pop_front().ok_or(RecvError)
     }
 
-    pub(crate) fn try_recv(&self) -> Result<T, RecvError> {
-        self.0.state().items.pop_front().ok_or(RecvError)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.state().items.len()
-    }
-
     pub(crate) fn recv_timeout(&self, at_most: Duration) -> Result<T, RecvTimeoutError> {
         let waited = self.0.changed.wait_timeout_while(self.0.state(), at_most, State::waits);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
