@@ -66,7 +66,7 @@ use rustix::{
 };
 use sealback::{
     Config, Engine,
-    stream::{Durability, LocalCache, LocalOptions, LocalServer},
+    stream::{Durability, LocalCache, LocalOptions, LocalServer, TargetErrorKind},
 };
 use sealback_examples::{key_file, read_ahead::Mountpoint};
 
@@ -200,7 +200,11 @@ fn open_server(args: &Args, server: &Path, options: LocalOptions) -> Result<Loca
     let began = Instant::now();
     loop {
         match LocalServer::open_alone(server, options) {
-            Err(_) if began.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            Err(error)
+                if error.kind() == TargetErrorKind::NotPermitted && began.elapsed() < PATIENCE =>
+            {
+                thread::sleep(PAUSE);
+            }
             opened => return opened.map_err(of("the server")),
         }
     }

@@ -140,9 +140,9 @@ impl Sent {
         self.waits.as_deref()
     }
 
-    /// One line of a summary.
-    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "  behind  {self}")
+    /// One line of a summary, of what was written behind.
+    pub(crate) fn print(sent: Option<&Sent>, out: &mut impl Write) -> io::Result<()> {
+        sent.map_or(Ok(()), |sent| writeln!(out, "  behind  {sent}"))
     }
 }
 

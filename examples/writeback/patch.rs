@@ -38,7 +38,7 @@ pub(crate) fn run(args: &PatchArgs) -> Result<(), Failure> {
         patched.summary.print(out)?;
         let size = Size(patched.file_bytes);
         writeln!(out, "  at {offset}; the file has {} bytes ({size})", patched.file_bytes)?;
-        patched.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))
+        Sent::print(patched.behind.as_ref(), out)
     })
 }
 

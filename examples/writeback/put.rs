@@ -46,7 +46,7 @@ pub(crate) fn run(args: &PutArgs) -> Result<(), Failure> {
     let put = Put { summary, behind: stores.upload(&file) };
     summary::tell(args.json, &put, |out| {
         put.summary.print(out)?;
-        put.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))?;
+        Sent::print(put.behind.as_ref(), out)?;
         if args.stats { writeln!(out, "{}", engine.stats()) } else { Ok(()) }
     })
 }

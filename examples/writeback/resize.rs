@@ -1,6 +1,6 @@
 //! Changes a file's size, and makes zeros of a part of it.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use sealback::{Error, File, FileInfo};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(crate) fn truncate(args: &TruncateArgs) -> Result<(), Failure> {
     let report = Report::new(name.as_str(), before, &file.info(), stores.upload(&file));
     summary::tell(args.json, &report, |out| {
         writeln!(out, "{name}: {} bytes, {before} before", report.bytes)?;
-        report.print_behind(out)
+        Sent::print(report.behind.as_ref(), out)
     })
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn punch(args: &PunchArgs) -> Result<(), Failure> {
             true => writeln!(out, "{name}: nothing to punch, {before} bytes"),
             false => writeln!(out, "{name}: zeros from {} to {}", range.start, range.end),
         }?;
-        report.print_behind(out)
+        Sent::print(report.behind.as_ref(), out)
     })
 }
 
@@ -90,9 +90,5 @@ impl Report<'_> {
             hole_range: HoleRange::from(&info.holes),
             behind,
         }
-    }
-
-    fn print_behind(&self, out: &mut impl Write) -> io::Result<()> {
-        self.behind.as_ref().map_or(Ok(()), |sent| sent.print(out))
     }
 }

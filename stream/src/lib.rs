@@ -68,7 +68,7 @@ pub use name::{BadName, Name};
 pub use null::{NullCache, NullServer};
 #[cfg(feature = "object-store")]
 pub use object::{ObjectOptions, ObjectServer, Orphan, Orphans};
-pub use reading::read_whole;
+pub use reading::{read_stored, read_whole};
 pub use runs::Runs;
 pub use stalled::StalledQueue;
 pub use stream::{Collected, Issued, Role, Stream, StreamView, SubrequestView};

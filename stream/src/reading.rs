@@ -1,10 +1,10 @@
 //! Reading blocks of a target that may answer in parts.
 
-use std::ops::Range;
+use std::{ops::Range, sync::mpsc};
 
-use sealback_crypto::{Geometry, Stored};
+use sealback_crypto::{Buffer, Geometry, Stored};
 
-use crate::TargetError;
+use crate::{Read, ReadCompletion, Target, TargetError, TargetErrorKind};
 
 /// What is stored of `blocks`: one answer after the other, each asked for by `read_once` from the first block
 /// that did not come whole. An answer that comes short is no end ([`Target`](crate::Target), 6): what it leaves
@@ -38,4 +38,41 @@ pub fn read_whole(
         }
     }
     Ok(stored)
+}
+
+/// What a target has stored of `blocks`, all of it, in however many answers that comes. Waits for them.
+///
+/// # Errors
+/// The target's; [`TargetErrorKind::Dropped`] if it gives no answer, or not the buffer that it was lent.
+///
+/// # Panics
+/// If there are more blocks than fit the memory.
+pub fn read_stored(
+    target: &dyn Target,
+    geometry: Geometry,
+    blocks: Range<u64>,
+) -> Result<Stored, TargetError> {
+    read_whole(geometry, blocks, |blocks| read_once(target, geometry, blocks))
+}
+
+fn read_once(
+    target: &dyn Target,
+    geometry: Geometry,
+    blocks: Range<u64>,
+) -> Result<Stored, TargetError> {
+    let bytes = (blocks.end - blocks.start) * geometry.stride_bytes();
+    let bytes = usize::try_from(bytes).expect("what is read is in memory");
+    let (sender, answer) = mpsc::channel();
+    let done = ReadCompletion::new(move |outcome| {
+        // Who asks waits for it.
+        drop(sender.send(outcome));
+    });
+    target.read(Read { blocks, geometry, buffer: Buffer::unpooled(bytes) }, done);
+    let dropped = || TargetError::new(TargetErrorKind::Dropped, "a read ended without an answer");
+    let (buffer, len) = answer.recv().map_err(|_| dropped())??;
+    // It may come back another buffer, and say anything.
+    if buffer.len() < bytes {
+        return Err(dropped());
+    }
+    Ok(Stored { len: len.min(bytes), buffer })
 }

@@ -1,9 +1,7 @@
 //! A stored file as a flat one has it, wherever its blocks lie.
 
-use std::sync::mpsc;
-
-use sealback_crypto::{Buffer, HEADER_BYTES, HeaderClaims, Stored};
-use sealback_stream::{Name, Read, ReadCompletion, Server, read_whole};
+use sealback_crypto::{HEADER_BYTES, HeaderClaims, Stored};
+use sealback_stream::{Name, Server, read_stored};
 
 /// Header and blocks of a file, for a reader of flat files.
 ///
@@ -19,15 +17,7 @@ pub fn flat(server: &dyn Server, name: &Name) -> Vec<u8> {
     if n_blocks == 0 {
         return bytes;
     }
-    let stored = read_whole(geometry, 0..n_blocks, |blocks| {
-        let len = (blocks.end - blocks.start) * geometry.stride_bytes();
-        let buffer = Buffer::unpooled(usize::try_from(len).expect("a small file"));
-        let (sender, receiver) = mpsc::channel();
-        let done = ReadCompletion::new(move |outcome| drop(sender.send(outcome)));
-        target.read(Read { blocks, geometry, buffer }, done);
-        let (buffer, len) = receiver.recv().expect("a read is answered")?;
-        Ok(Stored { buffer, len })
-    });
+    let stored = read_stored(&*target, geometry, 0..n_blocks);
     let Stored { buffer, len } = stored.expect("its blocks are read");
     bytes.extend_from_slice(&buffer[..len]);
     bytes

@@ -42,6 +42,15 @@ impl Folios {
         }
     }
 
+    /// These folios have no memory any more.
+    pub(super) fn forget_folios(&mut self, folios: &[u64]) {
+        self.clean.remove(folios.iter().copied());
+        for index in folios {
+            self.unclean.remove(index);
+            self.folios.remove(index);
+        }
+    }
+
     /// A folio has become clean, and those that it kept in memory may go with it.
     pub(super) fn became_clean(&mut self, index: u64) {
         self.unclean.remove(&index);

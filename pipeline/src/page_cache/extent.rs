@@ -348,10 +348,7 @@ impl Folios {
                 cleaned.push(*index);
             }
         }
-        self.clean.remove(emptied.iter().copied());
-        for index in emptied {
-            self.folios.remove(&index);
-        }
+        self.forget_folios(&emptied);
         cleaned.into_iter().for_each(|index| self.became_clean(index));
     }
 

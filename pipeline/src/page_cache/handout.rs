@@ -292,14 +292,15 @@ impl Folios {
         let start = self.geometry.block_start(block);
         let range = start..start + plain.len() as u64;
         let touched = range.start / self.folio_bytes..=(range.end - 1) / self.folio_bytes;
+        let mut cleaned = Vec::new();
         for (index, folio) in self.folios.range_mut(touched) {
             let was_clean = folio.is_clean();
             self.dirty_bytes -= folio.dirty.take(&range).len();
             if folio.is_clean() && !was_clean {
-                self.clean.push(*index);
-                self.unclean.remove(index);
+                cleaned.push(*index);
             }
         }
+        cleaned.into_iter().for_each(|index| self.became_clean(index));
         self.merged(block, plain, pool);
         self.expect(block, stored);
         self.changed(&(block..block + 1));

@@ -51,11 +51,7 @@ impl Folios {
                 emptied.push(index);
             }
         }
-        self.clean.remove(emptied.iter().copied());
-        for index in emptied {
-            self.unclean.remove(&index);
-            self.folios.remove(&index);
-        }
+        self.forget_folios(&emptied);
     }
 
     /// What was stored for those of `blocks` of which something is here when it came here.

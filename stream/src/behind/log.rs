@@ -67,7 +67,7 @@ impl WriteLog {
         if let Some((_, segment)) = &mut state.active {
             segment.drop_unpromised(n_promised).map_err(unwritten)?;
         }
-        home.room().take(state.segments().map(Segment::bytes).sum());
+        home.room().take(state.bytes());
         let (state, server, uploading) = (Mutex::new(state), Mutex::new(server), Mutex::default());
         Ok(WriteLog { home, name, file_id, geometry, stem, state, server, uploading })
     }
@@ -80,12 +80,12 @@ impl WriteLog {
     /// Whether everything is on the server.
     pub fn is_empty(&self) -> bool {
         let state = self.state();
-        state.is_gone || (state.frozen.is_none() && state.active.is_none())
+        state.is_gone || state.is_empty()
     }
 
     /// What it takes on the disk, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.state().segments().map(Segment::bytes).sum()
+        self.state().bytes()
     }
 
     /// What was acknowledged and no header says yet.
@@ -269,7 +269,7 @@ impl WriteLog {
     /// Notes that the file was cut on the server.
     pub(super) fn cut(&self, n_blocks: u64) -> Result<(), TargetError> {
         let mut state = self.state();
-        if state.frozen.is_none() && state.active.is_none() {
+        if state.is_empty() {
             return Ok(());
         }
         self.change(&mut state, |segment| segment.cut(n_blocks))

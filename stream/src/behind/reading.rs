@@ -1,14 +1,14 @@
 //! Reading: what is in a log, over what the server has; of that, however many answers it comes in.
 
-use std::{ops::Range, sync::mpsc};
+use std::ops::Range;
 
-use sealback_crypto::{Buffer, Geometry, Nonce, PREFIX_BYTES, Stored};
+use sealback_crypto::{Nonce, PREFIX_BYTES, Stored};
 
 use super::{
     log::{WriteLog, index, stride_len, unread},
     segment::Found,
 };
-use crate::{Read, ReadCompletion, Target, TargetError, TargetErrorKind, Write, read_whole};
+use crate::{TargetError, Write, read_stored};
 
 impl WriteLog {
     /// What the server has for the blocks of which something is expected, and that are not here. None of
@@ -29,7 +29,7 @@ impl WriteLog {
 
     /// What the server has stored for blocks, if it is there.
     fn read_server(&self, blocks: Range<u64>) -> Result<Stored, TargetError> {
-        self.ask(|server| read_all(server, self.geometry(), blocks))
+        self.ask(|server| read_stored(server, self.geometry(), blocks))
     }
 
     /// Reads blocks: what is here, and the server's where nothing is. Returns how many bytes there are.
@@ -87,35 +87,4 @@ impl WriteLog {
         }
         runs
     }
-}
-
-/// What is stored of blocks: all of it, in however many answers it comes.
-fn read_all(
-    target: &dyn Target,
-    geometry: Geometry,
-    blocks: Range<u64>,
-) -> Result<Stored, TargetError> {
-    read_whole(geometry, blocks, |blocks| read_once(target, geometry, blocks))
-}
-
-fn read_once(
-    target: &dyn Target,
-    geometry: Geometry,
-    blocks: Range<u64>,
-) -> Result<Stored, TargetError> {
-    let bytes = (blocks.end - blocks.start) * geometry.stride_bytes();
-    let bytes = usize::try_from(bytes).expect("what is read is in memory");
-    let (sender, answer) = mpsc::channel();
-    let done = ReadCompletion::new(move |outcome| {
-        // Who asks waits for it.
-        drop(sender.send(outcome));
-    });
-    target.read(Read { blocks, geometry, buffer: Buffer::unpooled(bytes) }, done);
-    let dropped = || TargetError::new(TargetErrorKind::Dropped, "a read ended without an answer");
-    let (buffer, len) = answer.recv().map_err(|_| dropped())??;
-    // It may come back another buffer, and say anything.
-    if buffer.len() < bytes {
-        return Err(dropped());
-    }
-    Ok(Stored { len: len.min(bytes), buffer })
 }

@@ -27,6 +27,16 @@ impl State {
         active.chain(self.frozen.iter().map(|(_, segment)| &**segment))
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frozen.is_none() && self.active.is_none()
+    }
+
+    /// What it takes on the disk, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments().map(Segment::bytes).sum()
+    }
+
     /// The newest segment that knows a block, and what it knows.
     pub(super) fn find(&self, block: u64) -> Option<(&Segment, Found<'_>)> {
         let found = self.segments().map(|segment| (segment, segment.find(block)));

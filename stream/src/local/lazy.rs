@@ -66,10 +66,7 @@ impl LazyFile {
 
     fn make(&mut self) -> io::Result<&mut Own<File>> {
         if !matches!(self.state, State::Open(_)) {
-            self.path.parent().map_or(Ok(()), lock::make_dir)?;
-            let mut options = OpenOptions::new();
-            let made = options.read(true).write(true).create(true).truncate(false);
-            self.state = State::Open(Own::new(lock::open_there(&self.path, made)?)?);
+            self.state = State::Open(Own::new(lock::make_there(&self.path)?)?);
         }
         match &mut self.state {
             State::Open(file) => Ok(file),

@@ -269,7 +269,15 @@ fn open(path: &Path) -> io::Result<File> {
 /// Opens a file that is just there. Who may write to the directory could have put a link there, through
 /// which something else would be written or emptied, or a pipe, which would be waited for.
 pub(super) fn open_there(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let file = options.custom_flags(JUST_THERE).open(path)?;
+    no_other(options.custom_flags(JUST_THERE).open(path)?)
+}
+
+/// The same, and makes it if it is not there, with its directory.
+pub(super) fn make_there(path: &Path) -> io::Result<File> {
+    no_other(open(path)?)
+}
+
+fn no_other(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
@@ -289,6 +297,6 @@ fn wait(file: &File) -> io::Result<bool> {
     lock(file).map(|()| true)
 }
 
-fn untaken(path: &Path, error: io::Error) -> TargetError {
+pub(super) fn untaken(path: &Path, error: io::Error) -> TargetError {
     TargetError::from_io(format!("taking the lock {}", path.display()), error)
 }

@@ -11,8 +11,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions, TryLockError},
-    io,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
@@ -32,7 +31,7 @@ impl Tenancy {
     /// Takes a directory, whose lock is at `path`, for itself.
     pub(super) fn alone(path: &Path) -> Result<Tenancy, TargetError> {
         let directory = open(path)?;
-        if !lock::try_lock(&directory).map_err(|error| untaken(path, error))? {
+        if !lock::try_lock(&directory).map_err(|error| lock::untaken(path, error))? {
             return Err(refused("others change files in the directory"));
         }
         Ok(Tenancy::Alone(Alone { _directory: directory, known: Mutex::default() }))
@@ -54,7 +53,7 @@ impl Tenancy {
             Err(TryLockError::WouldBlock) => {
                 return Err(refused("another has the directory for itself, as a mount has"));
             }
-            Err(TryLockError::Error(error)) => return Err(untaken(&path, error)),
+            Err(TryLockError::Error(error)) => return Err(lock::untaken(&path, error)),
         }
         // Two that come at once hold it both.
         drop(held.set(directory));
@@ -151,16 +150,7 @@ impl Drop for Turn {
 const FEW: usize = 64;
 
 fn open(path: &Path) -> Result<File, TargetError> {
-    let make = || {
-        path.parent().map_or(Ok(()), lock::make_dir)?;
-        let mut options = OpenOptions::new();
-        lock::open_there(path, options.read(true).write(true).create(true).truncate(false))
-    };
-    make().map_err(|error| untaken(path, error))
-}
-
-fn untaken(path: &Path, error: io::Error) -> TargetError {
-    TargetError::from_io(format!("taking the lock {}", path.display()), error)
+    lock::make_there(path).map_err(|error| lock::untaken(path, error))
 }
 
 fn refused(why: &str) -> TargetError {
