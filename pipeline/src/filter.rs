@@ -191,6 +191,10 @@ impl FolioSource for Sifted {
         self.pass.stored(sealed);
     }
 
+    fn in_doubt(&self, sealed: &Sealed) {
+        self.pass.in_doubt(sealed);
+    }
+
     fn merged(&self, block: u64, plain: &[u8]) {
         self.pass.merged(block, plain);
     }

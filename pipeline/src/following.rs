@@ -192,6 +192,10 @@ impl FolioSource for Follower {
         self.pass.stored(sealed);
     }
 
+    fn in_doubt(&self, sealed: &Sealed) {
+        self.pass.in_doubt(sealed);
+    }
+
     fn merged(&self, block: u64, plain: &[u8]) {
         self.pass.merged(block, plain);
     }

@@ -8,12 +8,13 @@
 //!
 //! Where a server has no such lock, what lies there may be what somebody else is about to commit. It is
 //! left alone: a change of a part of a block keeps its other bytes, and no hole is made where something
-//! is. What is left from a crash may so come into the file. Only a cut takes something away, and whoever
-//! has not committed yet then meets its header when he does.
+//! is, unless it is what a pass from here has left there (see `in_doubt.rs`). What is left from a crash
+//! may so come into the file. Only a cut takes something away, and whoever has not committed yet then
+//! meets its header when he does.
 
 use std::ops::Range;
 
-use sealback_crypto::{Header, Nonce};
+use sealback_crypto::{Header, Nonce, Stored};
 use sealback_stream::{
     BlockConflict, Expectation, Expected, Segment, SizeLock, SizeLockAttempt, Write,
 };
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// A last block that others keep changing is read again so often.
-const MAX_TRIMS: u32 = 16;
+pub(crate) const MAX_TRIMS: u32 = 16;
 
 /// How far a pass that grows the file has come.
 #[derive(Debug, Default)]
@@ -144,6 +145,7 @@ impl OpenFile {
     fn enter_growth(&self, lock: Option<SizeLock>) -> Result<Option<SizeLock>, Error> {
         if !self.is_draft() {
             self.catch_up()?;
+            self.settle_in_doubt()?;
         }
         if self.grows() {
             // What is written behind is trimmed by who uploads it.
@@ -201,6 +203,18 @@ impl OpenFile {
         if header.cut_pending() && self.reread_header(header)?.mac() != header.mac() {
             return Ok(());
         }
+        self.trim_block(header, block, stored, len)
+    }
+
+    /// Seals a block that was read anew without what it holds behind its first `len` bytes, if it still is
+    /// what was read.
+    pub(crate) fn trim_block(
+        &self,
+        header: &Header,
+        block: u64,
+        stored: Stored,
+        len: usize,
+    ) -> Result<(), Error> {
         let trimmed = trim(header.content_key(), seal_gen(header), block, stored, len);
         let Some(Merged { sealed, expected, .. }) = trimmed.map_err(Error::from)? else {
             return Ok(());

@@ -78,6 +78,7 @@ mod following;
 mod granule;
 mod groups;
 mod growth;
+mod in_doubt;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 mod io;

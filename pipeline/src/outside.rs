@@ -155,6 +155,11 @@ impl FolioSource for Outside {
         self.source.stored(sealed);
     }
 
+    fn in_doubt(&self, sealed: &Sealed) {
+        self.file.folios().note_in_doubt(sealed, self.file.is_draft());
+        self.source.in_doubt(sealed);
+    }
+
     fn merged(&self, block: u64, plain: &[u8]) {
         self.source.merged(block, plain);
     }

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use sealback_crypto::{Geometry, Nonce, Sealed};
+use sealback_crypto::{Geometry, Nonce};
 use sealback_stream::Expected;
 
 use crate::{
@@ -30,6 +30,7 @@ mod fetched;
 mod groups;
 mod handout;
 mod outside;
+mod uncommitted;
 
 pub(crate) use clean::{CleanFolios, CleanFoliosOf};
 pub(crate) use copies::{Copies, CopyBudget};
@@ -99,6 +100,9 @@ pub(crate) struct Folios {
     /// Blocks that the server has acknowledged with bytes behind the committed size: their nonces, and
     /// the positions where they end.
     uncommitted: BTreeMap<u64, (Nonce, u64)>,
+    /// What the server may have of passes that failed behind the committed size, and that is not in the
+    /// file: the nonces that were sent.
+    in_doubt: BTreeMap<u64, Nonce>,
     /// What is stored for blocks that have folios, as far as it is known.
     stored: BTreeMap<u64, Expected>,
     /// Blocks that were merged with what somebody else has made longer than this file is known to be,
@@ -140,6 +144,7 @@ impl Folios {
             settled: None,
             gaps: RangeSet::default(),
             uncommitted: BTreeMap::new(),
+            in_doubt: BTreeMap::new(),
             folios: BTreeMap::new(),
             unclean: BTreeSet::new(),
             clean,
@@ -381,38 +386,6 @@ impl Folios {
     /// Whether the bytes of a folio are shared with whoever seals them.
     pub(crate) fn is_shared(&self, folio: u64) -> bool {
         self.folios.get(&folio).is_some_and(|folio| Arc::strong_count(&folio.bytes) > 1)
-    }
-
-    /// What is known to be stored for a block, for a later partial change to expect.
-    pub(crate) fn set_stored(&mut self, block: u64, expected: Expected) {
-        self.stored.entry(block).or_insert(expected);
-    }
-
-    /// These blocks are on the server now, with these nonces.
-    pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
-        // A draft is nobody else's, and may be large.
-        let committed = if draft { u64::MAX } else { self.committed };
-        let sealed_to = self.geometry.block_start(sealed.blocks().start) + sealed.plaintext_len();
-        for (block, nonce) in sealed.nonces() {
-            let start = self.geometry.block_start(block);
-            let end = sealed_to.min(start + self.geometry.block_bytes());
-            let end = end.min(self.size);
-            if end > committed {
-                self.uncommitted.insert(block, (nonce, end));
-            } else {
-                self.uncommitted.remove(&block);
-            }
-            if self.has(self.folio_at(start).0) {
-                self.expect(block, Expected::Nonce(nonce));
-            }
-        }
-    }
-
-    /// What is stored for a block now. Whoever seals it from here must not expect what is longer than
-    /// what is here: it would be made shorter. It is merged once more.
-    fn expect(&mut self, block: u64, stored: Expected) {
-        let is_longer = self.longer.remove(&block);
-        self.stored.insert(block, if is_longer { Expected::UNKNOWN } else { stored });
     }
 }
 

@@ -267,6 +267,10 @@ impl FolioSource for Pass {
         self.file.folios().note_stored(sealed, self.file.is_draft());
     }
 
+    fn in_doubt(&self, sealed: &Sealed) {
+        self.file.folios().note_in_doubt(sealed, self.file.is_draft());
+    }
+
     fn merged(&self, block: u64, plain: &[u8]) {
         self.file.folios().merged(block, plain, &self.file.core.folios);
     }

@@ -264,10 +264,10 @@ impl Request {
         let Phase::Ending(error) = std::mem::replace(&mut self.phase, Phase::Done) else {
             unreachable!("advance_ending is called in the ending phase alone")
         };
+        self.leave_all_in_doubt();
         while let Some(folio) = self.releaser.pop() {
             self.release(folio, Writeback::Redirty(error.clone()), host);
         }
-        self.spans.clear();
         self.finish(Err(error), host);
     }
 

@@ -34,6 +34,12 @@ pub trait FolioSource: fmt::Debug + Send + Sync + 'static {
         let _ = sealed;
     }
 
+    /// The writeback fails, and the server may have these blocks, or not. Called before their folios are
+    /// released. Does nothing unless overridden.
+    fn in_doubt(&self, sealed: &Sealed) {
+        let _ = sealed;
+    }
+
     /// A block was changed by somebody else, and is stored with both changes now: `plain` is all of
     /// it. What is not dirty in it becomes that. Does nothing unless overridden.
     fn merged(&self, block: u64, plain: &[u8]) {

@@ -88,6 +88,7 @@ pub struct Stream {
     /// What the target still had when the stream was switched off.
     abandoned: Vec<(u64, Credit)>,
     collected_to: u64,
+    sent_to: u64,
     last_id: u64,
 }
 
@@ -108,6 +109,7 @@ impl Stream {
             in_flight: 0,
             abandoned: Vec::new(),
             collected_to: 0,
+            sent_to: 0,
             last_id: 0,
         }
     }
@@ -188,6 +190,7 @@ impl Stream {
         let at = self.outstanding.partition_point(|other| other.blocks.start() < blocks.start());
         self.outstanding.insert(at, entry);
         self.in_flight += 1;
+        self.sent_to = self.sent_to.max(blocks.hull().end);
         Some(Issued { id, blocks, attempts })
     }
 
@@ -331,6 +334,11 @@ impl Stream {
     /// The block before which everything wanted has gone through; exclusive.
     pub fn collected_to(&self) -> u64 {
         self.collected_to
+    }
+
+    /// The block from which on nothing was ever with the target; exclusive end of what may be there.
+    pub fn sent_to(&self) -> u64 {
+        self.sent_to
     }
 
     /// The block from which on it may still want bytes; exclusive end of what it is done with. The

@@ -413,6 +413,8 @@ impl Life {
             // The pages forget what they have of a block when it is stored.
             Action::Refresh { .. } if self.direct.is_some() => {}
             Action::Refresh { block, plain } => self.pages.merged(block, &plain),
+            // The file is a draft: what lies behind its end is nobody's.
+            Action::InDoubt { .. } => {}
             Action::Issue { ticket, write } => {
                 write.runs().iter().for_each(|run| self.forget(run.clone()));
                 self.under_way.push(UnderWay::Write { ticket, write });

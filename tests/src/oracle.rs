@@ -20,7 +20,7 @@
 //! - A folio is not held when it has gone where it should.
 //! - A subrequest that could grow is not cut short, unless its stream has nothing else to do.
 //! - At the end every folio that was handed out has ended, and what is clean opens as what was
-//!   written.
+//!   written. What the server may have is told of, as stored or as in doubt, and nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -88,6 +88,8 @@ pub(crate) struct Oracle {
     source_ended: bool,
     /// Blocks whose ciphertext is ready.
     sealed: BTreeSet<u64>,
+    /// Blocks of which was told that the server has them, or may have them.
+    told_of: BTreeSet<u64>,
     /// Blocks that the cache's record may call present.
     cached: BTreeSet<u64>,
     cache_patience: Duration,
@@ -136,6 +138,7 @@ impl Oracle {
             redirty: BTreeSet::new(),
             source_ended: false,
             sealed: BTreeSet::new(),
+            told_of: BTreeSet::new(),
             cached: BTreeSet::new(),
             cache_patience,
             cache_fails: false,
@@ -402,9 +405,8 @@ impl Oracle {
 
     pub(crate) fn on_stored(&mut self, sealed: &Sealed, cached: bool) {
         for (block, nonce) in sealed.nonces() {
-            if cached {
-                assert!(self.cached.insert(block), "block {block} is told of twice");
-            }
+            let news = if cached { &mut self.cached } else { &mut self.told_of };
+            assert!(news.insert(block), "block {block} is told of twice");
             let to = self.wanted[&block];
             for (index, view) in self.streams.iter().enumerate() {
                 if to.contains(index) && !view.off && (index != CACHE || cached) {

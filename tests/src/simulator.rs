@@ -406,6 +406,7 @@ impl World {
             }
             Action::Cached { sealed } => self.oracle.on_stored(&sealed, true),
             Action::Stored { sealed } => self.oracle.on_stored(&sealed, false),
+            Action::InDoubt { sealed } => self.oracle.on_in_doubt(&sealed),
             Action::StreamOff { stream, .. } => {
                 assert_eq!(stream, CACHE, "the upload stream is never switched off");
                 self.met.cache_off += 1;

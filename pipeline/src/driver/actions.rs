@@ -2,7 +2,7 @@
 //! who waits for the end.
 
 use sealback_crypto::{Buffer, SealError};
-use sealback_stream::{Completion, Failure, TargetErrorKind};
+use sealback_stream::{Completion, Failure, TargetErrorKind, Ticket, Write};
 
 use super::{Driver, Ending, Parts, State, source_panicked};
 use crate::{
@@ -36,12 +36,11 @@ impl Driver {
                     }
                 }
                 Action::Done(done) => result = Some(done),
+                Action::InDoubt { sealed } => {
+                    told &= self.tell(|| parts.source.in_doubt(&sealed));
+                }
                 Action::Issue { ticket, write } => {
-                    let target = parts.targets[ticket.stream].clone();
-                    let target = target.expect("only a stream with a target issues");
-                    let done = Completion::new(self.clone(), ticket);
-                    let cache = parts.cache.as_ref().map(|claim| claim.cache().clone());
-                    let job = Job::Write { target, cache, write, done };
+                    let job = self.write(parts, ticket, write);
                     if ticket.stream == UPLOAD {
                         let alone = request.streams()[UPLOAD].in_flight() == 1;
                         *caller_writes = self.upload(job, *caller_writes, alone);
@@ -93,6 +92,14 @@ impl Driver {
         let stats = Arc::new(request.take_stats());
         let parts = parts.take().expect("a request ends once");
         Some((parts, Ending { result, cache_failed: *cache_failed, committed: false, stats }))
+    }
+
+    fn write(self: &Arc<Self>, parts: &Parts, ticket: Ticket, write: Write) -> Job {
+        let target = parts.targets[ticket.stream].clone();
+        let target = target.expect("only a stream with a target issues");
+        let done = Completion::new(self.clone(), ticket);
+        let cache = parts.cache.as_ref().map(|claim| claim.cache().clone());
+        Job::Write { target, cache, write, done }
     }
 
     /// Tells the source of something; whether it took it. If not, the request fails before anything else

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use sealback_crypto::{Nonce, Plaintext};
+use sealback_crypto::Plaintext;
 use sealback_stream::Expected;
 
 use super::Folios;
@@ -20,6 +20,8 @@ impl Folios {
     /// Drops what is not on the server: the file is as the committed header has it. With nothing under
     /// writeback.
     pub(crate) fn discard(&mut self) {
+        let sent = std::mem::take(&mut self.uncommitted);
+        self.in_doubt.extend(sent.into_iter().map(|(block, (nonce, _))| (block, nonce)));
         self.cut(self.size.min(self.committed));
         let dirty: Vec<u64> = self.folios.keys().copied().collect();
         for folio in dirty {
@@ -201,7 +203,7 @@ impl Folios {
     }
 
     /// Makes positions dirty that are here.
-    fn redirty(&mut self, range: &Range<u64>) {
+    pub(super) fn redirty(&mut self, range: &Range<u64>) {
         for (index, part) in self.parts(range) {
             if self.has(index) {
                 // It was written before the pass that finds it so.
@@ -273,21 +275,6 @@ impl Folios {
         there.min(self.settled_size())
     }
 
-    /// Whether the server has acknowledged a block with bytes behind the committed size.
-    pub(crate) fn is_uncommitted(&self, block: u64) -> bool {
-        self.uncommitted.contains_key(&block)
-    }
-
-    /// How many bytes of such a block count, from its start.
-    pub(crate) fn uncommitted_len(&self, block: u64) -> Option<u64> {
-        self.uncommitted.get(&block).map(|(_, end)| end - self.geometry.block_start(block))
-    }
-
-    /// Blocks that the server has acknowledged with bytes behind the committed size.
-    pub(crate) fn uncommitted(&self) -> Vec<(u64, Nonce)> {
-        self.uncommitted.iter().map(|(block, (nonce, _))| (*block, *nonce)).collect()
-    }
-
     /// These blocks may be holes from now on.
     pub(crate) fn allow_holes(&mut self, blocks: &Range<u64>) {
         if blocks.start >= blocks.end {
@@ -350,38 +337,6 @@ impl Folios {
         }
         self.forget_folios(&emptied);
         cleaned.into_iter().for_each(|index| self.became_clean(index));
-    }
-
-    /// What was sent for a block is no longer stored: has exactly what was written here sent once
-    /// more, by a merge. `sent`: under which nonce. Returns whether all of it is still here. To be
-    /// asked once.
-    pub(crate) fn send_again(&mut self, block: u64, sent: Nonce, stored: Option<Nonce>) -> bool {
-        if self.uncommitted.get(&block).is_none_or(|(nonce, _)| *nonce != sent) {
-            // Another thread has met it, or it was sent anew.
-            return true;
-        }
-        self.uncommitted.remove(&block);
-        let start = self.geometry.block_start(block);
-        let end = (start + self.geometry.block_bytes()).min(self.size).max(start);
-        let ours = self.unsynced.take(&(start..end));
-        if ours.is_empty() {
-            // Zeros that went with it; or it was committed since.
-            if stored.is_none() {
-                self.allow_holes(&(block..block + 1));
-            }
-            return true;
-        }
-        let is_here = self.missing(&(start..end)).is_empty();
-        if is_here {
-            ours.iter().for_each(|range| self.redirty(range));
-            self.sent_again += 1;
-        }
-        is_here
-    }
-
-    /// How often [`send_again`](Folios::send_again) has found something to be sent.
-    pub(crate) fn sent_again(&self) -> u64 {
-        self.sent_again
     }
 }
 

@@ -43,7 +43,7 @@ impl OpenFile {
 
     /// How much counts of what is stored for a block, in bytes from its start, for who has the size lock:
     /// what is committed, and what was sent from here behind that.
-    fn bytes_of_ours(&self, committed: u64, block: u64) -> u64 {
+    pub(crate) fn bytes_of_ours(&self, committed: u64, block: u64) -> u64 {
         let geometry = self.geometry();
         let sent = self.folios().uncommitted_len(block);
         sent.unwrap_or(match block < geometry.n_blocks(committed) {

@@ -1,8 +1,9 @@
 //! The collector: how far all streams have come, and what is let go behind that.
 
+use sealback_crypto::Sealed;
 use sealback_stream::Role;
 
-use super::{Action, Host, Phase, Request};
+use super::{Action, FIRST_SERVER, Host, Phase, Request};
 use crate::{
     source::{Destinations, Writeback},
     spans::Passed,
@@ -27,8 +28,12 @@ impl Request {
         }
         while let Some(Passed { sealed, destinations, span }) = self.spans.next_passed(collected_to)
         {
-            if running && self.has(Role::Must, destinations) {
-                self.actions.push(Action::Stored { sealed });
+            match running {
+                true if self.has(Role::Must, destinations) => {
+                    self.actions.push(Action::Stored { sealed });
+                }
+                true => {}
+                false => self.leave_in_doubt(&sealed, destinations),
             }
             if let Some(sealed) = span
                 && running
@@ -41,6 +46,22 @@ impl Request {
             while let Some(folio) = self.releaser.pop_passed(collected_to) {
                 self.release(folio, Writeback::Clean, host);
             }
+        }
+    }
+
+    /// Tells of what may be on the server, or not, when nothing more is sent.
+    pub(super) fn leave_all_in_doubt(&mut self) {
+        while let Some(Passed { sealed, destinations, .. }) = self.spans.next_passed(u64::MAX) {
+            self.leave_in_doubt(&sealed, destinations);
+        }
+        self.spans.clear();
+    }
+
+    fn leave_in_doubt(&mut self, sealed: &Sealed, destinations: Destinations) {
+        let blocks = sealed.blocks();
+        let sent = blocks.start..blocks.end.min(self.streams[FIRST_SERVER].sent_to());
+        if destinations.contains(FIRST_SERVER) && !sent.is_empty() {
+            self.actions.push(Action::InDoubt { sealed: sealed.slice(sent) });
         }
     }
 

@@ -60,6 +60,11 @@ pub enum Action {
     },
     /// The request has ended; the last action there is.
     Done(Result<(), Error>),
+    /// The request ends with an error, and these blocks were with the server: it may have them, or not.
+    InDoubt {
+        /// The blocks.
+        sealed: Sealed,
+    },
     /// Send this to a target, then tell the outcome with the ticket.
     Issue {
         /// Names the subrequest.

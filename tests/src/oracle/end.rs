@@ -1,12 +1,22 @@
 //! What must hold when a request has ended.
 
 use sealback::Error;
-use sealback_crypto::{Buffer, ContentKey, FileView, Stored as StoredBytes, Verdict};
+use sealback_crypto::{Buffer, ContentKey, FileView, Sealed, Stored as StoredBytes, Verdict};
 
 use super::Oracle;
 use crate::simulator::{BLOCK, CACHE, plain_block};
 
 impl Oracle {
+    pub(crate) fn on_in_doubt(&mut self, sealed: &Sealed) {
+        assert!(self.tally.is_ending(), "nothing is in doubt as long as it can be sent again");
+        for (block, nonce) in sealed.nonces() {
+            assert!(self.told_of.insert(block), "block {block} is told of twice");
+            assert!(self.streams[0].ever_issued.contains(&block), "block {block} never left");
+            let merged = self.merges.merged(block);
+            assert!(merged || self.sent[&block] == nonce, "block {block} is another");
+        }
+    }
+
     /// `lacks`: the source had something that it could not hand out.
     pub(crate) fn on_done(&mut self, result: &Result<(), Error>, lacks: bool) {
         self.log.push(format!("done {result:?}"));
@@ -30,6 +40,9 @@ impl Oracle {
                 let cached = self.cached.contains(block) || self.streams[CACHE].off;
                 assert!(cached || !to.contains(CACHE), "the cache has block {block} for nothing");
             }
+        }
+        for block in self.streams[0].stored.keys() {
+            assert!(self.told_of.contains(block), "nobody knows that block {block} is stored");
         }
         for view in &self.streams {
             for (block, stored) in &view.stored {

@@ -19,6 +19,7 @@ use crate::support::{ROOT, all_of, create, engine, lockless, name};
 
 mod clients;
 mod history;
+mod in_doubt;
 mod named;
 
 /// What the clients of one run are given to do.

@@ -23,7 +23,7 @@ use crate::support::{
 const BLOCK: u64 = 4096;
 
 /// A client that can send blocks and, until the faults are stopped, commit nothing.
-fn client_without_commits(server: &(impl Server + Clone)) -> (File, Faults) {
+pub(super) fn client_without_commits(server: &(impl Server + Clone)) -> (File, Faults) {
     let refused = Failure::Fatal(TargetError::new(TargetErrorKind::Io, "injected"));
     let fault = Fault::Fail(refused);
     let rule = Rule { operation: Operation::Header, when: When::From(1), fault };
@@ -31,7 +31,7 @@ fn client_without_commits(server: &(impl Server + Clone)) -> (File, Faults) {
     (open(&engine(), &FaultyServer::new(server.clone(), &faults), None), faults)
 }
 
-fn file_of(server: &impl Server, data: &[u8]) {
+pub(super) fn file_of(server: &impl Server, data: &[u8]) {
     let file = create(&engine(), server, None, BLOCK);
     file.write_at(0, data).unwrap();
     file.close().unwrap();

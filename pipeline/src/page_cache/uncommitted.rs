@@ -1,0 +1,116 @@
+//! What is known of blocks that the server has: what the next change of one is to expect, what lies behind
+//! the committed size, and what a pass that failed may have left there.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use sealback_crypto::{Geometry, Nonce, Sealed};
+use sealback_stream::Expected;
+
+use super::Folios;
+
+impl Folios {
+    /// What is known to be stored for a block, for a later partial change to expect.
+    pub(crate) fn set_stored(&mut self, block: u64, expected: Expected) {
+        self.stored.entry(block).or_insert(expected);
+    }
+
+    /// These blocks are on the server now, with these nonces.
+    pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
+        let committed = self.committed_of(draft);
+        for (block, nonce, end) in ends_of(self.geometry, sealed) {
+            let end = end.min(self.size);
+            if end > committed {
+                self.uncommitted.insert(block, (nonce, end));
+            } else {
+                self.uncommitted.remove(&block);
+            }
+            self.in_doubt.remove(&block);
+            if self.has(self.folio_at(self.geometry.block_start(block)).0) {
+                self.expect(block, Expected::Nonce(nonce));
+            }
+        }
+    }
+
+    /// These blocks are on the server now, with these nonces, or they are not.
+    pub(crate) fn note_in_doubt(&mut self, sealed: &Sealed, draft: bool) {
+        let committed = self.committed_of(draft);
+        let behind = ends_of(self.geometry, sealed).filter(|(_, _, end)| *end > committed);
+        self.in_doubt.extend(behind.map(|(block, nonce, _)| (block, nonce)));
+    }
+
+    /// Blocks that may be stored and are not in the file, and with which nonces.
+    pub(crate) fn in_doubt(&self) -> BTreeMap<u64, Nonce> {
+        self.in_doubt.clone()
+    }
+
+    /// They are not any more.
+    pub(crate) fn is_settled(&mut self, blocks: &Range<u64>) {
+        self.in_doubt.retain(|block, _| !blocks.contains(block));
+    }
+
+    /// What others may know of ends there. A draft is nobody else's, and may be large.
+    fn committed_of(&self, draft: bool) -> u64 {
+        if draft { u64::MAX } else { self.committed }
+    }
+
+    /// What is stored for a block now. Whoever seals it from here must not expect what is longer than
+    /// what is here: it would be made shorter. It is merged once more.
+    pub(super) fn expect(&mut self, block: u64, stored: Expected) {
+        let is_longer = self.longer.remove(&block);
+        self.stored.insert(block, if is_longer { Expected::UNKNOWN } else { stored });
+    }
+
+    /// Whether the server has acknowledged a block with bytes behind the committed size.
+    pub(crate) fn is_uncommitted(&self, block: u64) -> bool {
+        self.uncommitted.contains_key(&block)
+    }
+
+    /// How many bytes of such a block count, from its start.
+    pub(crate) fn uncommitted_len(&self, block: u64) -> Option<u64> {
+        self.uncommitted.get(&block).map(|(_, end)| end - self.geometry.block_start(block))
+    }
+
+    /// Blocks that the server has acknowledged with bytes behind the committed size.
+    pub(crate) fn uncommitted(&self) -> Vec<(u64, Nonce)> {
+        self.uncommitted.iter().map(|(block, (nonce, _))| (*block, *nonce)).collect()
+    }
+
+    /// What was sent for a block is no longer stored: has exactly what was written here sent once
+    /// more, by a merge. `sent`: under which nonce. Returns whether all of it is still here. To be
+    /// asked once.
+    pub(crate) fn send_again(&mut self, block: u64, sent: Nonce, stored: Option<Nonce>) -> bool {
+        if self.uncommitted.get(&block).is_none_or(|(nonce, _)| *nonce != sent) {
+            // Another thread has met it, or it was sent anew.
+            return true;
+        }
+        self.uncommitted.remove(&block);
+        let start = self.geometry.block_start(block);
+        let end = (start + self.geometry.block_bytes()).min(self.size).max(start);
+        let ours = self.unsynced.take(&(start..end));
+        if ours.is_empty() {
+            // Zeros that went with it; or it was committed since.
+            if stored.is_none() {
+                self.allow_holes(&(block..block + 1));
+            }
+            return true;
+        }
+        let is_here = self.missing(&(start..end)).is_empty();
+        if is_here {
+            ours.iter().for_each(|range| self.redirty(range));
+            self.sent_again += 1;
+        }
+        is_here
+    }
+
+    /// How often [`send_again`](Folios::send_again) has found something to be sent.
+    pub(crate) fn sent_again(&self) -> u64 {
+        self.sent_again
+    }
+}
+
+/// Blocks with their nonces and the positions where they end.
+fn ends_of(geometry: Geometry, sealed: &Sealed) -> impl Iterator<Item = (u64, Nonce, u64)> {
+    let sealed_to = geometry.block_start(sealed.blocks().start) + sealed.plaintext_len();
+    let end = move |block| sealed_to.min(geometry.block_start(block) + geometry.block_bytes());
+    sealed.nonces().map(move |(block, nonce)| (block, nonce, end(block)))
+}
