@@ -171,7 +171,7 @@ impl OpenFile {
                 self.adopt(now);
                 return Ok(());
             }
-            self.adopt_and_tell(now)?;
+            self.adopt_beside_ours(now)?;
         }
         Err(Error::Conflict { blocks: Vec::new() })
     }
@@ -194,18 +194,6 @@ impl OpenFile {
         tell(|| debug!(target: "sealback::commit", file, generation, size, cuts, "{what}"));
     }
 
-    /// Goes on with a header that somebody else committed; what is lost by that is not of the call that
-    /// meets it: every handle is told.
-    pub(crate) fn adopt_and_tell(&self, header: Header) -> Result<(), Error> {
-        self.adopt_beside_ours(header).or_else(|error| match error {
-            Error::Conflict { .. } => {
-                self.passes.tell(&error);
-                Ok(())
-            }
-            error => Err(error),
-        })
-    }
-
     /// Somebody who holds nothing of the file opens it once more, and has read this header: if it is a newer
     /// one, others have written or cut since, and what is clean here may be older.
     pub(crate) fn met(self: &Arc<Self>, header: Header) -> Result<(), Error> {
@@ -214,7 +202,7 @@ impl OpenFile {
             return Ok(());
         }
         match header.cuts() == known.cuts() {
-            true => self.adopt_and_tell(header)?,
+            true => self.adopt_beside_ours(header)?,
             false => self.follow_cut()?,
         }
         self.folios().evict_all();

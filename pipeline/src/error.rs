@@ -17,7 +17,8 @@ pub enum Error {
     Cancelled,
     /// A configured value does not fit; says which and why.
     Config(&'static str),
-    /// Blocks were changed by someone else since they were read. The data is still dirty.
+    /// Blocks were changed by someone else since they were read. The data is still dirty; but in a sync's
+    /// answer it may be about what this client had sent and not committed, and is gone.
     Conflict {
         /// The first of the blocks and what is stored there now.
         blocks: Vec<BlockConflict>,
@@ -72,6 +73,11 @@ impl Error {
     /// The kind of the target's error, if it is one.
     pub fn target_kind(&self) -> Option<TargetErrorKind> {
         self.target().map(TargetError::kind)
+    }
+
+    /// Whether it tells of what is gone, and not only of what is to be tried again.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Error::Conflict { .. } | Error::Cut { .. })
     }
 
     /// The target's error, if it is one.

@@ -45,7 +45,7 @@ impl Drop for Handle {
 impl File {
     pub(crate) fn new(file: Arc<OpenFile>, presence: Arc<Presence>) -> File {
         file.handle_made();
-        let reported = Mutex::new(file.errors().number);
+        let reported = Mutex::new(file.passes.n_errors());
         let (readahead, of) = (Mutex::default(), file.clone());
         let handle = Arc::new(Handle { file: of, readahead, reported, presence });
         File { file, handle }
@@ -329,19 +329,25 @@ impl File {
     }
 
     fn sync_part(&self, kind: PassKind) -> Result<(), Error> {
-        match (self.file.sync_now(kind), self.take_error()) {
-            (Ok(()), Some(error)) => Err(error),
-            (result, _) => result,
+        let synced = self.file.sync_now(kind);
+        self.telling(synced)
+    }
+
+    /// What a call answers that tells of errors, its own or of writebacks before: first what is gone.
+    pub(crate) fn telling<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        match (result, self.take_error()) {
+            (Err(error), Some(loss)) => Err(if loss.is_loss() { loss } else { error }),
+            (Ok(_), Some(error)) => Err(error),
+            (result, None) => result,
         }
     }
 
-    /// The last error of a writeback, if this handle has not told of it yet: no [`sync`](File::sync) of it will. For who
-    /// tells of it by himself, or knows that it has been told.
+    /// An error of a writeback that this handle has not told of yet: no [`sync`](File::sync) of it will.
+    /// For who tells of it by himself, or knows that it has been told. What is gone for good
+    /// ([`Error::Conflict`], [`Error::Cut`]) comes first; of errors that go away the last.
     pub fn take_error(&self) -> Option<Error> {
-        let errors = self.file.errors();
         let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);
-        errors.last.filter(|_| unreported).map(|error| *error)
+        self.file.passes.errors_since(&mut reported)
     }
 
     /// Puts a file that was created to replace another in its place. To be called after

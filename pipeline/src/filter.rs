@@ -250,10 +250,7 @@ impl File {
         let mut stats = RequestStats::default();
         loop {
             let pass = file.following_cuts(|| file.run_sifted(&sieve));
-            if pass.is_err() {
-                self.take_error();
-            }
-            stats.add(&pass?);
+            stats.add(&pass.or_else(|error| self.telling(Err(error)))?);
             if !sieve.again() {
                 break;
             }

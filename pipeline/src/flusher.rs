@@ -186,7 +186,7 @@ impl OpenFile {
         has: impl Fn() -> Result<T, u64>,
         anyway: impl Fn() -> T,
     ) -> Result<T, Error> {
-        let errors_before = self.core.errors().number;
+        let errors_before = self.core.errors().number();
         let mut only_cleaned = false;
         let mut waiting = MemoryWait { core: &self.core, file: self.number(), since: None };
         loop {
@@ -199,11 +199,10 @@ impl OpenFile {
                 // Who holds them back is the one who asks: writeback cannot make room for him.
                 return Ok(anyway());
             }
-            let errors = self.core.errors().clone();
-            if errors.number > errors_before && self.core.is_idle() {
-                // Writeback cannot make room, of whatever file: the writer is told instead of
-                // waiting for ever.
-                return Err(errors.last.map_or(Error::Cancelled, |error| *error));
+            // Writeback cannot make room, of whatever file: the writer is told instead of waiting for ever.
+            let failed = self.core.errors().since(&mut { errors_before });
+            if let Some(error) = failed.filter(|_| self.core.is_idle()) {
+                return Err(error);
             }
             waiting.begin();
             // A pass that makes folios clean goes on; when one ends, it is told of.

@@ -245,7 +245,7 @@ impl OpenFile {
     }
 
     /// Goes on with a header that somebody else committed, and may have done so over blocks that were
-    /// sent here and not committed: they are sent again, or told of.
+    /// sent here and not committed: they are sent again, or every handle is told of them.
     pub(crate) fn adopt_beside_ours(&self, header: Header) -> Result<(), Error> {
         self.go_on_beside_ours(|| self.adopt(header))
     }
@@ -258,8 +258,11 @@ impl OpenFile {
         if checked.is_ok() {
             go_on();
         }
-        // What was found before the look failed is not found again.
-        if lost.is_empty() { checked } else { Err(Error::Conflict { blocks: lost }) }
+        // What was found before the look failed is not found again. It is nothing of the call that meets it.
+        if !lost.is_empty() {
+            self.passes.tell(&Error::Conflict { blocks: lost });
+        }
+        checked
     }
 
     /// Looks whether blocks that were written and never committed are still there: whoever held the

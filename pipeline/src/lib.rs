@@ -68,6 +68,7 @@ mod driver;
 pub mod dump;
 mod engine;
 mod error;
+mod error_seq;
 mod file;
 mod file_info;
 mod fill;

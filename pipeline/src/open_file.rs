@@ -17,7 +17,7 @@ use crate::{
     groups::GroupEnds,
     origin::{Origin, Subject},
     page_cache::{Copies, Folios},
-    passes::{ErrorSeq, MAX_PASSES, Passes},
+    passes::{MAX_PASSES, Passes},
     ranges::index_of,
     resize::Sizes,
     sync::{
@@ -160,10 +160,6 @@ impl OpenFile {
     /// Whether a cut was begun and not finished.
     pub(crate) fn cut_is_pending(&self) -> bool {
         self.header.lock().unwrap_or_else(PoisonError::into_inner).cut_pending()
-    }
-
-    pub(crate) fn errors(&self) -> ErrorSeq {
-        self.passes.errors()
     }
 
     /// Goes on with a header, unless another thread has gone on with a newer one.

@@ -11,6 +11,7 @@ use crate::{
     commit::seal_gen,
     driver::{Driver, Ending, Parts},
     engine::{CACHE, UPLOAD},
+    error_seq::ErrorSeq,
     following::Filling,
     growth::Growth,
     open_file::OpenFile,
@@ -64,21 +65,6 @@ struct Running {
     driver: Arc<Driver>,
     /// What it follows, if its source has no end before it is told so.
     filling: Option<Arc<Filling>>,
-}
-
-/// The last error and its number: each handle reports each number once.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ErrorSeq {
-    pub(crate) number: u64,
-    /// Boxed: most files have none.
-    pub(crate) last: Option<Box<Error>>,
-}
-
-impl ErrorSeq {
-    fn push(&mut self, error: &Error) {
-        self.number += 1;
-        self.last = Some(Box::new(error.clone()));
-    }
 }
 
 /// What a pass takes.
@@ -179,8 +165,14 @@ impl Passes {
         self.state().errors.push(error);
     }
 
-    pub(crate) fn errors(&self) -> ErrorSeq {
-        self.state().errors.clone()
+    /// The number of the last error.
+    pub(crate) fn n_errors(&self) -> u64 {
+        self.state().errors.number()
+    }
+
+    /// What somebody is to be told of who has heard of so many errors.
+    pub(crate) fn errors_since(&self, heard: &mut u64) -> Option<Error> {
+        self.state().errors.since(heard)
     }
 }
 

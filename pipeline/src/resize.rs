@@ -140,7 +140,7 @@ impl OpenFile {
             return Ok(());
         }
         let now = self.look_for_cut(&known)?;
-        if now.size() > size { self.adopt_and_tell(now) } else { Ok(()) }
+        if now.size() > size { self.adopt_beside_ours(now) } else { Ok(()) }
     }
 
     /// Makes the file `size` long, if it is longer.

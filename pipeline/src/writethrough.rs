@@ -178,12 +178,11 @@ impl Writethrough {
     }
 
     fn ended(&self, driver: &Driver) -> Result<(), Error> {
-        let result = driver.wait().result;
-        // A cut is followed, and not told of.
-        if result.as_ref().is_err_and(|error| !matches!(error, Error::Cut { .. })) {
-            self.file.take_error();
+        match driver.wait().result {
+            // It is followed, and not told of.
+            Err(Error::Cut { size }) => Err(Error::Cut { size }),
+            result => result.or_else(|error| self.file.telling(Err(error))),
         }
-        result
     }
 }
 

@@ -265,7 +265,7 @@ impl Bench {
             }
             Action::StreamOff { stream, .. } => self.streams_off.push(stream),
             Action::WakeAt(at) => self.timers.push(at),
-            Action::Stored { .. } => {}
+            Action::InDoubt { .. } | Action::Stored { .. } => {}
             other => panic!("nothing is changed in part here: {other:?}"),
         }
     }

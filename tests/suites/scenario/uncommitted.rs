@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sealback::{Error, File};
 use sealback_stream::{
-    Failure, TargetError, TargetErrorKind,
+    Failure, Server, TargetError, TargetErrorKind,
     faulty::{Fault, Faults, FaultyServer, Operation as FaultyOperation, Rule, When},
 };
 
@@ -108,8 +108,20 @@ fn what_somebody_else_has_made_longer_stays_so_however_often_it_is_written_from_
 /// Of blocks that were sent and not committed, and are not here any more, somebody else makes holes,
 /// after `before`: those that are told of in 8 looks.
 fn told_of_holes(faults: &Faults, before: impl FnOnce(&File)) -> BTreeSet<u64> {
-    let server = memory();
-    create(&engine(), &server, None, BLOCK).close().unwrap();
+    let file = with_holes(&memory(), faults, before);
+    let mut told = BTreeSet::new();
+    for _look in 0..8 {
+        drop(file.revalidate());
+        if let Some(Error::Conflict { blocks }) = file.take_error() {
+            told.extend(blocks.iter().map(|conflict| conflict.block));
+        }
+    }
+    told
+}
+
+/// The client whose blocks they were.
+fn with_holes(server: &(impl Server + Clone), faults: &Faults, before: impl FnOnce(&File)) -> File {
+    create(&engine(), server, None, BLOCK).close().unwrap();
     let rule = failing(FaultyOperation::Header, When::From(1), TargetErrorKind::Io);
     let no_header = Faults::scripted([rule]);
     faults.stop();
@@ -122,17 +134,41 @@ fn told_of_holes(faults: &Faults, before: impl FnOnce(&File)) -> BTreeSet<u64> {
     no_header.stop();
     file.revalidate().unwrap();
     before(&file);
-    let other = open(&engine(), &server, None);
+    let other = open(&engine(), server, None);
     other.write_at(100_000, &[2; 10]).unwrap();
     other.close().unwrap();
     faults.resume();
-    let mut told = BTreeSet::new();
-    for _look in 0..8 {
-        if let Err(Error::Conflict { blocks }) = file.revalidate() {
-            told.extend(blocks.iter().map(|conflict| conflict.block));
-        }
+    file
+}
+
+fn gone_in(result: Result<(), Error>) -> BTreeSet<u64> {
+    match result {
+        Err(Error::Conflict { blocks }) => blocks.iter().map(|conflict| conflict.block).collect(),
+        other => panic!("of what is gone nothing is told: {other:?}"),
     }
-    told
+}
+
+#[test]
+fn what_is_gone_is_told_by_the_next_sync_even_if_that_fails_for_another_reason() {
+    let rule = failing(FaultyOperation::Write, When::From(1), TargetErrorKind::NoSpace);
+    let faults = Faults::scripted([rule]);
+    let file = with_holes(&memory(), &faults, |_| ());
+    file.write_at(0, &[3; 100]).unwrap();
+    assert_eq!(gone_in(file.sync()), BTreeSet::from(GONE));
+    let failed = file.sync().unwrap_err();
+    assert_eq!(failed.target_kind(), Some(TargetErrorKind::NoSpace), "{failed:?}");
+    faults.stop();
+    file.sync().unwrap();
+}
+
+#[test]
+fn what_a_direct_write_finds_gone_is_told_by_the_next_sync_and_not_by_it() {
+    let (faults, server) = (Faults::none(), memory());
+    let file = with_holes(&server, &faults, |_| ());
+    file.write_direct(200_000, [4; 5000]).result.unwrap();
+    assert_eq!(gone_in(file.sync()), BTreeSet::from(GONE));
+    file.sync().unwrap();
+    assert_eq!(all_of(&server)[200_000..], [4; 5000]);
 }
 
 const GONE: [u64; 4] = [10, 11, 14, 15];
