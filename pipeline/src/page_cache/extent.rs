@@ -204,6 +204,8 @@ impl Folios {
 
     /// Makes positions dirty that are here.
     pub(super) fn redirty(&mut self, range: &Range<u64>) {
+        // A copy that waits for the cache would be taken in its place.
+        self.changed(&self.geometry.blocks_covering(range.clone()));
         for (index, part) in self.parts(range) {
             if self.has(index) {
                 // It was written before the pass that finds it so.

@@ -87,7 +87,10 @@ impl Folios {
                     None => NextRun::Run(self.take_dirty(blocks)),
                 }
             }
-            (_, Some(start)) => NextRun::Run(self.take_copy(start, max_blocks)),
+            (dirty, Some(start)) => {
+                debug_assert!(dirty.is_none_or(|dirty| dirty.start > start), "copied and dirty");
+                NextRun::Run(self.take_copy(start, max_blocks))
+            }
             (_, None) => NextRun::End,
         }
     }

@@ -7,7 +7,11 @@ use std::{
 };
 
 use sealback::{CacheReport, Config, Engine, File};
-use sealback_stream::{Completion, MemoryCache, MemoryOptions, MemoryServer, Target, Write};
+use sealback_stream::{
+    Completion, Failure, MemoryCache, MemoryOptions, MemoryServer, Runs, Target, TargetError,
+    TargetErrorKind, Write,
+    faulty::{Fault, Faults, FaultyCache, FaultyServer, Operation, Rule, When},
+};
 use sealback_tests::{
     counter::{CountedServer, Counter},
     gate::{Gate, GateServer},
@@ -291,4 +295,34 @@ fn a_record_that_a_hung_cache_held_up_is_not_set_behind_the_next_write() {
     other.expect("the cache is used again");
     assert_eq!(compared(&file).1, [0; 0], "the cache claims what is no longer stored");
     assert!(read_all(&file) == anew);
+}
+
+#[test]
+fn what_a_failed_barrier_makes_dirty_is_sent_again_and_not_its_copy() {
+    let (server, mut data) = stored(4);
+    let failing = |operation, when| {
+        let error = TargetError::new(TargetErrorKind::Io, "injected");
+        Faults::scripted([Rule { operation, when, fault: Fault::Fail(Failure::Fatal(error)) }])
+    };
+    let barriers = failing(Operation::Barrier, When::From(1));
+    let faulty = FaultyServer::new(server.clone(), &barriers);
+    // It does not know that it has the block.
+    let records = failing(Operation::Confirm, When::Once(1));
+    let cache = FaultyCache::new(MemoryCache::new(MemoryOptions::default()), &records);
+    let file = open(&engine(), &faulty, Some(&cache));
+    file.write_at(5000, &[7; 100]).unwrap();
+    file.writeback().wait().unwrap();
+    file.revalidate().unwrap();
+    data[5000..5100].fill(7);
+    assert!(read_all(&file) == data);
+    // Of another block: the copy of this one still waits.
+    file.sync_range(12_288..12_300).unwrap_err();
+    assert_eq!(file.dirty_bytes(), 100, "what was not made durable is sent again");
+    barriers.stop();
+    server.hook.take_written();
+    file.sync().unwrap();
+    assert_eq!(file.dirty_bytes(), 0);
+    let written: Vec<u64> = server.hook.take_written().iter().flat_map(Runs::blocks).collect();
+    assert_eq!(written, [1]);
+    assert_eq!(compared(&file).1, []);
 }
