@@ -329,14 +329,15 @@ impl File {
     }
 
     fn sync_part(&self, kind: PassKind) -> Result<(), Error> {
-        match (self.file.sync_now(kind), self.told()) {
+        match (self.file.sync_now(kind), self.take_error()) {
             (Ok(()), Some(error)) => Err(error),
             (result, _) => result,
         }
     }
 
-    /// This handle tells of the last writeback error, if it has not done so.
-    pub(crate) fn told(&self) -> Option<Error> {
+    /// The last error of a writeback, if this handle has not told of it yet: no [`sync`](File::sync) of it will. For who
+    /// tells of it by himself, or knows that it has been told.
+    pub fn take_error(&self) -> Option<Error> {
         let errors = self.file.errors();
         let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let unreported = errors.number > std::mem::replace(&mut *reported, errors.number);

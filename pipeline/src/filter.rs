@@ -247,7 +247,7 @@ impl File {
         loop {
             let pass = file.following_cuts(|| file.run_sifted(&sieve));
             if pass.is_err() {
-                self.told();
+                self.take_error();
             }
             stats.add(&pass?);
             if !sieve.again() {

@@ -181,7 +181,7 @@ impl Writethrough {
         let result = driver.wait().result;
         // A cut is followed, and not told of.
         if result.as_ref().is_err_and(|error| !matches!(error, Error::Cut { .. })) {
-            self.file.told();
+            self.file.take_error();
         }
         result
     }

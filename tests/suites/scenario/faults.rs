@@ -194,6 +194,24 @@ fn a_failure_for_good_is_told_once_to_each_handle_and_a_later_sync_sends_what_is
 }
 
 #[test]
+fn an_error_that_is_taken_is_not_told_by_the_next_sync() {
+    let fatal = Fault::Fail(Failure::Fatal(error(TargetErrorKind::NoSpace)));
+    let world = World::new(write_rule(When::Once(1), fatal), Faults::none());
+    let (file, data) = (world.create(), sample(5000));
+    let other = open(&world.engine, &world.server, Some(&world.cache));
+    assert!(file.take_error().is_none(), "nothing has failed yet");
+    file.write_at(0, &data).unwrap();
+    file.sync().unwrap_err();
+    assert!(file.take_error().is_none(), "the sync has told");
+    let taken = other.take_error().expect("nobody has told this handle");
+    assert_eq!(taken.target_kind(), Some(TargetErrorKind::NoSpace));
+    assert!(other.take_error().is_none());
+    other.sync().unwrap();
+    drop(other);
+    world.end(file, &data, "taken");
+}
+
+#[test]
 fn a_server_that_never_does_what_it_should_ends_in_its_own_error_and_loses_nothing() {
     for fault in [
         Fault::Fail(Failure::Retry(error(TargetErrorKind::Io))),
