@@ -132,8 +132,7 @@ impl Tree {
             self.inodes.forget(inode.number, 1);
         })?;
         let attributes = self.attributes_below(&inode, &stat);
-        let appends = flags.contains(OFlags::APPEND);
-        Ok((attributes, self.files.insert(OpenFile { inode, file, appends })))
+        Ok((attributes, self.files.insert(OpenFile::new(inode, file, flags))))
     }
 
     /// Makes anything that is no directory.
