@@ -108,6 +108,11 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let beside = server.join(".sealback");
     let take = || Owner::take(&beside, args.shared, PATIENCE).map_err(of(args.server.display()));
     let mut owner = if args.read_only { None } else { Some(take()?) };
+    let log = background::is_here().then(|| {
+        let beside = (!args.read_only).then_some(beside.as_path());
+        background::open_log(args.log.as_deref(), beside).map_err(of("the log"))
+    });
+    let log = log.transpose()?;
     let tree = Arc::new(open(args, &server, n_descriptors)?);
     let mut config = fuser::Config::default();
     config.mount_options = vec![
@@ -135,11 +140,9 @@ fn run(args: &Args) -> Result<ExitCode, String> {
             again.try_again();
         }
     });
-    if background::is_here() {
-        let log = args.log.clone().unwrap_or_else(|| beside.join("mount.log"));
-        background::is_mounted(&log).map_err(of(log.display()))?;
-    } else {
-        eprintln!("mount: mounted; unmount with Ctrl-C or fusermount3 -u");
+    match &log {
+        Some(log) => background::is_mounted(log).map_err(of("the log"))?,
+        None => eprintln!("mount: mounted; unmount with Ctrl-C or fusermount3 -u"),
     }
     let ran = session.run();
     if let Some(owner) = &mut owner {

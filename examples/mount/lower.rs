@@ -7,11 +7,16 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{File, Metadata},
+    fs::{File, Metadata, OpenOptions},
+    io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -65,6 +70,20 @@ pub(crate) fn open_file(reference: impl AsFd) -> Result<File> {
         Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => open(&reference, OFlags::RDONLY),
         opened => opened,
     }
+}
+
+/// Opens a file that the mount keeps for itself, or makes it. Who may write to the tree could have put a link in its
+/// place, through which something else would be emptied or written, or a pipe, which would be waited for.
+pub(crate) fn own_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let just_there = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let options = options.create(true).custom_flags(just_there.bits().cast_signed());
+    let open = || {
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::Unsupported.into()) }
+    };
+    open().map_err(|error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
 }
 
 /// What a file is.

@@ -81,6 +81,30 @@ foreign() {
     rm "$folder/foreign" "$folder/longer"
     down
 }
+# In place of what the mount keeps for itself is a link to something else, or a pipe: nobody empties that, writes to
+# it or waits for it.
+no_mount() {
+    fails timeout 10 "$bin/mount" "$lower" "$folder" --key "$work/key" --shared 2>"$here/refused"
+    grep -q "/.sealback" "$here/refused"
+    rm -r "$lower/.sealback"
+}
+own_files() {
+    local name
+    echo precious >"$here/precious"
+    for name in mount.lock append.lock mount.log; do
+        mkdir "$lower/.sealback"
+        ln -s "$here/precious" "$lower/.sealback/$name"
+        no_mount
+        mkdir "$lower/.sealback"
+        mkfifo "$lower/.sealback/$name"
+        no_mount
+    done
+    [ "$(cat "$here/precious")" = precious ]
+    mkdir "$here/elsewhere"
+    ln -s "$here/elsewhere" "$lower/.sealback"
+    no_mount
+    [ -z "$(ls "$here/elsewhere")" ]
+}
 # What `fsync` says of the very file that is open as this descriptor.
 fsync_of() { dd if=/dev/null conv=fsync,notrunc status=none >&"$1"; }
 # Tells of an error once, by each of the descriptors that were open then, and by none that is opened later.
@@ -170,6 +194,7 @@ holds "a block in another's place is an error there" moved_blocks
 holds "of a file that is cut below what is left is readable" cut_below
 holds "a sealed file that is put in another's place is noticed" swapped
 holds "what is not sealed is an error, and can be removed" foreign
+holds "a link or a pipe in place of what the mount keeps for itself is refused" own_files
 holds "a full disk is told of, once, and loses nothing" full_disk
 holds "a full disk that the memory cannot make up for is told of, once, and keeps nobody waiting" full_disk_and_memory
 if [ -n "$whole" ]; then needs strace strace; fi

@@ -71,6 +71,11 @@ read_only_below() {
     up --read-only
     only_reads
     down
+    # In the background there is no log, then.
+    "$bin/mount" "$lower" "$folder" --key "$work/key" --read-only
+    pgrep -f "^$bin/mount $lower " >>"$work/pids"
+    only_reads
+    fusermount3 -u "$folder"
     umount "$lower"
 }
 # One that takes none any more, as a disk with errors is remounted: told at fsync, and lost is nothing.
