@@ -266,8 +266,7 @@ impl Tree {
             let Some(open) = &mut state.open else { return };
             let (file, n_uses) = (open.file.clone(), open.n_uses);
             drop(state);
-            let is_gone = inode.stat().is_ok_and(|stat| stat.nlink() == 0);
-            let synced = if is_gone {
+            let synced = if inode.is_gone() {
                 // Nobody will read it again.
                 file.discard();
                 Ok(())

@@ -32,6 +32,11 @@ impl Inode {
     pub(crate) fn is_root(&self) -> bool {
         self.number == INodeNo::ROOT
     }
+
+    /// Whether no name leads to it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stat().is_ok_and(|stat| stat.nlink() == 0)
+    }
 }
 
 /// All of them.
