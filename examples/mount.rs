@@ -169,6 +169,8 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
     let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
     let appending = (args.shared && !args.read_only).then(|| Appending::open(&beside));
     let appending = appending.transpose().map_err(of(beside.display()))?;
+    let beside = File::open(beside).map_err(of("the server"))?;
+    let hidden = lower::identity(&lower::stat(&beside).map_err(of("the server"))?);
     let (memory_bytes, folio_bytes) = (args.memory, FOLIO_BYTES);
     let config = Config { memory_bytes, folio_bytes, ..Config::default() };
     Ok(Tree {
@@ -185,7 +187,8 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         inodes,
         files: Handles::new(),
         directories: Handles::new(),
-        beside: File::open(beside).map_err(of("the server"))?,
+        beside,
+        hidden,
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         n_requests: AtomicU64::new(0),

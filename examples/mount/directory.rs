@@ -67,6 +67,10 @@ impl Tree {
 
     fn meet(&self, dir: &Inode, name: &OsStr) -> Result<(Arc<Inode>, Metadata)> {
         let (reference, stat) = self.with_room(|| lower::reference(&dir.reference, name))?;
+        // Where letters are taken for one another, it has many names.
+        if lower::identity(&stat) == self.hidden {
+            return Err(Errno::NOENT);
+        }
         Ok((self.inodes.meet(reference, &stat), stat))
     }
 

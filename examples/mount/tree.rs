@@ -34,6 +34,8 @@ pub(crate) struct Tree {
     pub(crate) directories: Handles<OpenDirectory>,
     /// `.sealback/` of the tree.
     pub(crate) beside: File,
+    /// The identity of that: it is not seen.
+    pub(crate) hidden: (u64, u64),
     /// Who runs this.
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -33,6 +33,11 @@ hidden() {
     [ -z "$(find "$folder" -name '.sealback*')" ]
     fails mkdir "$folder/.sealback"
     [ "$(stat -c %a "$lower/.sealback")" = 700 ]
+    # By no other name, either.
+    mkdir "$lower/alias"
+    mount --bind "$lower/.sealback" "$lower/alias"
+    fails ls "$folder/alias/"
+    umount "$lower/alias"
     down
 }
 unlinked_goes_on() {
