@@ -107,8 +107,8 @@ impl Inodes {
             return entry.inode.clone();
         }
         let mut number = stat.ino();
-        // Another file system that is mounted below has numbers of its own.
-        if stat.dev() != self.device || number == INodeNo::ROOT.0 {
+        // Another file system that is mounted below has numbers of its own; and some are not for files here.
+        if stat.dev() != self.device || number <= INodeNo::ROOT.0 || number & FOREIGN != 0 {
             known.n_foreign += 1;
             number = FOREIGN | known.n_foreign;
         }
