@@ -103,6 +103,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         return Err("SERVER and MOUNTPOINT must not lie in one another".to_owned());
     }
     let n_descriptors = allow_many_files();
+    // A core file would have the key in it, and what is in the files.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
     umask(Mode::RWXG | Mode::RWXO);
     let beside = server.join(".sealback");

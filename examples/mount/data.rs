@@ -51,7 +51,8 @@ impl Tree {
             let read = self.files.get(handle).and_then(|open| {
                 let n_bytes = n_bytes as usize;
                 if buffer.len() < n_bytes {
-                    buffer.resize(n_bytes, 0);
+                    // A new one, so that the old one is wiped.
+                    *buffer = Zeroizing::new(vec![0; n_bytes]);
                 }
                 let to = &mut buffer[..n_bytes];
                 let read = match flags.contains(OFlags::DIRECT) {

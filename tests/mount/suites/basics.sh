@@ -22,6 +22,7 @@ kept() {
 is_kept() { up; write_some; kept; again; kept; down; verifies; }
 no_plaintext() {
     up
+    grep -q "^Max core file size  *0  *0" "/proc/$pid/limits"
     echo "for your eyes only, in so many words" >"$folder/letter"
     sync "$folder/letter"
     fails grep -rq "so many words" "$lower"
