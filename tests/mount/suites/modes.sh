@@ -73,9 +73,11 @@ read_only_below() {
     down
     # In the background there is no log, then.
     "$bin/mount" "$lower" "$folder" --key "$work/key" --read-only
-    pgrep -f "^$bin/mount $lower " >>"$work/pids"
+    pid=$(pgrep -f "^$bin/mount $lower ")
+    echo "$pid" >>"$work/pids"
     only_reads
     fusermount3 -u "$folder"
+    timeout 60 tail --pid="$pid" -f /dev/null
     umount "$lower"
 }
 # One that takes none any more, as a disk with errors is remounted: told at fsync, and lost is nothing.
