@@ -1,5 +1,6 @@
 //! A folder that shows a directory as it is, through FUSE: what `mount` could reach if nothing were sealed.
-//! For `tests/mount/speed`: it has what that needs and no more.
+//! For `tests/mount/speed`, and as a lower file system that has no links and no files without a name: it has what
+//! that needs and no more.
 //!
 //! Usage: `passthrough DIRECTORY MOUNTPOINT`; `fusermount3 -u MOUNTPOINT` ends it.
 #![forbid(unsafe_code)]
@@ -26,9 +27,9 @@ use std::{
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType as Kind, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow,
-    WriteFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
+    TimeOrNow, WriteFlags,
 };
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
@@ -293,6 +294,24 @@ impl Filesystem for Below {
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let unlink = |dir: Arc<File>| fs::unlinkat(&*dir, name, AtFlags::empty()).map_err(told);
         done(reply, self.get(parent).and_then(unlink));
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let rename = || {
+            let (from, to) = (self.get(parent)?, self.get(new_parent)?);
+            let flags = fs::RenameFlags::from_bits_retain(flags.bits());
+            fs::renameat_with(&*from, name, &*to, new_name, flags).map_err(told)
+        };
+        done(reply, rename());
     }
 
     fn create(

@@ -121,12 +121,18 @@ pub(crate) struct NewFile {
 impl NewFile {
     /// Gives it a name, unless something has that.
     pub(crate) fn name(self, dir: impl AsFd, name: &OsStr) -> Result<Arc<File>> {
-        match fs::linkat(&*self.file, "", &dir, name, AtFlags::EMPTY_PATH) {
+        let mut named = fs::linkat(&*self.file, "", &dir, name, AtFlags::EMPTY_PATH);
+        if named == Err(Errno::NOENT) {
             // Of old, only the superuser may.
-            Err(Errno::NOENT) => {
-                fs::linkat(CWD, path_of(&*self.file), dir, name, AtFlags::SYMLINK_FOLLOW)?;
+            let path = path_of(&*self.file);
+            named = fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW);
+        }
+        match (named, &self.temporary) {
+            // Where a file has one name only, it is given another.
+            (Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP), Some((beside, temporary))) => {
+                rename((beside, temporary), (&dir, name), RenameFlags::NOREPLACE)?;
             }
-            named => named?,
+            (named, _) => named?,
         }
         Ok(self.file.clone())
     }
