@@ -77,7 +77,7 @@ use crate::{
     inodes::Inodes,
     kernel::Kernel,
     owner::{Owner, PATIENCE, PAUSE},
-    tree::{Options, Tree},
+    tree::{Log, Options, Tree},
     unmount::Asked,
 };
 
@@ -196,6 +196,7 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         n_requests: AtomicU64::new(0),
         granted: OnceLock::new(),
         notifier: OnceLock::new(),
+        log: Log::default(),
     })
 }
 
