@@ -77,7 +77,7 @@ use crate::{
     inodes::Inodes,
     kernel::Kernel,
     owner::{Owner, PATIENCE, PAUSE},
-    tree::{Options, Tree},
+    tree::{Log, Options, Tree},
     unmount::Asked,
 };
 
@@ -103,11 +103,18 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         return Err("SERVER and MOUNTPOINT must not lie in one another".to_owned());
     }
     let n_descriptors = allow_many_files();
+    // A core file would have the key in it, and what is in the files.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     // What lies beside the sealed files is for nobody else; what callers make gets its mode as they say.
     umask(Mode::RWXG | Mode::RWXO);
     let beside = server.join(".sealback");
     let take = || Owner::take(&beside, args.shared, PATIENCE).map_err(of(args.server.display()));
     let mut owner = if args.read_only { None } else { Some(take()?) };
+    let log = background::is_here().then(|| {
+        let beside = (!args.read_only).then_some(beside.as_path());
+        background::open_log(args.log.as_deref(), beside).map_err(of("the log"))
+    });
+    let log = log.transpose()?;
     let tree = Arc::new(open(args, &server, n_descriptors)?);
     let mut config = fuser::Config::default();
     config.mount_options = vec![
@@ -135,11 +142,9 @@ fn run(args: &Args) -> Result<ExitCode, String> {
             again.try_again();
         }
     });
-    if background::is_here() {
-        let log = args.log.clone().unwrap_or_else(|| beside.join("mount.log"));
-        background::is_mounted(&log).map_err(of(log.display()))?;
-    } else {
-        eprintln!("mount: mounted; unmount with Ctrl-C or fusermount3 -u");
+    match &log {
+        Some(log) => background::is_mounted(log).map_err(of("the log"))?,
+        None => eprintln!("mount: mounted; unmount with Ctrl-C or fusermount3 -u"),
     }
     let ran = session.run();
     if let Some(owner) = &mut owner {
@@ -166,6 +171,8 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
     let beside = if args.read_only { server.to_owned() } else { server.join(".sealback") };
     let appending = (args.shared && !args.read_only).then(|| Appending::open(&beside));
     let appending = appending.transpose().map_err(of(beside.display()))?;
+    let beside = File::open(beside).map_err(of("the server"))?;
+    let hidden = lower::identity(&lower::stat(&beside).map_err(of("the server"))?);
     let (memory_bytes, folio_bytes) = (args.memory, FOLIO_BYTES);
     let config = Config { memory_bytes, folio_bytes, ..Config::default() };
     Ok(Tree {
@@ -182,12 +189,14 @@ fn open(args: &Args, server: &Path, n_descriptors: usize) -> Result<Tree, String
         inodes,
         files: Handles::new(),
         directories: Handles::new(),
-        beside: File::open(beside).map_err(of("the server"))?,
+        beside,
+        hidden,
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         n_requests: AtomicU64::new(0),
         granted: OnceLock::new(),
         notifier: OnceLock::new(),
+        log: Log::default(),
     })
 }
 

@@ -1,14 +1,18 @@
 //! A folder that shows a directory as it is, through FUSE: what `mount` could reach if nothing were sealed.
-//! For `tests/mount/speed`: it has what that needs and no more.
+//! For `tests/mount/speed`, and as a lower file system that has no links and no files without a name: it has what
+//! that needs and no more.
 //!
 //! Usage: `passthrough DIRECTORY MOUNTPOINT`; `fusermount3 -u MOUNTPOINT` ends it.
 #![forbid(unsafe_code)]
+
+#[path = "passthrough/attributes.rs"]
+mod attributes;
 
 use std::{
     collections::HashMap,
     env,
     ffi::OsStr,
-    fs::{File, Metadata},
+    fs::File,
     io,
     os::{
         fd::AsRawFd,
@@ -21,19 +25,18 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType as Kind, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
-};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
 use sealback_examples::read_ahead::Mountpoint;
+
+use crate::attributes::{Changes, attributes, wanted};
 
 fn main() -> ExitCode {
     let args: Vec<_> = env::args_os().skip(1).collect();
@@ -157,52 +160,6 @@ impl Below {
     }
 }
 
-struct Changes {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    size: Option<u64>,
-    accessed: Option<TimeOrNow>,
-    modified: Option<TimeOrNow>,
-}
-
-fn wanted(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        Some(TimeOrNow::SpecificTime(time)) => {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let tv_sec = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-            Timespec { tv_sec, tv_nsec: since.subsec_nanos().into() }
-        }
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-    }
-}
-
-fn attributes(stat: &Metadata, number: INodeNo) -> FileAttr {
-    let kind = match FileType::from_raw_mode(stat.mode()) {
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink,
-        _ => Kind::RegularFile,
-    };
-    FileAttr {
-        ino: number,
-        size: stat.size(),
-        blocks: stat.blocks(),
-        atime: stat.accessed().unwrap_or(UNIX_EPOCH),
-        mtime: stat.modified().unwrap_or(UNIX_EPOCH),
-        ctime: UNIX_EPOCH + Duration::from_secs(stat.ctime().unsigned_abs()),
-        crtime: UNIX_EPOCH,
-        kind,
-        perm: (stat.mode() & 0o7777) as u16,
-        nlink: u32::try_from(stat.nlink()).unwrap_or(u32::MAX),
-        uid: stat.uid(),
-        gid: stat.gid(),
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
 fn entry(reply: ReplyEntry, found: Result<FileAttr>) {
     match found {
         Ok(attributes) => reply.entry(&BELIEVED_FOR, &attributes, GENERATION),
@@ -293,6 +250,24 @@ impl Filesystem for Below {
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let unlink = |dir: Arc<File>| fs::unlinkat(&*dir, name, AtFlags::empty()).map_err(told);
         done(reply, self.get(parent).and_then(unlink));
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let rename = || {
+            let (from, to) = (self.get(parent)?, self.get(new_parent)?);
+            let flags = fs::RenameFlags::from_bits_retain(flags.bits());
+            fs::renameat_with(&*from, name, &*to, new_name, flags).map_err(told)
+        };
+        done(reply, rename());
     }
 
     fn create(

@@ -11,7 +11,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::errors::{Result, of_io};
+use crate::{
+    errors::{Result, of_io},
+    lower,
+};
 
 /// The lock, between mounts and between threads.
 pub(crate) struct Appending(Mutex<File>);
@@ -23,8 +26,8 @@ impl Appending {
     /// Opens the lock of a tree, beside its sealed files.
     pub(crate) fn open(beside: &Path) -> io::Result<Appending> {
         let mut options = OpenOptions::new();
-        let lock = options.read(true).write(true).create(true).truncate(false);
-        Ok(Appending(Mutex::new(lock.open(beside.join("append.lock"))?)))
+        let lock = lower::own_file(&beside.join("append.lock"), options.read(true).write(true))?;
+        Ok(Appending(Mutex::new(lock)))
     }
 
     /// Waits until nobody else appends.

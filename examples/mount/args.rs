@@ -44,7 +44,8 @@ pub(crate) struct Args {
     /// Stays in the foreground; Ctrl-C unmounts
     #[arg(long)]
     pub(crate) foreground: bool,
-    /// Where to tell what goes wrong, when in the background [default: .sealback/mount.log in SERVER]
+    /// Where to tell what goes wrong, when in the background [default: .sealback/mount.log in SERVER;
+    /// with --read-only, nowhere]
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Threads that answer the kernel [default: one more than there are cores, 3 to 8]

@@ -1,11 +1,14 @@
 //! Going into the background: the program starts itself once more, and ends when that is mounted.
 
 use std::{
-    env, fs,
+    env,
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
 };
+
+use crate::lower;
 
 /// Says to a process that it is the one in the background.
 const MARK: &str = "SEALBACK_MOUNT_IN_BACKGROUND";
@@ -35,14 +38,25 @@ fn is_ready(child: &mut Child) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Where the process in the background tells what goes wrong: in a file that the user names, or beside the sealed
+/// files; nowhere, where nothing is to be written there.
+pub(crate) fn open_log(named: Option<&Path>, beside: Option<&Path>) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.append(true);
+    match (named, beside) {
+        (Some(named), _) => options.create(true).open(named),
+        (None, Some(beside)) => lower::own_file(&beside.join("mount.log"), options),
+        (None, None) => options.open("/dev/null"),
+    }
+}
+
 /// Lets the first process end: from now on what goes wrong is told in the log.
-pub(crate) fn is_mounted(log: &Path) -> io::Result<()> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+pub(crate) fn is_mounted(log: &File) -> io::Result<()> {
     rustix::process::setsid()?;
     io::stdout().write_all(READY.as_bytes())?;
     io::stdout().flush()?;
-    rustix::stdio::dup2_stderr(&log)?;
-    rustix::stdio::dup2_stdout(&log)?;
+    rustix::stdio::dup2_stderr(log)?;
+    rustix::stdio::dup2_stdout(log)?;
     Ok(())
 }
 

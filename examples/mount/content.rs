@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Content {
     state: Mutex<State>,
     /// Whether it is open. Changed with the state's lock held.
     in_use: AtomicBool,
+    /// How many writes of the kernel's page cache were refused: it tells whoever has the file open.
+    n_refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -115,6 +117,16 @@ impl Content {
         self.is_in_use()
             .then(|| self.state().open.as_ref().map(|open| open.lower.clone()))
             .flatten()
+    }
+
+    /// A write of the kernel's page cache was refused.
+    pub(crate) fn has_refused(&self) {
+        self.n_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub(crate) fn n_refused(&self) -> u64 {
+        self.n_refused.load(Ordering::Relaxed)
     }
 
     /// It is written to, and the kernel will say when that was.
@@ -254,8 +266,7 @@ impl Tree {
             let Some(open) = &mut state.open else { return };
             let (file, n_uses) = (open.file.clone(), open.n_uses);
             drop(state);
-            let is_gone = inode.stat().is_ok_and(|stat| stat.nlink() == 0);
-            let synced = if is_gone {
+            let synced = if inode.is_gone() {
                 // Nobody will read it again.
                 file.discard();
                 Ok(())

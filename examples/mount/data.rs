@@ -32,8 +32,7 @@ impl Tree {
             return Err(Errno::OPNOTSUPP);
         }
         let file = self.use_content(&inode)?;
-        let appends = flags.contains(OFlags::APPEND);
-        Ok(self.files.insert(OpenFile { inode, file, appends }))
+        Ok(self.files.insert(OpenFile::new(inode, file, flags)))
     }
 
     /// Reads, and hands what was read to `reply`: fewer bytes than asked for only at the end.
@@ -52,7 +51,8 @@ impl Tree {
             let read = self.files.get(handle).and_then(|open| {
                 let n_bytes = n_bytes as usize;
                 if buffer.len() < n_bytes {
-                    buffer.resize(n_bytes, 0);
+                    // A new one, so that the old one is wiped.
+                    *buffer = Zeroizing::new(vec![0; n_bytes]);
                 }
                 let to = &mut buffer[..n_bytes];
                 let read = match flags.contains(OFlags::DIRECT) {
@@ -79,20 +79,23 @@ impl Tree {
         if how.drops_privileges {
             self.drop_privileges(&open.inode)?;
         }
-        let appends = open.appends && how.flags.contains(OFlags::APPEND);
         let refused = |error| self.refused(&open.inode, &error);
         let write_at = || open.file.write_at(position, data).map(|()| data.len()).map_err(refused);
         let written = match &self.appending {
             _ if how.from_page_cache => write_at(),
-            Some(appending) if appends => self.append(appending, &open, data),
+            Some(appending) if open.appends(how.flags) => self.append(appending, &open, data),
             _ if how.flags.contains(OFlags::DIRECT) => {
                 write_direct(&open.file, position, data).map_err(refused)
             }
             _ => write_at(),
         };
+        let content = &open.inode.content;
         match how.from_page_cache {
-            true => open.inode.content.written(),
-            false => open.inode.content.modified(None),
+            true => content.written(),
+            false => content.modified(None),
+        }
+        if how.from_page_cache && written.is_err() {
+            content.has_refused();
         }
         written.map(|n_bytes| u32::try_from(n_bytes).unwrap_or(u32::MAX))
     }
@@ -109,6 +112,7 @@ impl Tree {
     /// Waits until what was written is on the server.
     pub(crate) fn sync(&self, handle: FileHandle) -> Result<()> {
         let open = self.files.get(handle)?;
+        open.drop_what_is_told();
         self.sync_content(&open.inode, &open.file)
     }
 

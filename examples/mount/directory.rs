@@ -67,6 +67,10 @@ impl Tree {
 
     fn meet(&self, dir: &Inode, name: &OsStr) -> Result<(Arc<Inode>, Metadata)> {
         let (reference, stat) = self.with_room(|| lower::reference(&dir.reference, name))?;
+        // Where letters are taken for one another, it has many names.
+        if lower::identity(&stat) == self.hidden {
+            return Err(Errno::NOENT);
+        }
         Ok((self.inodes.meet(reference, &stat), stat))
     }
 
@@ -132,8 +136,7 @@ impl Tree {
             self.inodes.forget(inode.number, 1);
         })?;
         let attributes = self.attributes_below(&inode, &stat);
-        let appends = flags.contains(OFlags::APPEND);
-        Ok((attributes, self.files.insert(OpenFile { inode, file, appends })))
+        Ok((attributes, self.files.insert(OpenFile::new(inode, file, flags))))
     }
 
     /// Makes anything that is no directory.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fuser::FileHandle;
-use rustix::io::Errno;
+use rustix::{fs::OFlags, io::Errno};
 
 use crate::{errors::Result, inodes::Inode};
 
@@ -24,7 +24,30 @@ pub(crate) struct OpenFile {
     pub(crate) inode: Arc<Inode>,
     pub(crate) file: sealback::File,
     /// It was opened to append.
-    pub(crate) appends: bool,
+    appends: bool,
+    /// How many writes of the kernel's page cache had been refused when this was last synced.
+    n_refused: AtomicU64,
+}
+
+impl OpenFile {
+    pub(crate) fn new(inode: Arc<Inode>, file: sealback::File, flags: OFlags) -> OpenFile {
+        let n_refused = AtomicU64::new(inode.content.n_refused());
+        OpenFile { inode, file, appends: flags.contains(OFlags::APPEND), n_refused }
+    }
+
+    /// Whether what is written with these flags is appended.
+    pub(crate) fn appends(&self, flags: OFlags) -> bool {
+        self.appends && flags.contains(OFlags::APPEND)
+    }
+
+    /// The kernel wants it synced. What it had written and was refused since the last time it has told of by then,
+    /// and is not to hear of once more.
+    pub(crate) fn drop_what_is_told(&self) {
+        let n_refused = self.inode.content.n_refused();
+        if self.n_refused.swap(n_refused, Ordering::Relaxed) != n_refused {
+            drop(self.file.take_error());
+        }
+    }
 }
 
 impl<T> Handles<T> {

@@ -32,6 +32,11 @@ impl Inode {
     pub(crate) fn is_root(&self) -> bool {
         self.number == INodeNo::ROOT
     }
+
+    /// Whether no name leads to it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stat().is_ok_and(|stat| stat.nlink() == 0)
+    }
 }
 
 /// All of them.
@@ -102,8 +107,8 @@ impl Inodes {
             return entry.inode.clone();
         }
         let mut number = stat.ino();
-        // Another file system that is mounted below has numbers of its own.
-        if stat.dev() != self.device || number == INodeNo::ROOT.0 {
+        // Another file system that is mounted below has numbers of its own; and some are not for files here.
+        if stat.dev() != self.device || number <= INodeNo::ROOT.0 || number & FOREIGN != 0 {
             known.n_foreign += 1;
             number = FOREIGN | known.n_foreign;
         }

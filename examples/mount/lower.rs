@@ -7,11 +7,16 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{File, Metadata},
+    fs::{File, Metadata, OpenOptions},
+    io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -67,6 +72,20 @@ pub(crate) fn open_file(reference: impl AsFd) -> Result<File> {
     }
 }
 
+/// Opens a file that the mount keeps for itself, or makes it. Who may write to the tree could have put a link in its
+/// place, through which something else would be emptied or written, or a pipe, which would be waited for.
+pub(crate) fn own_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let just_there = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let options = options.create(true).custom_flags(just_there.bits().cast_signed());
+    let open = || {
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::Unsupported.into()) }
+    };
+    open().map_err(|error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
+}
+
 /// What a file is.
 pub(crate) fn kind_of(mode: u32) -> FileType {
     FileType::from_raw_mode(mode)
@@ -102,12 +121,18 @@ pub(crate) struct NewFile {
 impl NewFile {
     /// Gives it a name, unless something has that.
     pub(crate) fn name(self, dir: impl AsFd, name: &OsStr) -> Result<Arc<File>> {
-        match fs::linkat(&*self.file, "", &dir, name, AtFlags::EMPTY_PATH) {
+        let mut named = fs::linkat(&*self.file, "", &dir, name, AtFlags::EMPTY_PATH);
+        if named == Err(Errno::NOENT) {
             // Of old, only the superuser may.
-            Err(Errno::NOENT) => {
-                fs::linkat(CWD, path_of(&*self.file), dir, name, AtFlags::SYMLINK_FOLLOW)?;
+            let path = path_of(&*self.file);
+            named = fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW);
+        }
+        match (named, &self.temporary) {
+            // Where a file has one name only, it is given another.
+            (Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP), Some((beside, temporary))) => {
+                rename((beside, temporary), (&dir, name), RenameFlags::NOREPLACE)?;
             }
-            named => named?,
+            (named, _) => named?,
         }
         Ok(self.file.clone())
     }

@@ -2,11 +2,14 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
+    io::{self, Seek, Write},
+    os::unix::fs::FileExt,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
+
+use crate::lower;
 
 /// Held as long as the tree is mounted, and until everything is written back.
 #[derive(Debug)]
@@ -16,10 +19,9 @@ impl Owner {
     /// Takes a tree. One that is being written back by its last mount is waited for; one that is mounted, for
     /// `patience`, in which a mount that was unmounted just now comes to know of that.
     pub(crate) fn take(beside: &Path, shared: bool, patience: Duration) -> io::Result<Owner> {
-        fs::create_dir_all(beside)?;
-        let path = beside.join("mount.lock");
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        make_directory(beside)?;
+        let mut options = OpenOptions::new();
+        let file = lower::own_file(&beside.join("mount.lock"), options.read(true).write(true))?;
         let mut owner = Owner(file);
         let began = Instant::now();
         while !owner.try_lock(shared)? {
@@ -58,17 +60,29 @@ impl Owner {
     }
 
     /// What whoever has the tree has said.
-    fn said(&mut self) -> io::Result<String> {
-        let mut said = String::new();
-        self.0.rewind()?;
-        self.0.read_to_string(&mut said)?;
-        Ok(said.trim().to_owned())
+    fn said(&self) -> io::Result<String> {
+        let mut said = [0; 100];
+        let n_bytes = self.0.read_at(&mut said, 0)?;
+        Ok(String::from_utf8_lossy(&said[..n_bytes]).trim().escape_debug().to_string())
     }
 
     fn say(&mut self, what: &str) -> io::Result<()> {
         self.0.set_len(0)?;
         self.0.rewind()?;
         writeln!(self.0, "process {}: {what}", std::process::id())
+    }
+}
+
+/// Makes the directory in which a mount keeps its own. Not one that a link leads to: that is elsewhere.
+fn make_directory(beside: &Path) -> io::Result<()> {
+    match fs::create_dir(beside) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_there = fs::symlink_metadata(beside)?.is_dir();
+            let refused =
+                || io::Error::new(io::ErrorKind::NotADirectory, beside.display().to_string());
+            if is_there { Ok(()) } else { Err(refused()) }
+        }
+        made => made,
     }
 }
 

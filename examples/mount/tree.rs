@@ -3,7 +3,8 @@
 use std::{
     fmt,
     fs::File,
-    sync::{OnceLock, atomic::AtomicU64},
+    sync::{Mutex, OnceLock, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use fuser::{InitFlags, Notifier};
@@ -34,6 +35,8 @@ pub(crate) struct Tree {
     pub(crate) directories: Handles<OpenDirectory>,
     /// `.sealback/` of the tree.
     pub(crate) beside: File,
+    /// The identity of that: it is not seen.
+    pub(crate) hidden: (u64, u64),
     /// Who runs this.
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -42,7 +45,28 @@ pub(crate) struct Tree {
     pub(crate) granted: OnceLock<InitFlags>,
     /// Tells the kernel what it does not know by itself, once it is mounted.
     pub(crate) notifier: OnceLock<Notifier>,
+    pub(crate) log: Log,
 }
+
+/// What was told last, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Log(Mutex<Option<(String, Instant)>>);
+
+impl Log {
+    /// Whether something is to be told: not the same again and again, as of a full disk or a damaged block that
+    /// somebody goes on reading.
+    fn is_new(&self, what: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !last.as_ref().is_some_and(|(said, at)| said == what && at.elapsed() < AGAIN);
+        if is_new {
+            *last = Some((what.to_owned(), Instant::now()));
+        }
+        is_new
+    }
+}
+
+/// After that the same is told once more.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What the user has chosen.
 #[derive(Clone, Copy)]
@@ -63,7 +87,10 @@ impl Tree {
 
     /// Tells whoever runs this, on standard error.
     pub(crate) fn log(&self, what: impl fmt::Display) {
-        eprintln!("mount: {what}");
+        let what = what.to_string();
+        if self.log.is_new(&what) {
+            eprintln!("mount: {what}");
+        }
     }
 }
 
@@ -73,5 +100,17 @@ impl Inode {
         let path = std::fs::read_link(crate::lower::path_of(&self.reference));
         let path = path.unwrap_or_else(|_| "a file".into());
         path.display().to_string().escape_debug().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_not_told_again_and_again() {
+        let log = Log::default();
+        let told = ["one", "one", "two", "two", "one"].map(|what| log.is_new(what));
+        assert_eq!(told, [true, false, true, false, true]);
     }
 }

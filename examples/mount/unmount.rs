@@ -105,6 +105,9 @@ impl Tree {
 
     fn sync_last(&self, inode: &Inode) {
         let Some(file) = inode.content.open_file() else { return };
+        if inode.is_gone() {
+            return file.discard();
+        }
         // Why it was refused has been told.
         let _ = self.sync_content(inode, &file);
     }

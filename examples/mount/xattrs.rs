@@ -37,7 +37,7 @@ impl Tree {
         let path = lower::path_of(&inode.reference);
         let names = read_all(|buffer| listxattr(&path, buffer))?;
         let names = names.split_inclusive(|byte| *byte == 0);
-        Ok(names.filter(|name| !is_acl(name)).flatten().copied().collect())
+        Ok(names.filter(|name| !is_of_system(name)).flatten().copied().collect())
     }
 
     /// Sets an attribute.
@@ -62,17 +62,18 @@ impl Tree {
 
     /// Where an attribute of a file is set and read.
     fn path_for(&self, inode: &Inode, name: &OsStr) -> Result<String> {
-        // Lists that the kernel would not keep to must not look as if it did. Symbolic links have only
-        // attributes that no path leads to.
-        if is_acl(name.as_encoded_bytes()) || inode.kind.is_symlink() {
+        // Symbolic links have only attributes that no path leads to.
+        if is_of_system(name.as_encoded_bytes()) || inode.kind.is_symlink() {
             return Err(Errno::OPNOTSUPP);
         }
         Ok(lower::path_of(&inode.reference))
     }
 }
 
-fn is_acl(name: &[u8]) -> bool {
-    name.starts_with(b"system.posix_acl_")
+/// Access control lists, of whatever kind. The kernel would not keep to them, and must not look as if it did; and it
+/// lets everybody set them, and leaves it to the file system to refuse that, which below knows only who runs this.
+fn is_of_system(name: &[u8]) -> bool {
+    name.starts_with(b"system.")
 }
 
 /// Reads something whose size may change meanwhile.
@@ -92,3 +93,18 @@ fn read_all(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec
 
 /// More than the kernel allows for.
 const MOST: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_control_lists_of_whatever_kind_are_not_for_everybody_to_set() {
+        for name in ["posix_acl_access", "posix_acl_default", "nfs4_acl", "cifs_acl", "richacl"] {
+            assert!(is_of_system(format!("system.{name}").as_bytes()));
+        }
+        for name in ["user.system.", "security.capability", "trusted.overlay.opaque"] {
+            assert!(!is_of_system(name.as_bytes()));
+        }
+    }
+}

@@ -22,6 +22,7 @@ kept() {
 is_kept() { up; write_some; kept; again; kept; down; verifies; }
 no_plaintext() {
     up
+    grep -q "^Max core file size  *0  *0" "/proc/$pid/limits"
     echo "for your eyes only, in so many words" >"$folder/letter"
     sync "$folder/letter"
     fails grep -rq "so many words" "$lower"
@@ -33,6 +34,11 @@ hidden() {
     [ -z "$(find "$folder" -name '.sealback*')" ]
     fails mkdir "$folder/.sealback"
     [ "$(stat -c %a "$lower/.sealback")" = 700 ]
+    # By no other name, either.
+    mkdir "$lower/alias"
+    mount --bind "$lower/.sealback" "$lower/alias"
+    fails ls "$folder/alias/"
+    umount "$lower/alias"
     down
 }
 unlinked_goes_on() {

@@ -81,6 +81,30 @@ foreign() {
     rm "$folder/foreign" "$folder/longer"
     down
 }
+# In place of what the mount keeps for itself is a link to something else, or a pipe: nobody empties that, writes to
+# it or waits for it.
+no_mount() {
+    fails timeout 10 "$bin/mount" "$lower" "$folder" --key "$work/key" --shared 2>"$here/refused"
+    grep -q "/.sealback" "$here/refused"
+    rm -r "$lower/.sealback"
+}
+own_files() {
+    local name
+    echo precious >"$here/precious"
+    for name in mount.lock append.lock mount.log; do
+        mkdir "$lower/.sealback"
+        ln -s "$here/precious" "$lower/.sealback/$name"
+        no_mount
+        mkdir "$lower/.sealback"
+        mkfifo "$lower/.sealback/$name"
+        no_mount
+    done
+    [ "$(cat "$here/precious")" = precious ]
+    mkdir "$here/elsewhere"
+    ln -s "$here/elsewhere" "$lower/.sealback"
+    no_mount
+    [ -z "$(ls "$here/elsewhere")" ]
+}
 # What `fsync` says of the very file that is open as this descriptor.
 fsync_of() { dd if=/dev/null conv=fsync,notrunc status=none >&"$1"; }
 # Tells of an error once, by each of the descriptors that were open then, and by none that is opened later.
@@ -114,20 +138,21 @@ full_disk() {
     verifies
     umount "$lower"
 }
-# More than there is room for on the disk and in the memory together: nobody waits for ever, the write tells or the
-# fsync, and all can be written when there is room.
-write_and_fsync() { cat "$here/original" >&5 && fsync_of 5; }
+# More than there is room for on the disk and in the memory together: nobody waits for ever, and all can be written when
+# there is room. What the memory keeps is told of by the program, the rest by the kernel, and both together once.
 full_disk_and_memory() {
     small_disk
     up --memory 16MiB
     random 60000000 >"$here/original"
     exec 5<>"$folder/refused" 6<>"$folder/refused"
-    fails write_and_fsync 2>"$here/refused"
+    # The kernel tells at the first close, too.
+    cat "$here/original" >&5 || true
+    fails fsync_of 5 2>"$here/refused"
     grep -q "No space left" "$here/refused"
     mount -o remount,size=200m "$lower"
     echo small >"$folder/small"
-    # By the kernel, of pages that were refused, and by the program, of what it has kept.
-    for descriptor in 5 6; do fsync_of "$descriptor" || fsync_of "$descriptor" || fsync_of "$descriptor"; done
+    fsync_of 5
+    told_once "No space left" 6
     cat "$here/original" >"$folder/refused"
     sync "$folder/refused"
     exec 5<&- 6<&-
@@ -169,8 +194,9 @@ holds "a block in another's place is an error there" moved_blocks
 holds "of a file that is cut below what is left is readable" cut_below
 holds "a sealed file that is put in another's place is noticed" swapped
 holds "what is not sealed is an error, and can be removed" foreign
+holds "a link or a pipe in place of what the mount keeps for itself is refused" own_files
 holds "a full disk is told of, once, and loses nothing" full_disk
-holds "a full disk that the memory cannot make up for keeps nobody waiting" full_disk_and_memory
+holds "a full disk that the memory cannot make up for is told of, once, and keeps nobody waiting" full_disk_and_memory
 if [ -n "$whole" ]; then needs strace strace; fi
 if can_trace; then
     holds "a full quota is told of, once, and loses nothing" refused_once EDQUOT "Disk quota exceeded"

@@ -71,7 +71,33 @@ read_only_below() {
     up --read-only
     only_reads
     down
+    # In the background there is no log, then.
+    "$bin/mount" "$lower" "$folder" --key "$work/key" --read-only
+    pid=$(pgrep -f "^$bin/mount $lower ")
+    echo "$pid" >>"$work/pids"
+    only_reads
+    fusermount3 -u "$folder"
+    timeout 60 tail --pid="$pid" -f /dev/null
     umount "$lower"
+}
+# The lower tree is on a file system where a file has one name, always.
+without_links() {
+    mkdir "$here/disk"
+    "$bin/passthrough" "$here/disk" "$lower" &
+    until mountpoint -q "$lower"; do sleep 0.02; done
+    up
+    random 3000000 >"$here/original"
+    cp "$here/original" "$folder/file"
+    fails ln "$folder/file" "$folder/link"
+    mv "$folder/file" "$folder/renamed"
+    echo more >>"$folder/renamed"
+    again
+    (cat "$here/original"; echo more) | cmp - "$folder/renamed"
+    down
+    umount "$lower"
+    wait
+    fails ls "$here"/disk/.sealback/*.new
+    verifies "$here/disk"
 }
 # One that takes none any more, as a disk with errors is remounted: told at fsync, and lost is nothing.
 becomes_read_only() {
@@ -167,6 +193,7 @@ alone_in_shared() {
 holds "with a cache, which may be stale or damaged" with_cache
 holds "--read-only reads, and changes nothing below" read_only
 holds "a lower tree that is read-only can be read" read_only_below
+holds "the lower file system need not have links" without_links
 holds "two mounts see and merge what the other writes" two_mounts
 holds "what two mounts append at the same moment is all there" two_append
 holds "--shared, alone: four handles" alone_in_shared

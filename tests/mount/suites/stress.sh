@@ -2,11 +2,12 @@
 
 stressed() {
     local stressors=() one
+    stress-ng --help >"$here/help"
     for one in access chmod chown copy-file dentry dir dirdeep dirmany fallocate fiemap filename flock fpunch fsize fstat \
         getdent handle hdd io iomix lease link locka lockf lockofd mknod mmap msync open readahead rename revio seek sendfile \
         splice symlink sync-file touch unlink utime xattr; do
         # Not every version has all of them.
-        ! stress-ng --help | grep -q -- " --$one N" || stressors+=("--$one" 1)
+        ! grep -q -- " --$one N" "$here/help" || stressors+=("--$one" 1)
     done
     up "$@"
     mkdir -m 777 "$folder/stress"

@@ -73,6 +73,16 @@ tries_again() {
     verifies
     umount "$lower"
 }
+# What was refused and has no name any more keeps nobody.
+gone_is_dropped() {
+    fill_small_disk
+    fails sync "$folder/large"
+    rm "$folder/large"
+    down
+    fails grep "could not be written back" "$here/log"
+    verifies
+    umount "$lower"
+}
 # Whoever mounts it in the meantime waits, and finds all of it.
 next_waits() {
     fill_small_disk
@@ -116,6 +126,7 @@ holds "SIGINT writes everything back" by_signal INT
 holds "SIGTERM writes everything back" by_signal TERM
 holds "what is open when it is unmounted is written back when it is closed" in_use
 holds "what is refused is listed, and tried again until there is room" tries_again
+holds "what was refused and then removed is not written back" gone_is_dropped
 holds "who mounts meanwhile waits" next_waits
 holds "a second SIGTERM gives up, lists what is lost, and is an error" gives_up TERM TERM
 holds "a second SIGINT gives up, lists what is lost, and is an error" gives_up INT INT
