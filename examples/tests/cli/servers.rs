@@ -74,6 +74,23 @@ mod objects {
     }
 
     #[test]
+    fn who_says_that_nobody_else_writes_is_told_once_what_that_means() {
+        let world = World::new();
+        world.write("source", b"x");
+        let put = ["put", "source", "--single-writer"];
+        for further in [&[][..], &["--cache", "cache"], &["--cache", "cache", "--write-behind"]] {
+            let outcome = world.run(&[&put, &on("memory:///")[..], further].concat());
+            assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+            let meaning =
+                "--single-writer: no conditions are put to the memory store; what anybody else";
+            assert!(outcome.stderr.contains(meaning), "{}", outcome.stderr);
+        }
+        let args = ["put", "source", "--single-writer", "--server", "s3://me:hush@bucket"];
+        let outcome = world.run(&[&args[..], &["--key", "key"]].concat());
+        assert!(!outcome.stderr.contains("hush"), "{}", outcome.stderr);
+    }
+
+    #[test]
     fn a_put_that_fails_into_a_store_is_one_line() {
         let world = World::new();
         let args = [&["put", "/proc/self/mem", "--name", "x"], &on("memory:///")[..]].concat();
