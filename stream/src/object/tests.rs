@@ -23,6 +23,7 @@ mod cuts;
 mod errors;
 mod files;
 mod lost;
+mod lying;
 mod probing;
 mod scrubbing;
 
