@@ -1,6 +1,6 @@
 //! The requests that are made of an object store, and what is found there.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
+/// An object that is said to end before a part of it, and not to, is asked for it so often.
+const MAX_LOOKS: u32 = 4;
 /// Whole chunks that are held at once to be spliced, at most.
 const MAX_SPLICED: usize = 4;
 
@@ -107,8 +109,31 @@ impl Store {
     pub(super) async fn get_part(
         &self,
         key: &Path,
-        part: std::ops::Range<u64>,
+        part: Range<u64>,
     ) -> Result<Bytes, TargetError> {
+        for _attempt in 1..MAX_LOOKS {
+            let error = match self.try_get_part(key, part.clone()).await? {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            // Stores have different words for a part that begins behind the end.
+            if self.head(key).await?.len() <= part.start {
+                return Ok(Bytes::new());
+            }
+            if error.is_transient() {
+                return Err(error);
+            }
+            // It may have become longer since.
+        }
+        self.try_get_part(key, part).await?
+    }
+
+    /// The same; or what the store said to it, which may be that the object ends before.
+    async fn try_get_part(
+        &self,
+        key: &Path,
+        part: Range<u64>,
+    ) -> Result<Result<Bytes, TargetError>, TargetError> {
         let options = GetOptions { range: Some(part.clone().into()), ..GetOptions::default() };
         let got = async {
             let got = self.objects.get_opts(key, options).await?;
@@ -116,16 +141,13 @@ impl Store {
             Ok((got.bytes().await?, end))
         };
         match got.await {
-            // Who takes fewer for the object's end would read zeros behind it.
             Ok((bytes, end)) => {
-                check_whole(key, &bytes, end.saturating_sub(part.start)).map(|()| bytes)
+                // Who takes fewer for the object's end would read zeros behind it.
+                check_whole(key, &bytes, end.saturating_sub(part.start))?;
+                Ok(Ok(bytes))
             }
-            Err(error) if self.is_absent(&error) => Ok(Bytes::new()),
-            // Stores have different words for a part that begins behind the end.
-            Err(error) => match self.head(key).await? {
-                found if found.len() <= part.start => Ok(Bytes::new()),
-                _ => Err(self.error(&format!("reading the object '{key}'"), &error)),
-            },
+            Err(error) if self.is_absent(&error) => Ok(Ok(Bytes::new())),
+            Err(error) => Ok(Err(self.error(&format!("reading the object '{key}'"), &error))),
         }
     }
 
