@@ -9,10 +9,7 @@ use object_store::{
 };
 
 use super::*;
-use crate::{
-    TargetErrorKind,
-    conformance::sample::put,
-};
+use crate::{TargetErrorKind, conformance::sample::put};
 
 /// What a store does that it should not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +98,8 @@ impl ObjectStore for Liar {
                     (got.meta.clone(), got.range.clone(), got.attributes.clone());
                 let bytes = got.bytes().await?;
                 let payload = of_bytes(bytes.slice(..bytes.len() / 2));
-                got = GetResult { payload, meta, range, attributes, extensions: Default::default() };
+                got =
+                    GetResult { payload, meta, range, attributes, extensions: Default::default() };
             }
             _ => {}
         }
