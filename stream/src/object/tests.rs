@@ -162,6 +162,10 @@ fn lost() -> StoreFault {
     StoreFault::Lose(generic("the connection was reset"))
 }
 
+fn precondition() -> Error {
+    Error::Precondition { path: "a".to_owned(), source: "it differs".into() }
+}
+
 fn busy() -> Error {
     generic("non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>")
 }
