@@ -1,8 +1,10 @@
 //! A store that lies: what it says is not believed where that would cost data, or time without end.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream, stream::BoxStream};
+use futures_util::{StreamExt, TryFutureExt, stream, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
@@ -14,6 +16,8 @@ use crate::{TargetErrorKind, conformance::sample::put};
 /// What a store does that it should not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
+    /// All objects but the one that is listed last are of yesterday.
+    Aged,
     /// It lists the same again and again.
     Endless,
     /// It has no versions to tell.
@@ -115,6 +119,18 @@ impl ObjectStore for Liar {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.lie {
+            Lie::Aged => {
+                let age = |mut object: ObjectMeta| {
+                    object.last_modified -= Duration::from_secs(24 * 3600);
+                    Ok(object)
+                };
+                let listed = self.memory.list(prefix).try_collect::<Vec<_>>();
+                let listed = listed.map_ok(move |mut listed| {
+                    let last = listed.pop();
+                    stream::iter(listed.into_iter().map(age).chain(last.map(Ok)))
+                });
+                listed.try_flatten_stream().boxed()
+            }
             Lie::TooMuch => self.memory.list(None),
             Lie::Endless => {
                 let (memory, prefix) = (self.memory.clone(), prefix.cloned());
@@ -209,6 +225,31 @@ fn a_listing_that_comes_back_to_where_it_was_ends() -> Verdict {
     for error in outcomes {
         assert!(error.to_string().contains("again"), "{error}");
     }
+    Ok(())
+}
+
+#[test]
+fn old_chunks_of_a_put_that_has_a_young_one_are_no_orphans() -> Verdict {
+    let world = World::of_chunks(4);
+    let sample = Sample::new(&world.server)?;
+    let draft = sample.draft(&world.server, &name("a")?)?;
+    let sealed = sample.seal(0..12, 1)?;
+    (0..3).try_for_each(|chunk| put(&*draft, &sealed.slice(4 * chunk..4 * chunk + 4)))?;
+    let server = lying(&world, Lie::Aged);
+    let found = server.orphans()?;
+    assert_eq!((found.objects.len(), found.n_younger), (0, 3));
+    // The others by themselves are old.
+    let one_less = world.chunks().len() - 1;
+    let options = world.options.with_orphan_age(Duration::ZERO);
+    let orphans = world.other_with(options).orphans()?.objects;
+    world.server.remove_orphans(&orphans[one_less..])?;
+    let memory = world.memory.clone();
+    let empty = Path::from("z");
+    world.server.0.runtime.run(async move {
+        memory.put(&empty, PutPayload::new()).await.unwrap();
+        Ok(())
+    })?;
+    assert_eq!(server.orphans()?.objects.len(), one_less);
     Ok(())
 }
 
