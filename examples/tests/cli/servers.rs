@@ -134,6 +134,34 @@ mod objects {
         }
     }
 
+    #[test]
+    fn an_endpoint_that_is_none_is_refused_and_not_repeated() {
+        let world = World::new();
+        for (name, url) in [
+            ("AWS_ENDPOINT", "s3://bucket"),
+            ("AZURE_STORAGE_ENDPOINT", "az://container"),
+            ("GOOGLE_BASE_URL", "gs://bucket"),
+        ] {
+            for endpoint in ["http://me:hush@127.0.0.1:port", "hush", "http://", "ftp://hush"] {
+                let mut command = world.command(&["list", "--server", url]);
+                for (name, value) in [
+                    (name, endpoint),
+                    ("AWS_ACCESS_KEY_ID", "hush-id"),
+                    ("AWS_SECRET_ACCESS_KEY", "hush-key"),
+                    ("AZURE_STORAGE_ACCOUNT_NAME", "hush"),
+                    ("AZURE_STORAGE_ACCOUNT_KEY", "aHVzaA=="),
+                    ("GOOGLE_SKIP_SIGNATURE", "true"),
+                ] {
+                    command.env(name, value);
+                }
+                refuses(
+                    &mut command,
+                    "the endpoint in the environment is no http:// or https:// URL",
+                );
+            }
+        }
+    }
+
     /// Runs a program that must fail, and say why without a secret.
     fn refuses(command: &mut Command, meaning: &str) {
         let outcome = Outcome::of(&["..."], &command.output().unwrap());

@@ -3,8 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
+    BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    memory::InMemory,
+    path::Path,
 };
 
 use super::{
@@ -23,11 +27,9 @@ impl ObjectServer {
     /// that has a user, a password or parameters in it.
     pub fn open_url(url: &str, options: ObjectOptions) -> Result<ObjectServer, TargetError> {
         let (scheme, prefix) = parse(url)?;
-        let store = store(&scheme, url)
-            .map_err(|error| target_error("opening an object store", &error))?
-            .ok_or_else(|| {
-                refused("only s3://, az://, gs:// and memory:/// are object stores here")
-            })?;
+        let store = store(&scheme, url)?.ok_or_else(|| {
+            refused("only s3://, az://, gs:// and memory:/// are object stores here")
+        })?;
         ObjectServer::open(store, prefix, options)
     }
 }
@@ -64,23 +66,39 @@ fn is_plain(folder: &str) -> bool {
 fn store(
     scheme: &ObjectStoreScheme,
     url: &str,
-) -> Result<Option<Arc<dyn ObjectStore>>, object_store::Error> {
+) -> Result<Option<Arc<dyn ObjectStore>>, TargetError> {
+    let failed = |error| target_error("opening an object store", &error);
     Ok(Some(match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&AmazonS3ConfigKey::Endpoint))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
             let builder = GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&GoogleConfigKey::BaseUrl))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
         ObjectStoreScheme::MicrosoftAzure => {
             let builder = MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&AzureConfigKey::Endpoint))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         _ => return Ok(None),
     }))
+}
+
+/// Whoever makes requests of what is no URL would panic. It may hold a secret.
+fn check_endpoint(endpoint: Option<String>) -> Result<(), TargetError> {
+    let is_one = |endpoint: String| {
+        let url = url::Url::parse(&endpoint).ok();
+        url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+    };
+    match endpoint.is_none_or(is_one) {
+        true => Ok(()),
+        false => Err(refused("the endpoint in the environment is no http:// or https:// URL")),
+    }
 }
 
 /// Few: what is tried again here is not seen, and a conditional put that went through and is sent again
