@@ -44,7 +44,12 @@ needs() {
     local package=$1 program=$2
     command -v "$program" >/dev/null || from_apt "$package"
 }
-from_apt() { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
+# Where nothing is to be had from outside, that is known soon.
+from_apt() {
+    local apt=(timeout 120 apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=60)
+    export DEBIAN_FRONTEND=noninteractive
+    "${apt[@]}" update </dev/null && "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >/dev/null
+}
 
 # Something that a check adds to its sentence.
 note() { printf '%s, ' "$*" >"$here/note"; }

@@ -32,13 +32,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(dir: &Path) -> Result<World, Failure> {
-        World::with(dir, Config::default())
-    }
-
-    /// The same, with an engine of another kind.
-    pub(super) fn with(dir: &Path, config: Config) -> Result<World, Failure> {
         let dir = tempfile::tempdir_in(dir)?;
-        let engine = Engine::new(config)?;
+        let engine = Engine::new(Config::default())?;
         Ok(World { dir, root: RootKey::from_bytes(&[1; 32]), engine })
     }
 

@@ -9,7 +9,7 @@ use object_store::{
     azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
 };
 use sealback::{
-    Config, Place,
+    Place,
     crypto::{Geometry, HEADER_BYTES},
     stream::{Name, ObjectOptions, ObjectServer, Server},
 };
@@ -24,21 +24,17 @@ use crate::{
     measure::{Round, Side, Sides},
 };
 
-/// What lets as many chunks be under way as are put at once.
-const MEMORY_BYTES: usize = 256 << 20;
-const AT_ONCE: u32 = 4;
-
-/// Puts a file, as `writeback put --memory 256MiB` does, against plain puts of as many objects, as large, on the same
-/// condition and as many at once. What a round has put goes before the next.
+/// Puts a file, as `writeback put` does, with the memory that this has if nothing is said, against plain puts of as
+/// many objects, as large, on the same condition, as many at once as the server may have. What a round has put goes before
+/// the next.
 pub(super) fn put(setup: &Setup) -> Result<Sides, Failure> {
     let url = setup.objects.as_deref().ok_or("it needs an object store: --objects URL")?;
     let prefix = format!("throughput-{:016x}", fastrand::u64(..));
-    let options = ObjectOptions::default().with_max_in_flight(AT_ONCE);
+    let options = ObjectOptions::default();
     let reference =
         Plain::new(open(&format!("{url}/{prefix}/plain"))?, options, setup.size)?.side();
     let server = ObjectServer::open_url(&format!("{url}/{prefix}"), options)?;
-    let config = Config { memory_bytes: MEMORY_BYTES, ..Config::default() };
-    let world = World::with(&setup.tmpfs, config)?;
+    let world = World::new(&setup.tmpfs)?;
     let (source, size, name) = (world.source(setup.size)?, setup.size, Name::new("file")?);
     let subject = move || {
         let place = Place { server: &server, cache: None, root: &world.root };

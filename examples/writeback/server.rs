@@ -7,6 +7,11 @@ use std::{
     path::{self, Path, PathBuf},
     time::Duration,
 };
+#[cfg(feature = "object-store")]
+use std::{
+    io::{self, Write},
+    sync::Once,
+};
 
 use clap::error::ErrorKind;
 #[cfg(feature = "object-store")]
@@ -208,15 +213,36 @@ pub(crate) fn late(on: &On, wishes: Wishes) -> Result<LateServer, Failure> {
 
 #[cfg(feature = "object-store")]
 fn open_objects(url: &str, single_writer: bool, wishes: Wishes) -> Result<OpenServer, Failure> {
+    if single_writer {
+        say_single_writer(url);
+    }
     let server = ObjectServer::open_url(url, object_options(single_writer, wishes));
     server.map(OpenServer::Objects).map_err(failure)
 }
 
 #[cfg(feature = "object-store")]
 fn late_objects(url: &str, single_writer: bool, wishes: Wishes) -> Result<LateServer, Failure> {
+    if single_writer {
+        say_single_writer(url);
+    }
     let (url, options) = (url.to_owned(), object_options(single_writer, wishes));
     let open = move || ObjectServer::open_url(&url, options);
     Ok(LateServer::new(open, move |block_bytes| options.chunk_blocks(block_bytes)))
+}
+
+/// Says once what is taken on the user's word. A URL that will be refused may hold a secret.
+#[cfg(feature = "object-store")]
+fn say_single_writer(url: &str) {
+    static SAID: Once = Once::new();
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    SAID.call_once(|| {
+        // There is nobody else to tell, if nobody listens.
+        let _ = writeln!(
+            io::stderr(),
+            "writeback: --single-writer: no conditions are put to the {scheme} store; what anybody else \
+             writes there is lost"
+        );
+    });
 }
 
 #[cfg(feature = "object-store")]

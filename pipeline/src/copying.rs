@@ -83,7 +83,7 @@ impl OpenFile {
     /// Begins a pass that takes copies to the cache, if many wait.
     pub(crate) fn copy_if_due(self: &Arc<Self>) {
         if self.core.copies.is_half_full() && self.folios().has_copies() {
-            self.kick(PassKind::Copies);
+            self.kick(PassKind::Copies, || true);
         }
     }
 }

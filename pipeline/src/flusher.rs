@@ -123,7 +123,8 @@ impl Core {
     /// Begins passes if so much is dirty.
     pub(crate) fn flush_if_due(self: &Arc<Self>) {
         if self.is_over_background() {
-            self.flush(Duration::MAX, |file| file.kick(PassKind::Background));
+            let is_due = || self.is_over_background();
+            self.flush(Duration::MAX, |file| file.kick(PassKind::Background, is_due));
         }
     }
 
@@ -155,7 +156,7 @@ impl Core {
     /// Writes back what has been dirty for long.
     fn tick(self: &Arc<Self>) {
         if let Some(since) = self.now().checked_sub(self.config.dirty_expire) {
-            self.flush(since, |file| file.kick(PassKind::Sync));
+            self.flush(since, |file| file.kick(PassKind::Sync, || true));
         }
         let mut state = self.flusher.state();
         state.ticking = !state.waiting.is_empty();
@@ -177,6 +178,15 @@ impl OpenFile {
         let limit = self.core.dirty_limit();
         let may_go_on = || self.core.n_pinned() < limit || !self.core.can_write_back();
         self.wait_for_writeback(|| may_go_on().then_some(()).ok_or(1), || ())
+    }
+
+    /// What is written back of a file for its memory. Last blocks that are not full can fill that, too; a
+    /// chunk that is not full would have to be put once more, and is left as long as there are others.
+    fn kind_for_memory(&self) -> PassKind {
+        match self.geometry().chunk_blocks() {
+            0 => PassKind::Sync,
+            _ => PassKind::Background,
+        }
     }
 
     /// Waits until writeback has brought about what `has` looks for, which says how many more folios
@@ -208,9 +218,11 @@ impl OpenFile {
             // A pass that makes folios clean goes on; when one ends, it is told of.
             if !only_cleaned {
                 self.core.end_idle_following();
-                // Last blocks that are not full can fill the memory, too. Who waits for memory asks, also a
-                // server that has just failed: he is told of it now, or has his memory.
-                self.core.flush(Duration::MAX, |file| file.kick_now(PassKind::Sync));
+                // Who waits for memory asks also a server that has just failed: he is told of it now, or has
+                // his memory.
+                let is_due = || self.core.folios.seen() == seen;
+                self.core
+                    .flush(Duration::MAX, |file| file.kick_now(file.kind_for_memory(), is_due));
             }
             only_cleaned = self.core.folios.wait(seen, n_folios, Duration::from_millis(100));
         }

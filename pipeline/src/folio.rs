@@ -80,7 +80,7 @@ struct State {
 }
 
 /// What has happened up to a moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Folios that became clean.
     cleaned: u64,

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, ops::Range, task::Waker};
 
-use sealback_crypto::Sealed;
+use sealback_crypto::{Geometry, Sealed};
 
 use crate::{
     Error,
@@ -31,8 +31,8 @@ const MAX_BACKGROUND_BYTES: u64 = 128 << 20;
 /// Which blocks a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PassKind {
-    /// All but a last block that is not full yet: more of it is likely to come. For files that have
-    /// more than that to write. No more than a part at a time.
+    /// All but a last block that is not full yet, or a last chunk: more of it is likely to come. For files
+    /// that have more than that to write. No more than a part at a time.
     Background,
     /// What the cache lacks, and nothing that is dirty.
     Copies,
@@ -82,7 +82,9 @@ struct Fetches {
 
 impl Pass {
     pub(crate) fn new(file: Arc<OpenFile>, kind: PassKind, grows: bool) -> Pass {
-        let left = AtomicU64::new((MAX_BACKGROUND_BYTES / file.geometry().block_bytes()).max(1));
+        let geometry = file.geometry();
+        let left = MAX_BACKGROUND_BYTES / geometry.block_bytes();
+        let left = AtomicU64::new(left.next_multiple_of(blocks_put_together(geometry)));
         let granules = match kind {
             // What only the cache lacks is there.
             PassKind::Copies => None,
@@ -246,17 +248,26 @@ impl Fetches {
     }
 }
 
+/// How many blocks a server takes at the cost of one: a chunk's, where it keeps the file in chunks.
+pub(crate) fn blocks_put_together(geometry: Geometry) -> u64 {
+    u64::from(geometry.chunk_blocks()).max(1)
+}
+
 impl FolioSource for Pass {
     fn next_dirty(&self, from: u64, max_blocks: u64, waker: &Waker) -> Next {
+        let mut within = self.within(from);
         if self.kind.gives_way() && self.has_done_enough() {
-            return Next::End;
+            // The rest of a chunk goes along: it would have to be put once more for that.
+            let together = blocks_put_together(self.file.geometry());
+            within.end = within.end.min(from.next_multiple_of(together));
+            if within.is_empty() {
+                return Next::End;
+            }
         }
         if self.kind == PassKind::Copies {
-            let within = self.within(from);
             let copy = self.file.folios().next_copy(within, max_blocks);
             return copy.map_or(Next::End, Next::Run);
         }
-        let within = self.within(from);
         match self.next_within(within.clone(), within.end, max_blocks, waker) {
             Next::End => self.end(),
             next => next,

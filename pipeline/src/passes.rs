@@ -187,17 +187,22 @@ impl Drop for HeldBack<'_> {
 }
 
 impl OpenFile {
-    /// Starts a writeback that nobody asks for, unless one is running or nothing is dirty. A server that
-    /// failed is left alone for a growing time.
-    pub(crate) fn kick(self: &Arc<Self>, kind: PassKind) {
+    /// Starts a writeback that nobody asks for, unless one is running or nothing is dirty; if it is due still,
+    /// when that has been looked at. A server that failed is left alone for a growing time.
+    pub(crate) fn kick(self: &Arc<Self>, kind: PassKind, is_due: impl Fn() -> bool) {
         let not_before = self.passes.state().not_before;
         if self.core.now() >= not_before {
-            self.kick_now(kind);
+            self.kick_now(kind, is_due);
         }
     }
 
     /// The same, whenever the server has failed.
-    pub(crate) fn kick_now(self: &Arc<Self>, kind: PassKind) {
+    pub(crate) fn kick_now(self: &Arc<Self>, kind: PassKind, is_due: impl Fn() -> bool) {
+        let state = self.passes.state();
+        // The one that has just ended may have brought about what another was wanted for.
+        if state.running.is_some() || !is_due() {
+            return;
+        }
         let (has_work, has_full_blocks) = {
             let folios = self.folios();
             (folios.has_work(), folios.has_full_blocks_to_write())
@@ -205,7 +210,7 @@ impl OpenFile {
         if has_work {
             // One that leaves the last block would find nothing, and again when it is tried again.
             let kind = if has_full_blocks { kind } else { PassKind::Sync };
-            self.start_pass(kind, None);
+            self.start_pass_if_idle(state, kind, None);
         }
     }
 
@@ -215,7 +220,15 @@ impl OpenFile {
         kind: PassKind,
         observer: Option<Arc<dyn Observer>>,
     ) -> Started {
-        let state = self.passes.state();
+        self.start_pass_if_idle(self.passes.state(), kind, observer)
+    }
+
+    fn start_pass_if_idle(
+        self: &Arc<Self>,
+        state: MutexGuard<'_, State>,
+        kind: PassKind,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Started {
         if let Some(running) = &state.running {
             return Started::Other(running.driver.clone());
         }

@@ -182,7 +182,7 @@ impl StreamedWrite<'_> {
                 let following = self.file.follow(idle, subject, (self.pace.unit, Step::Open));
                 self.following = Some(following);
             }
-            None => self.file.kick(PassKind::Background),
+            None => self.file.kick(PassKind::Background, || true),
         }
     }
 

@@ -74,6 +74,23 @@ mod objects {
     }
 
     #[test]
+    fn who_says_that_nobody_else_writes_is_told_once_what_that_means() {
+        let world = World::new();
+        world.write("source", b"x");
+        let put = ["put", "source", "--single-writer"];
+        for further in [&[][..], &["--cache", "cache"], &["--cache", "cache", "--write-behind"]] {
+            let outcome = world.run(&[&put, &on("memory:///")[..], further].concat());
+            assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+            let meaning =
+                "--single-writer: no conditions are put to the memory store; what anybody else";
+            assert!(outcome.stderr.contains(meaning), "{}", outcome.stderr);
+        }
+        let args = ["put", "source", "--single-writer", "--server", "s3://me:hush@bucket"];
+        let outcome = world.run(&[&args[..], &["--key", "key"]].concat());
+        assert!(!outcome.stderr.contains("hush"), "{}", outcome.stderr);
+    }
+
+    #[test]
     fn a_put_that_fails_into_a_store_is_one_line() {
         let world = World::new();
         let args = [&["put", "/proc/self/mem", "--name", "x"], &on("memory:///")[..]].concat();
@@ -114,6 +131,34 @@ mod objects {
                 command.env(name, value);
             }
             refuses(&mut command, "403 Forbidden");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_refused_and_not_repeated() {
+        let world = World::new();
+        for (name, url) in [
+            ("AWS_ENDPOINT", "s3://bucket"),
+            ("AZURE_STORAGE_ENDPOINT", "az://container"),
+            ("GOOGLE_BASE_URL", "gs://bucket"),
+        ] {
+            for endpoint in ["http://me:hush@127.0.0.1:port", "hush", "http://", "ftp://hush"] {
+                let mut command = world.command(&["list", "--server", url]);
+                for (name, value) in [
+                    (name, endpoint),
+                    ("AWS_ACCESS_KEY_ID", "hush-id"),
+                    ("AWS_SECRET_ACCESS_KEY", "hush-key"),
+                    ("AZURE_STORAGE_ACCOUNT_NAME", "hush"),
+                    ("AZURE_STORAGE_ACCOUNT_KEY", "aHVzaA=="),
+                    ("GOOGLE_SKIP_SIGNATURE", "true"),
+                ] {
+                    command.env(name, value);
+                }
+                refuses(
+                    &mut command,
+                    "the endpoint in the environment is no http:// or https:// URL",
+                );
+            }
         }
     }
 

@@ -164,7 +164,7 @@ fn drop_under_way(answers: Answers) {
     let (file, header) = File::create(MemoryOptions::default(), answers);
     let open = file.open(&engine, &header);
     open.write(0, &[1; BLOCK]).unwrap();
-    open.kick(PassKind::Sync);
+    open.kick(PassKind::Sync, || true);
     drop((open, file, engine));
 }
 

@@ -8,6 +8,7 @@ use sealback_stream::{BlockConflict, Expected};
 use super::{Folio, Folios};
 use crate::{
     folio::FolioPool,
+    pass::blocks_put_together,
     ranges::{RangeSet, index_of},
     source::{Destinations, DirtyRun, FolioEnd, PartialBlock, PlainSlice, RunContent},
 };
@@ -42,20 +43,19 @@ pub(crate) enum NextRun {
 }
 
 impl Folios {
-    /// How many blocks the file has that its end does not cut short.
+    /// How many blocks the file has that its end does not cut short, nor a chunk that they would be in.
     pub(crate) fn n_full_blocks(&self) -> u64 {
-        self.geometry.block_at(self.size)
+        let n_full = self.geometry.block_at(self.size);
+        n_full - n_full % blocks_put_together(self.geometry)
     }
 
-    /// Whether anything but the last block, if that is not full, is to be written.
+    /// Whether anything but the last block, or chunk, if that is not full, is to be written.
     pub(crate) fn has_full_blocks_to_write(&self) -> bool {
         let n_full = self.n_full_blocks();
-        let start = self.geometry.block_start(n_full);
-        let last = start..start + self.geometry.block_bytes();
-        let folios = self.folios.range(self.block_mates(start / self.folio_bytes));
-        let dirty = folios.flat_map(|(_, folio)| folio.dirty.within(&last));
-        let dirty_bytes: u64 = dirty.map(|dirty| dirty.end - dirty.start).sum();
-        self.dirty_bytes > dirty_bytes || self.copies.first_within(0..n_full).is_some()
+        let end = self.geometry.block_start(n_full);
+        let mut dirty = self.unclean(..).flat_map(|(_, folio)| folio.dirty.iter());
+        let first = dirty.next().is_some_and(|dirty| dirty.start < end);
+        first || self.copies.first_within(0..n_full).is_some()
     }
 
     /// How many blocks a pass that does not grow the file may take.

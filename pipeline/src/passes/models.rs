@@ -66,8 +66,8 @@ fn a_sync_returns_when_what_was_dirty_at_its_call_is_on_the_server() {
                 assert_eq!(opened.stored(block(number)), data);
             })
         });
-        opened.open.kick(PassKind::Background);
-        opened.open.kick(PassKind::Sync);
+        opened.open.kick(PassKind::Background, || true);
+        opened.open.kick(PassKind::Sync, || true);
         writers.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(opened.open.folios().dirty_bytes(), 0);
         assert!(!opened.open.passes.are_waited_for());
@@ -132,7 +132,7 @@ fn a_cut_a_write_and_a_sync_do_not_wait_for_one_another_for_ever() {
         let cutter = thread::spawn(move || cutter.open.set_len(BLOCK as u64).unwrap());
         let writer = thread::spawn(move || {
             writer.open.write(0, &[1; BLOCK]).unwrap();
-            writer.open.kick(PassKind::Background);
+            writer.open.kick(PassKind::Background, || true);
             sync(&writer.open);
             assert_eq!(writer.stored(block(0)), [1; BLOCK]);
         });

@@ -74,8 +74,8 @@ fn kind_of_words(words: &str) -> TargetErrorKind {
     }
 }
 
-/// What the store says, and why nothing could be asked of it; of a document the code and the message, as others repeat what was signed; without the
-/// parameters of a URL, which may be a signature; and not too long.
+/// What the store says, and why nothing could be asked of it; of a document the code and the message, as others
+/// repeat what was signed; of a URL neither the parameters, which may be a signature, nor a user; and not too long.
 fn words(error: &object_store::Error) -> String {
     let (mut said, root) = (error.to_string(), root_of(error));
     if !said.contains(&root) {
@@ -85,8 +85,8 @@ fn words(error: &object_store::Error) -> String {
     let told = ["Code", "Message"].into_iter().filter_map(|tag| element(document, tag));
     let said = before.to_owned() + &told.collect::<Vec<_>>().join(": ");
     let kept = said.split_inclusive(char::is_whitespace).map(|word| match word.split_once('?') {
-        Some((before, _)) if before.contains("://") => format!("{before} "),
-        _ => word.to_owned(),
+        Some((before, _)) if before.contains("://") => format!("{} ", without_users(before)),
+        _ => without_users(word),
     });
     let mut words: String = kept.collect();
     if words.len() > MAX_WORDS {
@@ -95,6 +95,17 @@ fn words(error: &object_store::Error) -> String {
         words.push_str("...");
     }
     words
+}
+
+/// A text in which no URL has a user, or a password.
+fn without_users(text: &str) -> String {
+    let mut parts = text.split("://");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |told, part| {
+        let host = part.split(['/', '?', '#']).next().unwrap_or_default();
+        let user = host.rfind('@').map_or(0, |at| at + 1);
+        told + "://" + &part[user..]
+    })
 }
 
 /// The text of a document's first element of a name.
@@ -162,6 +173,24 @@ mod tests {
         let error = said("GET http://host/key?sig=secret&se=1 failed").to_string();
         assert!(error.contains("http://host/key") && !error.contains("secret"), "{error}");
         assert!(said(&"x".repeat(9000)).to_string().len() < 400);
+    }
+
+    #[test]
+    fn a_user_and_a_password_in_a_url_are_not_passed_on() {
+        for words in [
+            "error for url (http://me:secret@host:1/bucket/key)",
+            "url='https://secret@host/x'",
+            "http://me:se@cret@host/x and http://secret:@host",
+        ] {
+            let error = said(words).to_string();
+            assert!(error.contains("://host"), "{error}");
+            assert!(!error.contains("cret") && !error.contains("me:"), "{error}");
+        }
+        assert!(
+            said("mail me@host, see http://host/a@b")
+                .to_string()
+                .contains("me@host, see http://host/a@b")
+        );
     }
 
     #[test]

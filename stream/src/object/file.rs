@@ -1,18 +1,24 @@
 //! One file of an object server, as all handles to it share it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use object_store::{UpdateVersion, path::Path};
 use sealback_crypto::{FileId, Geometry};
 use tracing::debug;
 
-use super::{keys::Keys, runtime::Runtime, store::Store};
-use crate::credits::Credits;
+use super::{
+    keys::{Key, Keys},
+    runtime::Runtime,
+    store::Store,
+};
+use crate::{TargetError, TargetErrorKind, credits::Credits};
 
 /// A file that is open.
 pub(super) struct OpenObject {
@@ -27,7 +33,8 @@ pub(super) struct OpenObject {
     /// Changes of the header follow one another: two would only defeat each other.
     pub(super) header_turn: tokio::sync::Mutex<()>,
     /// Writes to one chunk follow one another: two would only defeat each other.
-    chunks: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<Chunk>>>>,
+    chunks: Mutex<Chunks>,
+    opened: Instant,
     /// Whether it was made here, so that a chunk which was not written here is likely not there.
     pub(super) is_new: bool,
 }
@@ -42,6 +49,8 @@ pub(super) enum Standing {
     /// Its header is in the store; it was this one last, if it was seen.
     Stored { last: Option<(Bytes, UpdateVersion)> },
 }
+
+type Chunks = HashMap<u64, Arc<tokio::sync::Mutex<Chunk>>>;
 
 /// What is known of a chunk's object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +78,7 @@ impl OpenObject {
             standing: Mutex::new(standing),
             header_turn: tokio::sync::Mutex::default(),
             chunks: Mutex::default(),
+            opened: Instant::now(),
             is_new,
         }
     }
@@ -89,8 +99,41 @@ impl OpenObject {
 
     /// The queue of a chunk's writes.
     pub(super) fn queue(&self, chunk: u64) -> Arc<tokio::sync::Mutex<Chunk>> {
-        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        chunks.entry(chunk).or_default().clone()
+        self.chunks().entry(chunk).or_default().clone()
+    }
+
+    fn chunks(&self) -> MutexGuard<'_, Chunks> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that what was written of a draft is there, if that is so old that a scrub may have taken it for
+    /// left behind. What was cut off is there, empty.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::NotFound`] if it is not; others from the store.
+    pub(super) async fn check_nothing_was_taken(
+        &self,
+        orphan_age: Duration,
+    ) -> Result<(), TargetError> {
+        if self.store.single_writer() || self.opened.elapsed() < orphan_age {
+            return Ok(());
+        }
+        let mut written = BTreeSet::new();
+        let queues: Vec<_> =
+            self.chunks().iter().map(|(chunk, queue)| (*chunk, queue.clone())).collect();
+        for (chunk, queue) in queues {
+            if *queue.lock().await == Chunk::There {
+                written.insert(chunk);
+            }
+        }
+        let mut listed = self.store.list(&self.keys.chunks(self.file_id), None);
+        while let Some(object) = listed.next().await {
+            Key::chunk_of(&object?.location).map(|chunk| written.remove(&chunk));
+        }
+        let Some(chunk) = written.first() else { return Ok(()) };
+        let key = self.chunk_key(*chunk);
+        let context = format!("the object '{key}' was removed before the file had its name");
+        Err(TargetError::new(TargetErrorKind::NotFound, context))
     }
 }
 

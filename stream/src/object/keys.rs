@@ -3,7 +3,7 @@
 //! A name's letters, digits, `-`, `_` and inner dots stand for themselves; every other byte is `%` and two
 //! hex digits, since stores differ in what else they keep apart. So no two names have one key.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, str::FromStr};
 
 use object_store::path::{Path, PathPart};
 use sealback_crypto::FileId;
@@ -68,8 +68,10 @@ impl Key {
 
     /// The number of the chunk that a chunk's key ends with.
     pub(super) fn chunk_of(key: &Path) -> Option<u64> {
-        let digits = key.filename().filter(|digits| digits.len() == 16)?;
-        u64::from_str_radix(digits, 16).ok()
+        let digits = key.filename()?;
+        let chunk = u64::from_str_radix(digits, 16).ok()?;
+        // What was not written so by a server is another's.
+        (format!("{chunk:016x}") == digits).then_some(chunk)
     }
 
     fn try_parse(prefix: &Path, key: &Path) -> Option<Key> {
@@ -77,10 +79,10 @@ impl Key {
         let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
         match parts[..] {
             [name, "header"] => Some(Key::Header { name: decoded(name)? }),
-            [name, "blocks", file_id, _] => {
-                let (name, file_id) = (decoded(name)?, file_id.parse().ok()?);
+            [name, "blocks", id, _] => {
+                let (name, file_id) = (decoded(name)?, FileId::from_str(id).ok()?);
                 let chunk = Key::chunk_of(key)?;
-                Some(Key::Chunk { name, file_id, chunk })
+                (file_id.to_string() == id).then_some(Key::Chunk { name, file_id, chunk })
             }
             _ => None,
         }
@@ -89,8 +91,15 @@ impl Key {
 
 /// The name that a part of a key stands for.
 pub(super) fn decoded(part: &str) -> Option<Name> {
+    let name = Name::new(&without_percents(part)?).ok()?;
+    // What was not written so by a server is another's.
+    (encoded(name.as_str()) == part).then_some(name)
+}
+
+/// What a text says in which bytes may be `%` and two hex digits.
+pub(super) fn without_percents(text: &str) -> Option<String> {
     let mut bytes = Vec::new();
-    let mut rest = part.as_bytes();
+    let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
         rest = behind;
         bytes.push(match first {
@@ -102,9 +111,7 @@ pub(super) fn decoded(part: &str) -> Option<Name> {
             plain => *plain,
         });
     }
-    let name = Name::new(str::from_utf8(&bytes).ok()?).ok()?;
-    // What was not written so by a server is another's.
-    (encoded(name.as_str()) == part).then_some(name)
+    String::from_utf8(bytes).ok()
 }
 
 fn encoded(name: &str) -> String {
@@ -170,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_no_server_has_made_is_no_file() {
-        let prefix = Path::from("p");
+        let (prefix, id) = (Path::from("p"), "ab".repeat(32));
         for key in [
             "p/a",
             "q/a/header",
@@ -181,8 +188,18 @@ mod tests {
             "p/a/blocks/00/0",
             "p/.sealback/header",
             "p/a/headers",
+            &format!("p/a/blocks/{id}/+00000000000001f"),
+            &format!("p/a/blocks/{id}/00000000000000AB"),
+            &format!("p/a/blocks/{id}/00000000000000ab/x"),
+            &format!("p/a/blocks/{}/00000000000000ab", id.to_uppercase()),
+            "p/a/blocks/../../b/header",
         ] {
-            assert_eq!(Key::parse(&prefix, &Path::parse(key).unwrap()), Key::Other, "{key}");
+            // Of some there is not even a path.
+            let Ok(path) = Path::parse(key) else { continue };
+            assert_eq!(Key::parse(&prefix, &path), Key::Other, "{key}");
+        }
+        for digits in ["+00000000000001f", "00000000000000AB", "1f", "", "header"] {
+            assert_eq!(Key::chunk_of(&Path::from(digits)), None, "{digits}");
         }
     }
 }

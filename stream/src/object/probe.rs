@@ -6,7 +6,7 @@
 use futures_util::{StreamExt, stream};
 use object_store::{PutMode, PutPayload, UpdateVersion, path::Path};
 
-use super::store::Store;
+use super::store::{Found, Store};
 use crate::{TargetError, TargetErrorKind};
 
 /// Writers that race for one object.
@@ -63,14 +63,20 @@ async fn keeps_conditions(store: &Store, key: &Path) -> Result<Shown, TargetErro
     if put(store, key, 1, PutMode::Create).await?.is_some() {
         return shown("it creates an object where one is already");
     }
-    let Some(second) = put(store, key, 2, PutMode::Update(first.clone())).await? else {
+    if first.e_tag.is_none() && first.version.is_none() {
+        return shown("it gives its objects no version");
+    }
+    if put(store, key, 2, PutMode::Update(first.clone())).await?.is_none() {
         return Ok(Shown::Refusal {
             rule: "it refuses to replace an object that is what was read",
         });
-    };
+    }
     if put(store, key, 3, PutMode::Update(first)).await?.is_some() {
         return shown("it replaces an object that is no longer what was read");
     }
+    let Some(second) = read_back(store, key, 2).await? else {
+        return shown("what it gives back is not what was put");
+    };
     let racers = (0..N_RACERS).map(|racer| {
         let mode = PutMode::Update(second.clone());
         async move { put(store, key, 4 + racer, mode).await }
@@ -96,10 +102,7 @@ async fn put(
     number: usize,
     mode: PutMode,
 ) -> Result<Option<UpdateVersion>, TargetError> {
-    // Each content has another hash: some stores' versions are that.
-    let payload =
-        PutPayload::from(format!("sealback probes whether conditions are kept: {number}"));
-    match store.put(key, payload, mode).await {
+    match store.put(key, PutPayload::from(content(number)), mode).await {
         Ok(version) => Ok(Some(version)),
         Err(error) => match error.kind() {
             TargetErrorKind::Conflict => Ok(None),
@@ -109,6 +112,28 @@ async fn put(
             _ => Err(error),
         },
     }
+}
+
+/// Each content has another hash: some stores' versions are that.
+fn content(number: usize) -> String {
+    format!("sealback probes whether conditions are kept: {number}")
+}
+
+/// Which version the probe's object is, if it is read, and looked at, as what was put.
+async fn read_back(
+    store: &Store,
+    key: &Path,
+    number: usize,
+) -> Result<Option<UpdateVersion>, TargetError> {
+    let wanted = content(number);
+    let n_bytes = wanted.len() as u64;
+    let (got, looked_at) = (store.get(key, n_bytes).await?, store.head(key).await?);
+    Ok(match got {
+        Found::Content { bytes, version } if bytes == wanted && looked_at.len() == n_bytes => {
+            Some(version)
+        }
+        Found::Absent | Found::Content { .. } | Found::Length { .. } => None,
+    })
 }
 
 fn broken(rule: &str) -> TargetError {

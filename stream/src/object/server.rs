@@ -138,8 +138,8 @@ impl Shared {
             Standing::Draft { header } => header.clone(),
             Standing::Gone { .. } | Standing::Stored { .. } => return Ok(()),
         };
-        let put = self.store.put_header(&file.keys, header, |_| Ok(())).await?;
-        let (replaced, stored) = put;
+        file.check_nothing_was_taken(self.options.orphan_age).await?;
+        let (replaced, stored) = self.store.put_header(&file.keys, header, |_| Ok(())).await?;
         let last = match stored {
             Found::Content { bytes, version } => Some((bytes, version)),
             Found::Absent | Found::Length { .. } => None,

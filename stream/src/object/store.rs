@@ -1,6 +1,6 @@
 //! The requests that are made of an object store, and what is found there.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{TargetError, TargetErrorKind};
 
+/// An object that is said to end before a part of it, and not to, is asked for it so often.
+const MAX_LOOKS: u32 = 4;
 /// Whole chunks that are held at once to be spliced, at most.
 const MAX_SPLICED: usize = 4;
 
@@ -95,8 +97,11 @@ impl Store {
                 format!("the object '{key}' has {} bytes, over {max_bytes}", got.meta.size);
             return Err(TargetError::new(TargetErrorKind::Unsupported, context));
         }
-        let version = version_of(&got.meta);
-        Ok(Found::Content { bytes: got.bytes().await.map_err(failed)?, version })
+        let (version, size) = (version_of(&got.meta), got.meta.size);
+        let bytes = got.bytes().await.map_err(failed)?;
+        // What is put in its place would lack the rest.
+        check_whole(key, &bytes, size)?;
+        Ok(Found::Content { bytes, version })
     }
 
     /// A part of an object, as one version of it has it: fewer bytes where it ends; none if it does
@@ -104,18 +109,45 @@ impl Store {
     pub(super) async fn get_part(
         &self,
         key: &Path,
-        part: std::ops::Range<u64>,
+        part: Range<u64>,
     ) -> Result<Bytes, TargetError> {
-        let options = GetOptions { range: Some(part.clone().into()), ..GetOptions::default() };
-        let got = async { self.objects.get_opts(key, options).await?.bytes().await }.await;
-        match got {
-            Ok(bytes) => Ok(bytes),
-            Err(error) if self.is_absent(&error) => Ok(Bytes::new()),
+        for _attempt in 1..MAX_LOOKS {
+            let error = match self.try_get_part(key, part.clone()).await? {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
             // Stores have different words for a part that begins behind the end.
-            Err(error) => match self.head(key).await? {
-                found if found.len() <= part.start => Ok(Bytes::new()),
-                _ => Err(self.error(&format!("reading the object '{key}'"), &error)),
-            },
+            if self.head(key).await?.len() <= part.start {
+                return Ok(Bytes::new());
+            }
+            if error.is_transient() {
+                return Err(error);
+            }
+            // It may have become longer since.
+        }
+        self.try_get_part(key, part).await?
+    }
+
+    /// The same; or what the store said to it, which may be that the object ends before.
+    async fn try_get_part(
+        &self,
+        key: &Path,
+        part: Range<u64>,
+    ) -> Result<Result<Bytes, TargetError>, TargetError> {
+        let options = GetOptions { range: Some(part.clone().into()), ..GetOptions::default() };
+        let got = async {
+            let got = self.objects.get_opts(key, options).await?;
+            let end = got.meta.size.min(part.end);
+            Ok((got.bytes().await?, end))
+        };
+        match got.await {
+            Ok((bytes, end)) => {
+                // Who takes fewer for the object's end would read zeros behind it.
+                check_whole(key, &bytes, end.saturating_sub(part.start))?;
+                Ok(Ok(bytes))
+            }
+            Err(error) if self.is_absent(&error) => Ok(Ok(Bytes::new())),
+            Err(error) => Ok(Err(self.error(&format!("reading the object '{key}'"), &error))),
         }
     }
 
@@ -217,7 +249,12 @@ impl Store {
             None => self.objects.list(Some(prefix)),
         };
         let doing = format!("listing the objects of '{prefix}' in {}", self.objects);
-        listed.map_err(move |error| target_error(&doing, &error)).boxed()
+        let mut listing = Listing::of(prefix.clone());
+        let checked = move |listed| match listed {
+            Ok(object) => listing.check(object),
+            Err(error) => Err(target_error(&doing, &error)),
+        };
+        listed.map(checked).boxed()
     }
 
     /// The parts of keys that directly follow a prefix and have more behind them.
@@ -226,6 +263,50 @@ impl Store {
         let failed = |error| self.error(&format!("listing the files of '{prefix}'"), &error);
         listed.map(|listed| listed.common_prefixes).map_err(failed)
     }
+}
+
+/// What a store has listed so far: the objects that it was asked for, and each of them once.
+struct Listing {
+    prefix: Path,
+    n_listed: u64,
+    /// One of those that were listed: the last whose number was a power of two. Whoever goes round in circles comes
+    /// by it again.
+    mark: Option<Path>,
+}
+
+impl Listing {
+    fn of(prefix: Path) -> Listing {
+        Listing { prefix, n_listed: 0, mark: None }
+    }
+
+    /// An object that is listed next.
+    fn check(&mut self, object: ObjectMeta) -> Result<ObjectMeta, TargetError> {
+        let key = &object.location;
+        let refused = |what| {
+            let context = format!("the store lists the object '{key}' {what}");
+            Err(TargetError::new(TargetErrorKind::Unsupported, context))
+        };
+        if !key.prefix_matches(&self.prefix) {
+            return refused("that it was not asked for");
+        }
+        if self.mark.as_ref() == Some(key) {
+            return refused("again and again");
+        }
+        self.n_listed += 1;
+        if self.n_listed.is_power_of_two() {
+            self.mark = Some(key.clone());
+        }
+        Ok(object)
+    }
+}
+
+/// Whether all of an object, or of a part of it, has come that was said to.
+fn check_whole(key: &Path, bytes: &Bytes, said: u64) -> Result<(), TargetError> {
+    if bytes.len() as u64 == said {
+        return Ok(());
+    }
+    let context = format!("of the object '{key}' came {} bytes of {said}", bytes.len());
+    Err(TargetError::new(TargetErrorKind::Io, context))
 }
 
 const DELETED_AT_ONCE: usize = 1000;

@@ -23,6 +23,7 @@ mod cuts;
 mod errors;
 mod files;
 mod lost;
+mod lying;
 mod probing;
 mod scrubbing;
 
@@ -159,6 +160,10 @@ fn generic(words: &str) -> Error {
 
 fn lost() -> StoreFault {
     StoreFault::Lose(generic("the connection was reset"))
+}
+
+fn precondition() -> Error {
+    Error::Precondition { path: "a".to_owned(), source: "it differs".into() }
 }
 
 fn busy() -> Error {

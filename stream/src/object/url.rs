@@ -3,11 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
+    BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    memory::InMemory,
+    path::Path,
 };
 
-use super::{failure::target_error, options::ObjectOptions, server::ObjectServer};
+use super::{
+    failure::target_error, keys::without_percents, options::ObjectOptions, server::ObjectServer,
+};
 use crate::{TargetError, TargetErrorKind};
 
 impl ObjectServer {
@@ -21,11 +27,9 @@ impl ObjectServer {
     /// that has a user, a password or parameters in it.
     pub fn open_url(url: &str, options: ObjectOptions) -> Result<ObjectServer, TargetError> {
         let (scheme, prefix) = parse(url)?;
-        let store = store(&scheme, url)
-            .map_err(|error| target_error("opening an object store", &error))?
-            .ok_or_else(|| {
-                refused("only s3://, az://, gs:// and memory:/// are object stores here")
-            })?;
+        let store = store(&scheme, url)?.ok_or_else(|| {
+            refused("only s3://, az://, gs:// and memory:/// are object stores here")
+        })?;
         ObjectServer::open(store, prefix, options)
     }
 }
@@ -34,35 +38,67 @@ impl ObjectServer {
 fn parse(url: &str) -> Result<(ObjectStoreScheme, Path), TargetError> {
     let (_, rest) =
         url.split_once("://").ok_or_else(|| refused("it has no scheme, as s3:// is"))?;
-    let host = rest.split('/').next().unwrap_or_default();
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     if host.contains('@') || rest.contains(['?', '#']) {
         return Err(refused("credentials and options come from the environment, not in a URL"));
     }
+    // Where it leads is where it seems to lead: nothing in it is resolved, or left out.
+    let folders = path.strip_suffix('/').unwrap_or(path);
+    if url.trim() != url || !(path.is_empty() || folders.split('/').all(is_plain)) {
+        return Err(refused(
+            "of its folders one is empty, '.' or '..', or has what no key may have",
+        ));
+    }
     let url = url::Url::parse(url).map_err(|_| refused("it is not well formed"))?;
     ObjectStoreScheme::parse(&url).map_err(|_| refused("it names no object store"))
+}
+
+/// Whether a folder in a URL is one, and no more.
+fn is_plain(folder: &str) -> bool {
+    let is_taken = |folder: &str| {
+        let is_odd = |text: char| text.is_control() || ['/', '\\'].contains(&text);
+        !["", ".", ".."].contains(&folder) && !folder.contains(is_odd)
+    };
+    without_percents(folder).is_some_and(|folder| is_taken(&folder))
 }
 
 /// The store of a URL; `None` for a kind that is none here.
 fn store(
     scheme: &ObjectStoreScheme,
     url: &str,
-) -> Result<Option<Arc<dyn ObjectStore>>, object_store::Error> {
+) -> Result<Option<Arc<dyn ObjectStore>>, TargetError> {
+    let failed = |error| target_error("opening an object store", &error);
     Ok(Some(match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&AmazonS3ConfigKey::Endpoint))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
             let builder = GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&GoogleConfigKey::BaseUrl))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
         ObjectStoreScheme::MicrosoftAzure => {
             let builder = MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retries());
-            Arc::new(builder.build()?)
+            check_endpoint(builder.get_config_value(&AzureConfigKey::Endpoint))?;
+            Arc::new(builder.build().map_err(failed)?)
         }
         _ => return Ok(None),
     }))
+}
+
+/// Whoever makes requests of what is no URL would panic. It may hold a secret.
+fn check_endpoint(endpoint: Option<String>) -> Result<(), TargetError> {
+    let is_one = |endpoint: String| {
+        let url = url::Url::parse(&endpoint).ok();
+        url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+    };
+    match endpoint.is_none_or(is_one) {
+        true => Ok(()),
+        false => Err(refused("the endpoint in the environment is no http:// or https:// URL")),
+    }
 }
 
 /// Few: what is tried again here is not seen, and a conditional put that went through and is sent again
@@ -105,6 +141,46 @@ mod tests {
             let error = ObjectServer::open_url(url, ObjectOptions::default()).unwrap_err();
             assert_eq!(error.kind(), TargetErrorKind::Unsupported, "{url}");
             assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_taken_as_it_is_written_or_refused() {
+        let prefix = |url| parse(url).map(|(_, prefix)| prefix.to_string());
+        for (url, taken) in [
+            ("memory:///", ""),
+            ("s3://bucket", ""),
+            ("s3://bucket/", ""),
+            ("s3://bucket/a/b", "a/b"),
+            ("s3://bucket/a/b/", "a/b"),
+            ("s3://bucket/a%20b", "a b"),
+            ("s3://bucket/a b", "a b"),
+            ("gs://bucket/..a/b..", "..a/b.."),
+        ] {
+            assert_eq!(prefix(url).unwrap(), taken, "{url}");
+        }
+        for url in [
+            "s3://bucket/../b",
+            "s3://bucket/a/../b",
+            "s3://bucket/./b",
+            "s3://bucket/%2e%2E/b",
+            "s3://bucket/.%2e",
+            "s3://bucket//a",
+            "s3://bucket/a//b",
+            "s3://bucket/a%2Fb",
+            "s3://bucket/a%5cb",
+            "s3://bucket/a\\..\\b",
+            "s3://bucket/a%00b",
+            "s3://bucket/a%0ab",
+            "s3://bucket/%ff",
+            "s3://bucket/a%zz",
+            "s3://bucket/a\nb",
+            "memory:////",
+            "az://container//",
+            "s3:///a",
+        ] {
+            let error = prefix(url).unwrap_err();
+            assert_eq!(error.kind(), TargetErrorKind::Unsupported, "{url}");
         }
     }
 

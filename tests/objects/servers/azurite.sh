@@ -2,23 +2,28 @@
 
 install() {
     needs nodejs node && needs python3 python3 || return
-    [ -x "$tools/node/node_modules/.bin/azurite-blob" ] && return
+    ! is_installed || return 0
     needs npm npm || return
+    rm -rf "$tools/node"
     mkdir -p "$tools/node"
-    timeout 300 npm install --prefix "$tools/node" --no-audit --no-fund --silent azurite@3.35.0
+    timeout 300 npm install --prefix "$tools/node" --no-audit --no-fund --fetch-retries 1 --fetch-timeout 20000 \
+        --loglevel error azurite@3.35.0 && is_installed
 }
+is_installed() { timeout 30 "$tools/node/node_modules/.bin/azurite-blob" --version >/dev/null 2>&1; }
 url=az://sealback
-# The account that every Azurite has, and that everybody knows.
-account=devstoreaccount1
-secret=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
-export AZURE_STORAGE_USE_EMULATOR=true AZURE_STORAGE_ACCOUNT_NAME=$account AZURE_STORAGE_ACCOUNT_KEY=$secret
+# Where it is to be, and who may use it: the account that every Azurite has, and that everybody knows.
+settle() {
+    read -r port < <(free_ports 1)
+    address=127.0.0.1:$port
+    account=devstoreaccount1
+    secret=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
+    export AZURE_STORAGE_USE_EMULATOR=true AZURE_STORAGE_ACCOUNT_NAME=$account AZURE_STORAGE_ACCOUNT_KEY=$secret
+    use "$address"
+}
 # Has the programs that follow use a server at an address.
 use() { export AZURITE_BLOB_STORAGE_URL=http://$1; }
 # Has the programs that follow use a key that the server does not know.
 unknown_key() { AZURE_STORAGE_ACCOUNT_KEY=$(printf unknown | base64); }
-read -r port < <(free_ports 1)
-address=127.0.0.1:$port
-use "$address"
 start() {
     begin "$tools/node/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort "$port" --location "$work/azurite" \
         --skipApiVersionCheck --disableTelemetry --silent >>"$work/server.log" 2>&1

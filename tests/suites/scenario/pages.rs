@@ -10,7 +10,9 @@ use sealback_tests::{
     reader::read_sealed,
 };
 
-use crate::support::{ROOT, config, create, ends, engine, name, open, read_all, root, sample};
+use crate::support::{
+    ROOT, config, create, ends, engine, n_folios, name, open, read_all, root, sample,
+};
 
 const BLOCK: usize = 4096;
 
@@ -148,7 +150,7 @@ fn a_random_read_fetches_its_blocks_and_no_others() {
 fn the_clean_folio_that_was_used_least_recently_goes_first() {
     let server = counted();
     let config = Config { readahead_bytes: 0, folio_bytes: 256 << 10, ..config() };
-    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    let n_folios = n_folios(&config);
     let data = sample((n_folios + 1) * config.folio_bytes);
     let writer = create(&engine(), &server, None, BLOCK as u64);
     writer.write_at(0, &data).unwrap();
@@ -210,7 +212,7 @@ fn what_is_dirty_for_long_is_written_back_though_nobody_asks() {
 fn more_than_the_background_share_is_written_back_whosever_files_it_is_in() {
     let config = Config { dirty_background_percent: 20, folio_bytes: 64 << 10, ..config() };
     let (engine, server, first) = gated(&config);
-    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    let n_folios = n_folios(&config);
     // Sealed as soon as its pass begins, like the others.
     first.write_at(0, &[1; 4 * 4096]).unwrap();
     let names: Vec<_> =
@@ -268,7 +270,7 @@ fn a_file_that_was_made_longer_is_so_on_the_server_some_time_later() {
 #[test]
 fn a_writer_waits_at_the_limit_until_writeback_has_made_room() {
     let config = Config { dirty_limit_percent: 50, folio_bytes: 64 << 10, ..config() };
-    let n_folios = config.memory_bytes / 8 * 5 / config.folio_bytes;
+    let n_folios = n_folios(&config);
     let data = sample(n_folios * config.folio_bytes * 2);
     let copied = |file: &File, data: &[u8]| file.write_at(0, data).unwrap();
     let taken = |file: &File, mut data: &[u8]| {

@@ -46,6 +46,11 @@ pub(crate) fn config() -> Config {
     Config { memory_bytes: 8 << 20, span_bytes: 64 << 10, ..Config::default() }
 }
 
+/// How many folios such an engine has.
+pub(crate) fn n_folios(config: &Config) -> usize {
+    config.memory_bytes / 64 * 36 / config.folio_bytes
+}
+
 pub(crate) fn engine() -> Engine {
     Engine::new(config()).unwrap()
 }

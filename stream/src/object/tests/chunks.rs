@@ -176,3 +176,29 @@ fn a_store_that_is_slow_is_waited_for() -> Verdict {
     put(&*target, &sealed)?;
     sample.ensure_stored(&*target, &sealed)
 }
+
+#[test]
+fn who_reads_behind_an_objects_end_while_it_becomes_longer_reads_what_is_there_then() -> Verdict {
+    let world = World::of_chunks(4);
+    let (sample, target, other) = world.file()?;
+    let (first, longer) = (sample.seal(0..1, 1)?, sample.seal(1..3, 2)?);
+    put(&*target, &first)?;
+    // Its answer is of before, and it is told after somebody else has written.
+    let behind = "non-2xx status code: 416 Range Not Satisfiable: <Code>InvalidRange</Code>";
+    let (theirs, writer) = (longer.clone(), other.clone());
+    let is_read =
+        |request: &StoreRequest| matches!(request, StoreRequest::Get { key } if is_chunk(key));
+    world.script.once(is_read, move || {
+        put(&*writer, &theirs).unwrap();
+        StoreFault::Fail(generic(behind))
+    });
+    sample.ensure_stored(&*target, &longer)?;
+    // One that says so for ever is not asked for ever.
+    world.script.set(move |request| match is_read(request) {
+        true => StoreFault::Fail(generic(behind)),
+        false => StoreFault::Pass,
+    });
+    let told = format!("{:?}", sample.ensure_stored(&*target, &longer).unwrap_err());
+    assert!(told.contains("416"), "{told}");
+    Ok(())
+}

@@ -9,7 +9,13 @@ use crate::{
 
 #[test]
 fn the_contract_is_kept_where_answers_to_puts_are_lost_and_puts_refused_for_a_while() {
-    for (step, refused) in [(3, false), (4, true)] {
+    let faults: [(u32, fn() -> StoreFault); 3] = [
+        (3, lost),
+        // Done, and told to be somebody else's doing.
+        (3, || StoreFault::Lose(precondition())),
+        (4, || StoreFault::Fail(generic("status code: 500 "))),
+    ];
+    for (step, fault) in faults {
         for check in conformance::server_checks() {
             let world = World::with(ObjectOptions::default());
             world.server.probe().unwrap();
@@ -17,8 +23,7 @@ fn the_contract_is_kept_where_answers_to_puts_are_lost_and_puts_refused_for_a_wh
             world.script.set(move |request| {
                 n_puts += u32::from(is_put(request));
                 match is_put(request) && n_puts % step == 0 {
-                    true if refused => StoreFault::Fail(generic("status code: 500 ")),
-                    true => lost(),
+                    true => fault(),
                     false => StoreFault::Pass,
                 }
             });

@@ -43,10 +43,6 @@ fn denied() -> Error {
     Error::PermissionDenied { path: "a".to_owned(), source: "it is forbidden".into() }
 }
 
-fn precondition() -> Error {
-    Error::Precondition { path: "a".to_owned(), source: "it differs".into() }
-}
-
 fn exists() -> Error {
     Error::AlreadyExists { path: "a".to_owned(), source: "it is there".into() }
 }

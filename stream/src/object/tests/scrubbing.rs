@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Orphans, conformance::sample::put};
+use crate::{Orphans, TargetErrorKind, conformance::sample::put};
 
 /// Chunks that a put has left which was killed: its draft is never dropped.
 fn killed_put(world: &World, server: &ObjectServer, n_chunks: u64) -> Result<Sample, Broken> {
@@ -79,4 +79,30 @@ fn who_alone_writes_finds_what_cuts_and_removals_of_others_have_left_empty() -> 
     assert_eq!(alone.remove_orphans(&objects)?, 2);
     assert_eq!(world.objects().len(), 2);
     sample.ensure_stored(&*alone.open(&name("a")?)?, &sealed.slice(0..1))
+}
+
+#[test]
+fn a_draft_whose_chunks_a_scrub_has_taken_is_not_published_and_what_was_there_stays() -> Verdict {
+    let world = World::with(aged(Duration::ZERO));
+    let (sample, earlier, _) = world.file()?;
+    let sealed = sample.seal(0..4, 1)?;
+    put(&*earlier, &sealed)?;
+    let server = world.other();
+    let replacing = Sample::new(&server)?;
+    let draft = replacing.draft(&server, &name("a")?)?;
+    let blocks = replacing.seal(0..12, 2)?;
+    (0..3).try_for_each(|chunk| put(&*draft, &blocks.slice(4 * chunk..4 * chunk + 4)))?;
+    // What is cut off was not taken.
+    let commit = Sample::commit(&replacing.new.header, 8 * 4096)?;
+    draft.write_slot(&commit.write)?;
+    draft.cut(replacing.geometry(), 8, &commit.header.expectation())?;
+    let orphans = world.server.orphans()?.objects;
+    world.server.remove_orphans(&orphans[..1])?;
+    let error = draft.publish().unwrap_err();
+    assert_eq!(error.kind(), TargetErrorKind::NotFound, "{error}");
+    sample.ensure_stored(&*world.other().open(&name("a")?)?, &sealed)?;
+    // Put once more, it is whole.
+    put(&*draft, &blocks.slice(0..4))?;
+    draft.publish()?;
+    replacing.ensure_stored(&*world.other().open(&name("a")?)?, &blocks.slice(0..8))
 }

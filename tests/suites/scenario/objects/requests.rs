@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     future::poll_fn,
-    io,
     sync::{Arc, Mutex},
     task::Poll,
 };
@@ -65,12 +64,28 @@ impl StoreHook for Asked {
     }
 }
 
-fn put(engine: &Engine, server: &ObjectServer, source: &mut dyn io::Read) -> File {
+/// How a file is filled.
+type Fill = fn(&File, &[u8]);
+
+fn from_a_stream(file: &File, data: &[u8]) {
+    file.write_from(0, &mut &data[..], |_| ()).unwrap().1.unwrap();
+}
+
+/// As through a mount.
+fn in_small_writes(file: &File, data: &[u8]) {
+    let mut at = 0;
+    for piece in data.chunks(10_000) {
+        file.write_at(at, piece).unwrap();
+        at += piece.len() as u64;
+    }
+}
+
+fn put(engine: &Engine, server: &ObjectServer, fill: Fill, data: &[u8]) -> File {
     let root = root();
     let options = CreateOptions { block_bytes: BLOCK, replace: true };
     let place = Place { server, cache: None, root: &root };
     let file = engine.create(&place, &name(), &options).unwrap();
-    file.write_from(0, source, |_| ()).unwrap().1.unwrap();
+    fill(&file, data);
     file.sync().unwrap();
     file.publish().unwrap();
     file
@@ -78,7 +93,12 @@ fn put(engine: &Engine, server: &ObjectServer, source: &mut dyn io::Read) -> Fil
 
 /// Puts a file, and looks at what that asks of the store.
 #[track_caller]
-fn put_is_one_request_for_each_chunk(memory_bytes: usize, at_once: usize, file_bytes: usize) {
+fn put_is_one_request_for_each_chunk(
+    fill: Fill,
+    memory_bytes: usize,
+    at_once: usize,
+    file_bytes: usize,
+) {
     let seen = Arc::<Mutex<Seen>>::default();
     let store = HookedStore::new(Arc::new(InMemory::new()), Asked { at_once, seen: seen.clone() });
     let options = ObjectOptions::default().with_chunk_bytes(CHUNK_BYTES);
@@ -88,7 +108,7 @@ fn put_is_one_request_for_each_chunk(memory_bytes: usize, at_once: usize, file_b
     let config = Config { memory_bytes, span_bytes: 512 << 10, ..config() };
     let data = sample(file_bytes);
     let (asked_of, source) = (server.clone(), data.clone());
-    ends(move || drop(put(&Engine::new(config).unwrap(), &asked_of, &mut &source[..])))
+    ends(move || drop(put(&Engine::new(config).unwrap(), &asked_of, fill, &source)))
         .expect("so many at once are never under way");
     let (mut chunks, mut headers) = (Vec::new(), 0);
     for request in &seen.lock().unwrap().requests {
@@ -112,12 +132,19 @@ fn put_is_one_request_for_each_chunk(memory_bytes: usize, at_once: usize, file_b
 
 #[test]
 fn a_new_file_is_put_with_one_request_for_each_chunk_and_one_for_the_header() {
-    put_is_one_request_for_each_chunk(64 << 20, 1, 64 * MIB);
-    put_is_one_request_for_each_chunk(64 << 20, 1, 20 * MIB + 12_345);
+    put_is_one_request_for_each_chunk(from_a_stream, 64 << 20, 1, 64 * MIB);
+    put_is_one_request_for_each_chunk(from_a_stream, 64 << 20, 1, 20 * MIB + 12_345);
 }
 
 #[test]
 fn several_chunks_are_under_way_at_once_where_the_memory_has_room_for_them() {
-    put_is_one_request_for_each_chunk(128 << 20, 2, 64 * MIB);
-    put_is_one_request_for_each_chunk(256 << 20, 4, 64 * MIB);
+    put_is_one_request_for_each_chunk(from_a_stream, 64 << 20, 2, 64 * MIB);
+    put_is_one_request_for_each_chunk(from_a_stream, 128 << 20, 4, 64 * MIB);
+}
+
+#[test]
+fn a_file_that_is_written_in_order_is_put_with_one_request_for_each_chunk_too() {
+    put_is_one_request_for_each_chunk(in_small_writes, 64 << 20, 1, 64 * MIB);
+    put_is_one_request_for_each_chunk(in_small_writes, 64 << 20, 1, 20 * MIB + 12_345);
+    put_is_one_request_for_each_chunk(in_small_writes, 256 << 20, 1, 150 * MIB);
 }
