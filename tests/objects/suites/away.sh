@@ -5,9 +5,8 @@ behind=(--write-behind --cache)
 away_for() { sleep "$1"; }
 
 put_while_away() {
-    local began
     random 30000000 >"$here/plain"
-    kill_server
+    kill_server "$end_signal"
     sealed put "$here/plain" --name f "${behind[@]}" "$here/cache" --chunk-size 1MiB >"$here/put"
     grep -q "behind  waits in the cache for 'writeback resume'" "$here/put"
     fails sealed resume --cache "$here/cache" >"$here/resumed"
@@ -25,7 +24,7 @@ goes_away_in_a_put() {
     sealed put "$here/plain" --name f "${behind[@]}" "$here/cache" >"$here/put" &
     local putting=$!
     sleep 0.5
-    kill_server
+    kill_server "$end_signal"
     wait "$putting"
     away_for "$1"
     start
@@ -37,7 +36,7 @@ patch_while_away() {
     random 1000000 >"$here/plain"
     sealed put "$here/plain" --name f "${behind[@]}" "$here/cache"
     random 70000 >"$here/piece"
-    kill_server
+    kill_server "$end_signal"
     dd if="$here/piece" of="$here/plain" bs=1M seek=300001 oflag=seek_bytes conv=notrunc status=none
     sealed patch f "$here/piece" --offset 300001 "${behind[@]}" "$here/cache"
     start
@@ -49,11 +48,7 @@ patch_while_away() {
     is_plain
 }
 
-if [ -n "$durable" ]; then
-    if [ -n "$whole" ]; then seconds=60; else seconds=1; fi
-    limit=300 holds "what is put with the server stopped waits, and is there after a resume" put_while_away "$seconds"
-    limit=300 holds "of a put whose server stops in the middle nothing is lost" goes_away_in_a_put "$seconds"
-    limit=300 holds "what is patched with the server stopped is merged with what others change" patch_while_away
-else
-    echo "left out: $server keeps nothing when it is killed"
-fi
+if [ -n "$whole" ]; then seconds=60; else seconds=1; fi
+limit=300 holds "what is put with the server stopped waits, and is there after a resume" put_while_away "$seconds"
+limit=300 holds "of a put whose server stops in the middle nothing is lost" goes_away_in_a_put "$seconds"
+limit=300 holds "what is patched with the server stopped is merged with what others change" patch_while_away
