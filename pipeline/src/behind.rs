@@ -24,6 +24,7 @@ use crate::{
 
 mod taking;
 mod upload;
+mod waiting;
 
 /// What came of one file that was to be uploaded.
 #[derive(Debug)]
@@ -57,12 +58,21 @@ impl Engine {
     /// [`Error::Server`] if it cannot be said what waits. Errors of a file are with that file.
     pub fn resume(&self, place: &Place<'_>, behind: &WriteBehind) -> Result<Vec<Resumed>, Error> {
         let pending = behind.pending().map_err(Error::server)?;
-        let resume = |Pending { name, file, .. }| {
-            let opened = self.open_target(place, name.as_str(), file);
+        let resume = |pending: Pending| {
+            let opened = self.open_pending(place, &pending);
             let uploaded = opened.and_then(|file| file.upload().map(|()| file.uploaded()));
-            Resumed { name, uploaded }
+            Resumed { name: pending.name, uploaded }
         };
         Ok(pending.into_iter().map(resume).collect())
+    }
+
+    /// Opens a file of which something waits.
+    ///
+    /// # Errors
+    /// As for [`open`](Engine::open); [`Error::Server`] if it is damaged here.
+    pub fn open_pending(&self, place: &Place<'_>, pending: &Pending) -> Result<File, Error> {
+        let target = pending.file.clone().map_err(Error::server)?;
+        self.open_target(place, pending.name.as_str(), target)
     }
 }
 

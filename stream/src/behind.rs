@@ -50,7 +50,7 @@ pub use segment::{LoggedBlock, Promise};
 pub use upload::Upload;
 
 use file::Stage;
-use files::Files;
+use files::{Files, Head};
 use home::{Home, is_away};
 
 /// What [`WriteBehind`] can be told.
@@ -118,8 +118,8 @@ pub struct WriteBehind {
 pub struct Pending {
     /// Its name on the server.
     pub name: Name,
-    /// It, open.
-    pub file: Arc<dyn Target>,
+    /// It, open; or why it is not: then nothing of it is uploaded, and all stays as it is found.
+    pub file: Result<Arc<dyn Target>, TargetError>,
     /// What waits of it takes so many bytes here, about as many as are to be uploaded.
     pub bytes: u64,
 }
@@ -160,24 +160,60 @@ impl WriteBehind {
         Ok(WriteBehind { home, new, open: Arc::default() })
     }
 
-    /// Files of which something waits to be uploaded: new ones, then others.
+    /// Files of which something waits to be uploaded: new ones, then others. One that is damaged here is among
+    /// them; one whose very name is has that of its log.
     ///
     /// # Errors
     /// [`TargetError`] if the directory cannot be read.
     pub fn pending(&self) -> Result<Vec<Pending>, TargetError> {
         let mut pending = Vec::new();
         for (name, bytes) in self.home.files().new_names()? {
-            let file: Arc<dyn Target> = self.open_new(&name)?;
+            let file = self.open_new(&name).map(|file| file as Arc<dyn Target>);
             pending.push(Pending { name, file, bytes });
         }
         for head in self.home.files().heads()?.into_iter().filter(|head| head.is_logged) {
-            if let Some(file) = self.open_logged(&head.name, &head.header[..], None)?
-                && let Some(log) = file.log().filter(|log| !log.is_empty())
-            {
-                pending.push(Pending { name: head.name, file, bytes: log.bytes() });
-            }
+            pending.extend(self.pending_of(head));
+        }
+        for name in self.home.files().nameless()? {
+            let what = "the name and the header of the file that it is of are damaged";
+            let file = Err(TargetError::new(TargetErrorKind::Damaged, what));
+            pending.push(Pending { name, file, bytes: 0 });
         }
         Ok(pending)
+    }
+
+    /// What waits of a file that has a log, if something does.
+    fn pending_of(&self, head: Head) -> Option<Pending> {
+        let opened = self.open_logged(&head.name, &head.header[..], None).transpose()?;
+        let (file, bytes) = match opened {
+            Ok(file) => {
+                let log = file.log().filter(|log| !log.is_empty())?;
+                (Ok(file as Arc<dyn Target>), log.bytes())
+            }
+            Err(error) => (Err(error), 0),
+        };
+        Some(Pending { name: head.name, file, bytes })
+    }
+
+    /// Drops what waits of a file: it is never uploaded, whatever it is. `name` is as [`Pending`] has it. Says
+    /// whether something did.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot be removed, or not all of it.
+    pub fn forget(&self, name: &Name) -> Result<bool, TargetError> {
+        let files = self.home.files();
+        let (was_new, is_nameless) =
+            (self.new.open(name).is_ok(), files.nameless()?.contains(name));
+        let was_logged = files.heads()?.iter().any(|head| head.is_logged && head.name == *name);
+        if was_new {
+            self.new.remove(name)?;
+        }
+        if is_nameless {
+            files.discard(name.as_str())?;
+        }
+        self.open_now().files.remove(name);
+        self.discard(name)?;
+        Ok(was_new || was_logged || is_nameless)
     }
 
     /// The names of the files of which something may wait in a directory, which may be missing; whoever uses
@@ -189,7 +225,7 @@ impl WriteBehind {
         let files = Files::new(dir.as_ref(), Durability::default());
         let new = files.new_names()?.into_iter().map(|(name, _)| name);
         let logged = files.heads()?.into_iter().filter(|head| head.is_logged);
-        Ok(new.chain(logged.map(|head| head.name)).collect())
+        Ok(new.chain(logged.map(|head| head.name)).chain(files.nameless()?).collect())
     }
 
     /// Opens a file that was published here.
@@ -248,11 +284,11 @@ impl WriteBehind {
     /// A new file has its name from now on; what was written to the one that had it goes with that.
     fn published(&self, file: &BehindFile) -> Result<(), TargetError> {
         self.open_now().files.insert(file.name().clone(), file.me());
-        self.forget(file.name())
+        self.discard(file.name())
     }
 
     /// Drops what was written to the files that have had a name.
-    fn forget(&self, name: &Name) -> Result<(), TargetError> {
+    fn discard(&self, name: &Name) -> Result<(), TargetError> {
         let mut open = self.open_now();
         for head in self.home.files().heads()?.iter().filter(|head| head.name == *name) {
             match open.logs.remove(&head.stem) {
@@ -333,7 +369,7 @@ impl Server for WriteBehind {
             self.new.remove(name)?;
         }
         self.open_now().files.remove(name);
-        self.forget(name)
+        self.discard(name)
     }
 
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {

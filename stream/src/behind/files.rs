@@ -253,6 +253,20 @@ impl Files {
         Ok(heads)
     }
 
+    /// What logs are called of which no header can be read.
+    pub(super) fn nameless(&self) -> Result<Vec<Name>, TargetError> {
+        let heads = self.heads()?;
+        let names = self.names();
+        let names =
+            names.map_err(|error| TargetError::from_io("reading what was written", error))?;
+        let logs = names.iter().filter_map(|name| name.strip_suffix(".log")?.split('.').next());
+        let mut nameless: Vec<&str> =
+            logs.filter(|stem| heads.iter().all(|head| head.stem != **stem)).collect();
+        nameless.sort_unstable();
+        nameless.dedup();
+        Ok(nameless.into_iter().filter_map(|stem| Name::new(stem).ok()).collect())
+    }
+
     fn sync_names(&self) -> Result<(), TargetError> {
         if !self.waits_for_disk() {
             return Ok(());

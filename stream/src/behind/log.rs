@@ -15,6 +15,7 @@
 
 use std::{
     fmt, io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
@@ -88,6 +89,17 @@ impl WriteLog {
         self.state().bytes()
     }
 
+    /// The header that the server had when it last answered.
+    pub fn header(&self) -> Box<[u8; HEADER_BYTES]> {
+        self.state().header.clone()
+    }
+
+    /// The blocks that are here, sealed, ascending; each with the positions in the file that were changed, or
+    /// none if all of it was.
+    pub fn written(&self) -> Vec<(u64, Vec<Range<u64>>)> {
+        self.state().written()
+    }
+
     /// What was acknowledged and no header says yet.
     pub fn promised(&self) -> Option<Promise> {
         self.state().promised()
@@ -114,8 +126,10 @@ impl WriteLog {
             && let Some((number, mut active)) =
                 state.active.take_if(|(_, active)| active.end_block() <= n_promised)
         {
-            let synced = if self.waits_for_disk() { active.sync() } else { Ok(()) };
-            if let Err(error) = synced {
+            let before = active.bytes();
+            let kept = active.keep(self.waits_for_disk());
+            self.home.room().take(active.bytes() - before);
+            if let Err(error) = kept {
                 state.active = Some((number, active));
                 return Err(unwritten(error));
             }
@@ -277,12 +291,11 @@ impl WriteLog {
 
     /// Waits until what was written is as durable as was asked for.
     pub(super) fn sync(&self) -> Result<(), TargetError> {
-        if !self.waits_for_disk() {
+        let mut state = self.state();
+        if state.is_gone || state.active.is_none() {
             return Ok(());
         }
-        let mut state = self.state();
-        let synced = state.active.as_mut().map_or(Ok(()), |(_, segment)| segment.sync());
-        synced.map_err(unwritten)
+        self.change(&mut state, |segment| segment.keep(self.waits_for_disk()))
     }
 
     /// Changes the active segment, which is begun if there is none.
@@ -319,12 +332,11 @@ impl WriteLog {
     /// [`TargetError`] if the log cannot be written to.
     pub fn drop_unpromised(&self) -> Result<(), TargetError> {
         let mut state = self.state();
+        if state.is_gone || state.active.is_none() {
+            return Ok(());
+        }
         let n_promised = state.n_promised(self.geometry);
-        let dropped = state
-            .active
-            .as_mut()
-            .map_or(Ok(()), |(_, segment)| segment.drop_unpromised(n_promised));
-        dropped.map_err(unwritten)
+        self.change(&mut state, |segment| segment.drop_unpromised(n_promised))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

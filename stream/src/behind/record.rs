@@ -23,6 +23,8 @@ pub(super) enum Record {
     Blocks(Vec<Entry>),
     /// The file was cut behind so many blocks.
     Cut { n_blocks: u64 },
+    /// All that stands before it was acknowledged, and there when this was written.
+    Kept,
     /// Something was promised of the file.
     Promise(Promise),
     /// Blocks are on the server.
@@ -73,10 +75,7 @@ impl Record {
         let payload_bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
         let body_bytes = u32::try_from(body.len()).map_err(io::Error::other)?;
         let mut head = [0; HEAD_LEN];
-        head[..8].copy_from_slice(MAGIC);
-        head[8..16].copy_from_slice(&at.to_le_bytes());
-        head[16..20].copy_from_slice(&body_bytes.to_le_bytes());
-        head[20..28].copy_from_slice(&payload_bytes.to_le_bytes());
+        head[..HASH_AT].copy_from_slice(&start(at, body_bytes, payload_bytes));
         let mut hasher = hasher(before, &head[..HASH_AT], &body);
         for piece in payload {
             hasher.update(piece);
@@ -143,6 +142,7 @@ impl Record {
                 bytes.push(CUT);
                 put_u64(&mut bytes, *n_blocks);
             }
+            Record::Kept => bytes.push(KEPT),
             Record::Promise(Promise { grown_to, holes, size }) => {
                 bytes.push(PROMISE);
                 put_u64(&mut bytes, *grown_to);
@@ -168,6 +168,7 @@ impl Record {
                 }
                 Record::Blocks(entries)
             }
+            KEPT => Record::Kept,
             CUT => Record::Cut { n_blocks: fields.u64()? },
             PROMISE => Record::Promise(Promise {
                 grown_to: fields.u64()?,
@@ -267,6 +268,39 @@ fn put_range(bytes: &mut Vec<u8>, range: &Range<u64>) {
     put_u64(bytes, range.end);
 }
 
+/// How the record at a place begins.
+fn start(at: u64, body_bytes: u32, payload_bytes: u64) -> [u8; HASH_AT] {
+    let mut start = [0; HASH_AT];
+    start[..8].copy_from_slice(MAGIC);
+    start[8..16].copy_from_slice(&at.to_le_bytes());
+    start[16..20].copy_from_slice(&body_bytes.to_le_bytes());
+    start[20..].copy_from_slice(&payload_bytes.to_le_bytes());
+    start
+}
+
+/// Whether behind a place, where no whole record is, one begins that says that all before it is kept.
+pub(super) fn has_kept(log: &dyn Flat, from: u64) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE_LEN];
+    let mut at = from;
+    loop {
+        let len = log.read_at(at, &mut piece)?;
+        let starts = piece[..len].windows(MAGIC.len()).enumerate();
+        for (index, _) in starts.filter(|(_, window)| *window == &MAGIC[..]) {
+            let kept_at = at + index as u64;
+            let mut kept = [0; HEAD_LEN + 1];
+            let is_whole = log.read_at(kept_at, &mut kept)? == kept.len();
+            if is_whole && kept.starts_with(&start(kept_at, 1, 0)) && kept[HEAD_LEN] == KEPT {
+                return Ok(true);
+            }
+        }
+        if len < piece.len() {
+            return Ok(false);
+        }
+        // What begins at the piece's end is looked at with the next one.
+        at += (len - MAGIC.len() + 1) as u64;
+    }
+}
+
 fn hasher(before: &blake3::Hash, head: &[u8], body: &[u8]) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before.as_bytes()).update(head).update(body);
@@ -282,6 +316,7 @@ const BLOCKS: u8 = 1;
 const CUT: u8 = 2;
 const PROMISE: u8 = 3;
 const SENT: u8 = 4;
+const KEPT: u8 = 5;
 
 const HOLE: u8 = 1;
 const SEALED: u8 = 2;
@@ -309,8 +344,13 @@ mod tests {
         ]);
         let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 });
         let [a, b] = ["a", "b"].map(|name| blake3::hash(name.as_bytes()));
-        for record in [blocks, promise, Record::Cut { n_blocks: 4 }, Record::Sent { blocks: 3..9 }]
-        {
+        for record in [
+            blocks,
+            promise,
+            Record::Cut { n_blocks: 4 },
+            Record::Kept,
+            Record::Sent { blocks: 3..9 },
+        ] {
             let mut log = vec![0; 11];
             let placed = record.write(&mut log, &a, 11, &[b"pay", b"load"]).unwrap();
             assert_eq!(placed.end, log.as_slice().len() as u64);

@@ -76,7 +76,7 @@ impl Promise {
 
 impl Segment {
     /// A log's file as it is found, which `name` tells from any other; what stands behind the last whole
-    /// record is dropped.
+    /// record is dropped, or an error if it was acknowledged.
     pub(super) fn recover(bytes: Bytes, name: &str) -> io::Result<Segment> {
         let (chain, placed) = Chain::recover(bytes, blake3::hash(name.as_bytes()))?;
         let (blocks, holes) = (BTreeMap::new(), Vec::new());
@@ -153,8 +153,8 @@ impl Segment {
                 let before = self.promise.take().unwrap_or_default();
                 self.promise = Some(before.and(&promise));
             }
-            // That stands beside a segment.
-            Record::Sent { .. } => {}
+            // The one is the chain's; the other stands beside a segment.
+            Record::Kept | Record::Sent { .. } => {}
         }
     }
 
@@ -200,8 +200,12 @@ impl Segment {
         self.chain.read(logged.at, to).map(|()| len)
     }
 
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.chain.sync()
+    /// All that is in it is acknowledged from now on, and survives a power cut if that is asked for.
+    pub(super) fn keep(&mut self, survives_power_cut: bool) -> io::Result<()> {
+        if survives_power_cut {
+            self.chain.sync()?;
+        }
+        self.chain.keep()
     }
 
     pub(super) fn blocks(&self) -> &BTreeMap<u64, Box<LoggedBlock>> {
@@ -244,7 +248,7 @@ fn dirty_of(write: &Write, block: u64, geometry: Geometry) -> Vec<Range<u64>> {
 }
 
 /// Adds a range to ascending ones that neither overlap nor touch.
-fn add(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(super) fn add(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     let first = ranges.partition_point(|held| held.end < range.start);
     let end = ranges.partition_point(|held| held.start <= range.end);
     let joined = ranges[first..end]

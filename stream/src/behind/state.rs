@@ -1,10 +1,10 @@
 //! What is known of one file's log: its segments, and the header that the server has.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, Nonce};
 
-use super::segment::{Found, Promise, Segment};
+use super::segment::{self, Found, Promise, Segment};
 
 /// What changes of a log, under its lock.
 pub(super) struct State {
@@ -50,6 +50,21 @@ impl State {
             Found::Hole => Some(None),
             Found::Nothing => None,
         }
+    }
+
+    /// As [`written`](super::WriteLog::written).
+    pub(super) fn written(&self) -> Vec<(u64, Vec<Range<u64>>)> {
+        let mut written: BTreeMap<u64, Vec<Range<u64>>> = BTreeMap::new();
+        // The newer block has all that the older one has.
+        for (block, logged) in self.segments().flat_map(Segment::blocks) {
+            let is_latest = matches!(self.nonce(*block), Some(Some(_)));
+            match written.entry(*block).or_insert_with(|| logged.dirty.clone()) {
+                _ if !is_latest => drop(written.remove(block)),
+                changed if changed.is_empty() || logged.dirty.is_empty() => changed.clear(),
+                changed => logged.dirty.iter().for_each(|at| segment::add(changed, at.clone())),
+            }
+        }
+        written.into_iter().collect()
     }
 
     pub(super) fn promised(&self) -> Option<Promise> {

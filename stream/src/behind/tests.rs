@@ -73,7 +73,7 @@ impl Life {
     fn step(&mut self, rng: &mut Rng) -> io::Result<()> {
         let first = rng.u64(..N_BLOCKS);
         match rng.u8(..8) {
-            0 => self.segment.sync().map(|()| self.n_synced = self.states.len() - 1)?,
+            0 => self.segment.keep(true).map(|()| self.n_synced = self.states.len() - 1)?,
             1 => self.segment.cut(first)?,
             2 => self.segment.promise(&Promise { size: first * 4096, ..Promise::default() })?,
             _ => self.segment.append(&self.write(first, rng))?,
@@ -219,6 +219,39 @@ fn a_record_that_the_disk_has_no_room_for_is_an_error_and_the_next_one_stands_in
     let write = life.write(0, &mut rng);
     life.segment.append(&write).unwrap();
     assert_eq!(Life::new(&key, bytes.on(&disk)).states[0], state(&life.segment));
+}
+
+/// Goal: of what was acknowledged nothing is dropped because something before it has changed on the disk.
+#[test]
+fn a_log_that_is_damaged_before_the_end_of_what_was_acknowledged_is_an_error_and_stays_as_it_is() {
+    let (key, mut rng, disk) = (key(), Rng::with_seed(2), Disk::default());
+    let bytes = disk.make();
+    let mut life = Life::new(&key, bytes.on(&disk));
+    let mut write = |life: &mut Life| life.segment.append(&life.write(0, &mut rng)).unwrap();
+    (0..3).for_each(|_| write(&mut life));
+    life.segment.keep(false).unwrap();
+    let acknowledged = life.segment.bytes();
+    write(&mut life);
+    let (all, kept) = (life.segment.bytes(), state(&life.segment));
+    let flip = |at: u64| {
+        let mut byte = [0];
+        bytes.on(&disk).read_at(at, &mut byte).unwrap();
+        byte[0] ^= 4;
+        bytes.on(&disk).write_at(at, &mut [IoSlice::new(&byte)]).whole().unwrap();
+    };
+    for at in [0, 70, 5000, acknowledged - 62] {
+        flip(at);
+        let error = Segment::recover(Box::new(bytes.on(&disk)), "log").err().unwrap();
+        assert_eq!(TargetError::from_io("", error).kind(), TargetErrorKind::Damaged, "{at}");
+        assert_eq!(Flat::len(&bytes.on(&disk)).unwrap(), all);
+        flip(at);
+    }
+    assert_eq!(Life::new(&key, bytes.on(&disk)).states[0], kept);
+    // What nobody was promised may be torn.
+    flip(all - 1);
+    let mut torn = Life::new(&key, bytes.on(&disk));
+    assert_eq!(torn.segment.bytes(), acknowledged);
+    write(&mut torn);
 }
 
 const N_BLOCKS: u64 = 6;

@@ -313,7 +313,7 @@ impl Client {
             let done = sealback_stream::ReadCompletion::new(move |read| sender.send(read).unwrap());
             let buffer = sealback_crypto::Buffer::unpooled(BLOCK + 48);
             let read = sealback_stream::Read { blocks: block..block + 1, geometry, buffer };
-            pending[0].file.read(read, done);
+            pending[0].file.as_ref().unwrap().read(read, done);
             let nonce = answer.recv().unwrap().map(|(buffer, _)| buffer[..24].try_into().unwrap());
             nonces.push(nonce.unwrap_or([0; 24]));
         }
