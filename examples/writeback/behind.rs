@@ -11,7 +11,7 @@ use std::{
 
 use sealback::{
     Error, File, Uploaded,
-    stream::{Name, Pending, Server, WhenFull, WriteBehind, WriteBehindOptions},
+    stream::{Name, Pending, Server, TargetErrorKind, WhenFull, WriteBehind, WriteBehindOptions},
 };
 use sealback_examples::Size;
 use serde::Serialize;
@@ -67,6 +67,12 @@ impl Behind {
         self.server.pending().map_err(|error| self.failure(error))
     }
 
+    /// What waits of a file.
+    pub(crate) fn pending_of(&self, name: &Name) -> Result<Pending, Failure> {
+        let pending = self.pending()?.into_iter().find(|pending| pending.name == *name);
+        pending.ok_or_else(|| self.failure(format_args!("nothing of {name} waits there")))
+    }
+
     /// Why the cache is of no use.
     pub(crate) fn failure(&self, why: impl fmt::Display) -> Failure {
         of_cache(&self.cache, why)
@@ -120,6 +126,9 @@ fn dir_of(cache: &Path) -> PathBuf {
 pub(crate) struct Sent {
     /// Something of it is not on the server, and why.
     waits: Option<String>,
+    /// It waits for ever, if nobody decides otherwise.
+    #[serde(skip)]
+    is_lost: bool,
     uploaded_blocks: u64,
     uploaded_bytes: u64,
     merged_blocks: u64,
@@ -129,6 +138,7 @@ impl Sent {
     pub(crate) fn new(uploaded: Uploaded, error: Option<&Error>) -> Sent {
         Sent {
             waits: error.map(ToString::to_string),
+            is_lost: error.is_some_and(is_lost),
             uploaded_blocks: uploaded.blocks,
             uploaded_bytes: uploaded.bytes,
             merged_blocks: uploaded.merged,
@@ -148,9 +158,13 @@ impl Sent {
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sent { waits, uploaded_blocks: n, uploaded_bytes, merged_blocks } = self;
-        if let Some(why) = waits {
-            return write!(f, "waits in the cache for 'writeback resume': {why}");
+        let Sent { waits, is_lost, uploaded_blocks: n, uploaded_bytes, merged_blocks } = self;
+        match waits {
+            Some(why) if *is_lost => {
+                return write!(f, "waits in the cache, until 'writeback forget' drops it: {why}");
+            }
+            Some(why) => return write!(f, "waits in the cache for 'writeback resume': {why}"),
+            None => {}
         }
         let size = Size(*uploaded_bytes);
         write!(f, "{n} block{} uploaded, {size}", if *n == 1 { "" } else { "s" })?;
@@ -158,6 +172,14 @@ impl fmt::Display for Sent {
             0 => Ok(()),
             n => write!(f, ", {n} merged with what others have changed"),
         }
+    }
+}
+
+/// Whether trying again is of no use: the file is gone on the server, or damaged here.
+fn is_lost(error: &Error) -> bool {
+    match error.target_kind() {
+        Some(kind) => matches!(kind, TargetErrorKind::Damaged | TargetErrorKind::NotFound),
+        None => matches!(error, Error::Damaged(_)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use crate::world::{Outcome, World, bytes, program};
+use crate::world::{Outcome, World, bytes, names_in, program};
 
 const BEHIND: [&str; 3] = ["--write-behind", "--cache", "cache"];
 const BLOCK: usize = 16 << 10;
@@ -149,6 +149,109 @@ fn nothing_is_uploaded_into_the_directory_that_a_disk_was_mounted_over() {
     world.server_back();
     world.resume().succeeds();
     assert!(world.get_bytes("file", &[]) == b"unmounted");
+}
+
+impl World {
+    /// A file on the server, and something that waits to be written over a part of it.
+    fn with_a_patch_that_waits(seed: u64) -> World {
+        let world = World::new();
+        world.put_bytes(&bytes(seed, 3 * BLOCK), "file", &BEHIND);
+        world.server_away();
+        world.patch_behind(BLOCK + 7, b"what waits").succeeds();
+        world
+    }
+
+    fn forget(&self, further: &[&str]) -> Outcome {
+        self.on(&[&["forget", "file", "--cache", "cache"], further].concat())
+    }
+
+    /// The one file of some kind in the directory of what waits.
+    fn waiting(&self, suffix: &str) -> String {
+        let names = names_in(&self.path("cache/behind"));
+        let mut found = names.iter().filter(|name| name.ends_with(suffix));
+        let name = found.next().unwrap();
+        assert!(found.next().is_none(), "{names:?}");
+        format!("cache/behind/{name}")
+    }
+
+    fn flip(&self, name: &str, at: usize) {
+        let mut content = self.read(name);
+        content[at] ^= 1;
+        self.write(name, &content);
+    }
+}
+
+#[test]
+fn what_waits_for_a_file_that_is_gone_on_the_server_is_kept_until_it_is_saved_and_forgotten() {
+    let world = World::with_a_patch_that_waits(41);
+    world.server_back();
+    fs::remove_file(world.stored("file")).unwrap();
+    let outcome = world.resume();
+    let said = outcome.stdout();
+    assert!(said.starts_with("file: waits in the cache, until 'writeback forget'"), "{said}");
+    outcome.fails(&["1 of 1 files still wait"]);
+    world.forget(&[]).fails(&["--yes drops them for good"]);
+    world.forget(&["--save", "saved"]).fails(&["--yes drops them for good"]);
+    let saved = world.read("saved");
+    assert!(saved[..BLOCK + 7] == [0; BLOCK + 7] && saved[BLOCK + 7..] == *b"what waits");
+    world.resume().fails(&["1 of 1 files still wait"]);
+    world.forget(&["--yes"]).succeeds();
+    assert_eq!(world.resume().succeeds().stdout(), "nothing waits\n");
+    world.forget(&["--yes"]).fails(&["nothing of file waits there"]);
+    world.put_bytes(b"another", "file", &BEHIND);
+    assert!(world.get_bytes("file", &[]) == b"another");
+}
+
+#[test]
+fn a_new_file_that_waits_can_be_saved_and_forgotten_with_the_server_away() {
+    let world = World::new();
+    let content = bytes(42, 2 * BLOCK + 9);
+    world.write("source", &content);
+    world.server_away();
+    world.put("source", "file", &BEHIND).succeeds();
+    world.forget(&["--save", "saved", "--yes"]).succeeds();
+    assert!(world.read("saved") == content);
+    world.server_back();
+    assert_eq!(world.resume().succeeds().stdout(), "nothing waits\n");
+    world.holds_only(&[]);
+}
+
+/// Goal: nothing that was acknowledged is dropped in silence because a bit of the log has flipped.
+#[test]
+fn what_waits_and_is_damaged_is_told_by_every_command_until_it_is_forgotten() {
+    for at in [9, 100, 1000] {
+        let world = World::with_a_patch_that_waits(43);
+        let log = world.waiting(".log");
+        world.flip(&log, at);
+        let damaged = world.read(&log);
+        world.server_back();
+        world.write("source", b"of another");
+        world.put("source", "another", &BEHIND).succeeds();
+        let outcome = world.resume();
+        let said = outcome.stdout();
+        assert!(said.starts_with("file: waits in the cache, until"), "{at}: {said}");
+        outcome.fails(&["damaged"]);
+        world.get("file", &BEHIND).fails(&["damaged"]);
+        world.get("file", &["--cache", "cache"]).fails(&["waits in cache"]);
+        assert!(world.read(&log) == damaged, "it stays as it is found");
+        world.forget(&["--yes"]).succeeds();
+        assert_eq!(world.resume().succeeds().stdout(), "nothing waits\n");
+        assert!(world.get_bytes("file", &[]) == bytes(43, 3 * BLOCK));
+    }
+}
+
+#[test]
+fn what_waits_for_a_file_whose_name_is_damaged_is_told_and_found_again_by_who_knows_the_name() {
+    let world = World::with_a_patch_that_waits(44);
+    world.flip(&world.waiting(".head"), 8200);
+    world.server_back();
+    let outcome = world.resume();
+    assert!(outcome.stdout().contains("the name and the header"), "{}", outcome.stdout());
+    outcome.fails(&["1 of 1 files still wait"]);
+    let content = world.get_bytes("file", &BEHIND);
+    assert!(content[BLOCK + 7..BLOCK + 17] == *b"what waits");
+    world.resume().succeeds();
+    assert!(world.get_bytes("file", &[]) == content);
 }
 
 #[test]
