@@ -99,6 +99,12 @@ pub(crate) fn promised_of(target: &dyn Target) -> Option<Promise> {
     target.behind().and_then(BehindFile::log).and_then(|log| log.promised())
 }
 
+/// Sees that what was found of a file in its log is what somebody with its key has written.
+pub(crate) fn prove(target: &dyn Target, header: &Header) -> Result<(), Error> {
+    let Some(log) = target.behind().and_then(BehindFile::log) else { return Ok(()) };
+    log.prove(|said, mac| header.has_vouched(said, mac)).map_err(Error::server)
+}
+
 /// The header, and what was promised beside it.
 pub(crate) fn keeping(header: Header, promised: Option<Promise>) -> Header {
     match promised {
@@ -137,7 +143,7 @@ impl OpenFile {
         let grown_to = if size > header.size() { size } else { 0 };
         let size = size.max(header.size());
         let promise = Promise { grown_to, holes: holes.clone(), size };
-        log.promise(&promise).map_err(Error::server)?;
+        log.promise(&promise, &|said| header.vouch(said)).map_err(Error::server)?;
         self.barrier()?;
         self.set_header(header.promising(grown_to, holes));
         self.core.upload_file(self.number());

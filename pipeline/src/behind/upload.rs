@@ -24,7 +24,9 @@ impl OpenFile {
         }
         let Some(log) = behind.log() else { return Ok(()) };
         for _ in 0..SEGMENTS {
-            let Some(upload) = log.upload().map_err(Error::server)? else { break };
+            let header = self.header();
+            let upload = log.upload(&|said| header.vouch(said)).map_err(Error::server)?;
+            let Some(upload) = upload else { break };
             let taken = self.beside(&log).and_then(|server| server.take(self, &upload));
             taken.inspect_err(|error| log.upload_failed(error.target()))?;
             upload.finish().map_err(Error::server)?;

@@ -3,7 +3,7 @@
 use sealback_crypto::{Header, OpenOptions, PREFIX_BYTES, Plaintext};
 use sealback_stream::{Pending, Target, WriteLog, read_stored};
 
-use super::taking::open_logged;
+use super::{prove, taking::open_logged};
 use crate::{Engine, Error, File, Place, ranges::index_of};
 
 impl Engine {
@@ -35,6 +35,7 @@ impl Engine {
     ) -> Result<(), E> {
         let options = OpenOptions { engine: self.core().config.cipher, ..OpenOptions::default() };
         let header = Header::open(&log.header()[..], place.root, &options).map_err(Error::from)?;
+        prove(target, &header)?;
         for (block, changed) in log.written() {
             let start = header.geometry().block_start(block);
             let plain = open_block(&header, target, block)?;

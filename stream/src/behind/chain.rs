@@ -4,7 +4,7 @@
 //! 1. What is read after a crash is what was written up to some record, which is not before the last sync.
 //! 2. A record that is left of what was cut off counts no more, whatever was written in its place: it knows
 //!    another one before it.
-//! 3. Nothing is cut off that was kept: where something of that cannot be read, all stays as it is found.
+//! 3. Where something that was kept cannot be read, all stays as it is found.
 
 use std::io;
 
@@ -46,6 +46,18 @@ impl Chain {
             bytes.set_len(end)?;
         }
         Ok((Chain { bytes, end, last, kept }, placed))
+    }
+
+    /// Takes back, for good, what stands behind the record that ends there and is known by that hash.
+    pub(super) fn take_back(&mut self, end: u64, last: blake3::Hash) -> io::Result<()> {
+        self.bytes.set_len(end)?;
+        if self.kept > end {
+            // Or else that, found once more behind something torn, would make that damage.
+            self.bytes.sync()?;
+            self.kept = end;
+        }
+        (self.end, self.last) = (end, last);
+        Ok(())
     }
 
     /// Writes a record behind the others. One that fails is none.

@@ -133,7 +133,11 @@ impl Files {
             let file = opening.read(true).write(true).open(path).map_err(unread)?;
             let name = segment_name(stem, number);
             let segment = Segment::recover(Box::new(LogFile(file)), &name).map_err(unread)?;
-            found.push((number, segment));
+            match segment.bytes() {
+                // Nobody was promised anything of it.
+                0 => self.remove(stem, number)?,
+                _ => found.push((number, segment)),
+            }
         }
         Ok(found)
     }

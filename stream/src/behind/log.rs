@@ -63,7 +63,11 @@ impl WriteLog {
         };
         let next = active.as_ref().map_or(next, |(number, _)| number + 1);
         let frozen = frozen.map(|(number, segment)| (number, Arc::new(segment)));
-        let mut state = State { header, frozen, active, next, is_gone: false, is_refused: false };
+        let found = frozen.iter().map(|(_, segment)| &**segment);
+        let found = found.chain(active.iter().map(|(_, segment)| segment));
+        let is_proven = found.into_iter().all(|segment| segment.claim().is_none());
+        let (is_gone, is_refused) = (false, false);
+        let mut state = State { header, frozen, active, next, is_gone, is_refused, is_proven };
         let n_promised = state.n_promised(geometry);
         if let Some((_, segment)) = &mut state.active {
             segment.drop_unpromised(n_promised).map_err(unwritten)?;
@@ -105,14 +109,33 @@ impl WriteLog {
         self.state().promised()
     }
 
+    /// Has who has the file's key look whether what was found here when the log was opened is what somebody
+    /// with that key has written: `has_vouched` is given what was said, and the MAC that `vouch` made of that.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Damaged`] if it is not. All stays as it is found, and nothing of it is uploaded.
+    pub fn prove(&self, has_vouched: impl Fn(&[u8], &[u8; 32]) -> bool) -> Result<(), TargetError> {
+        let mut state = self.state();
+        let is_vouched = |segment: &Segment| {
+            segment.claim().is_none_or(|claim| has_vouched(&claim.said, &claim.mac))
+        };
+        let all_are = state.segments().all(is_vouched);
+        state.is_proven |= all_are;
+        if state.is_proven { Ok(()) } else { Err(unproven()) }
+    }
+
     /// Notes what the file is from now on to whoever asks here, until a header says so: in its place. Durable
-    /// after the next barrier.
+    /// after the next barrier. `vouch` makes a MAC of what tells all that is here from anything else.
     ///
     /// # Errors
     /// [`TargetError`] if it cannot be written.
-    pub fn promise(&self, promise: &Promise) -> Result<(), TargetError> {
+    pub fn promise(
+        &self,
+        promise: &Promise,
+        vouch: &dyn Fn(&[u8]) -> [u8; 32],
+    ) -> Result<(), TargetError> {
         let mut state = self.state();
-        self.change(&mut state, |segment| segment.promise(promise))?;
+        self.change(&mut state, |segment| segment.promise(promise, vouch))?;
         let is_large =
             state.active.as_ref().is_some_and(|(_, active)| active.bytes() > LARGE_BYTES);
         // Who writes on and on leaves no later moment at which all that is there was promised.
@@ -160,13 +183,23 @@ impl WriteLog {
     }
 
     /// Freezes what there is, and lets it be uploaded; `None` if there is nothing, or nothing that was
-    /// promised whole. Waits for whoever uploads it.
+    /// promised whole. Waits for whoever uploads it. `vouch` is as for [`promise`](WriteLog::promise).
     ///
     /// # Errors
-    /// [`TargetError`] if what there is cannot be made durable.
-    pub fn upload(&self) -> Result<Option<Upload<'_>>, TargetError> {
+    /// [`TargetError`] if what there is cannot be made durable, or is not [proven](WriteLog::prove).
+    pub fn upload(
+        &self,
+        vouch: &dyn Fn(&[u8]) -> [u8; 32],
+    ) -> Result<Option<Upload<'_>>, TargetError> {
         let alone = self.uploading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
+        if !state.is_proven {
+            return Err(unproven());
+        }
+        // What is uploaded is what is found should this be done again, to its last byte.
+        if state.active.as_ref().is_some_and(|(_, active)| active.is_ahead()) && !state.is_gone {
+            self.change(&mut state, |segment| segment.promise(&Promise::default(), vouch))?;
+        }
         self.freeze(&mut state)?;
         let frozen = state.frozen.clone().filter(|_| !state.is_gone);
         drop(state);
@@ -361,6 +394,11 @@ const LARGE_BYTES: u64 = 32 << 20;
 
 pub(super) fn unread(error: io::Error) -> TargetError {
     TargetError::from_io("reading what waits to be uploaded", error)
+}
+
+fn unproven() -> TargetError {
+    let context = "what waits is not what was written by somebody with the file's key";
+    TargetError::new(TargetErrorKind::Damaged, context)
 }
 
 fn unwritten(error: io::Error) -> TargetError {

@@ -25,11 +25,14 @@ pub(super) enum Record {
     Cut { n_blocks: u64 },
     /// All that stands before it was acknowledged, and there when this was written.
     Kept,
-    /// Something was promised of the file.
-    Promise(Promise),
+    /// Something was promised of the file, and all that stands before it is what the one wrote who has its key.
+    Promise(Promise, Mac),
     /// Blocks are on the server.
     Sent { blocks: Range<u64> },
 }
+
+/// By which who has the file's key knows what was written with it.
+pub(super) type Mac = [u8; 32];
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub(super) struct SealedEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) record: Record,
+    /// What the one before is known by.
+    pub(super) before: blake3::Hash,
     pub(super) payload_at: u64,
     /// Where the next one stands.
     pub(super) end: u64,
@@ -86,7 +91,8 @@ impl Record {
         let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
         log.write_at(at, &mut pieces).whole()?;
         let payload_at = at + (HEAD_LEN + body.len()) as u64;
-        Ok(Placed { record: self, payload_at, end: payload_at + payload_bytes, hash })
+        let end = payload_at + payload_bytes;
+        Ok(Placed { record: self, before: *before, payload_at, end, hash })
     }
 
     /// Reads the one at a place, behind the record of a hash; `None` if there is none that is whole.
@@ -128,7 +134,8 @@ impl Record {
         if hash.as_bytes()[..] != head[HASH_AT..] {
             return Ok(None);
         }
-        Ok(Record::parse(&body).map(|record| Placed { record, payload_at, end, hash }))
+        let before = *before;
+        Ok(Record::parse(&body).map(|record| Placed { record, before, payload_at, end, hash }))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -143,11 +150,10 @@ impl Record {
                 put_u64(&mut bytes, *n_blocks);
             }
             Record::Kept => bytes.push(KEPT),
-            Record::Promise(Promise { grown_to, holes, size }) => {
+            Record::Promise(promise, mac) => {
                 bytes.push(PROMISE);
-                put_u64(&mut bytes, *grown_to);
-                put_range(&mut bytes, holes);
-                put_u64(&mut bytes, *size);
+                promise.put(&mut bytes);
+                bytes.extend_from_slice(mac);
             }
             Record::Sent { blocks } => {
                 bytes.push(SENT);
@@ -170,15 +176,29 @@ impl Record {
             }
             KEPT => Record::Kept,
             CUT => Record::Cut { n_blocks: fields.u64()? },
-            PROMISE => Record::Promise(Promise {
-                grown_to: fields.u64()?,
-                holes: fields.range()?,
-                size: fields.u64()?,
-            }),
+            PROMISE => {
+                let (grown_to, holes, size) = (fields.u64()?, fields.range()?, fields.u64()?);
+                Record::Promise(Promise { grown_to, holes, size }, fields.take()?)
+            }
             SENT => Record::Sent { blocks: fields.range()? },
             _ => return None,
         };
         fields.0.is_empty().then_some(record)
+    }
+}
+
+impl Promise {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        put_u64(bytes, self.grown_to);
+        put_range(bytes, &self.holes);
+        put_u64(bytes, self.size);
+    }
+
+    /// What is vouched for with it: all that stands before it, which a hash tells from anything else, and it.
+    pub(super) fn said(&self, before: &blake3::Hash) -> Vec<u8> {
+        let mut said = before.as_bytes().to_vec();
+        self.put(&mut said);
+        said
     }
 }
 
@@ -342,7 +362,7 @@ mod tests {
             sealed(Some(Expected::Absent), &[7..8, 9..300]),
             sealed(Some(Expected::Nonce(second)), &[1..2, 4..5]),
         ]);
-        let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 });
+        let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 }, [6; 32]);
         let [a, b] = ["a", "b"].map(|name| blake3::hash(name.as_bytes()));
         for record in [
             blocks,

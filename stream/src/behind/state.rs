@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) is_gone: bool,
     /// The last upload failed, and not because the server was away.
     pub(super) is_refused: bool,
+    /// Who has the file's key has seen that what was found here is his.
+    pub(super) is_proven: bool,
 }
 
 impl State {

@@ -43,7 +43,8 @@ struct Life {
     key: ContentKey,
     segment: Segment,
     states: Vec<State>,
-    /// That many of the states are durable for certain.
+    /// The last of the states that was promised, and the last of those that is durable for certain.
+    n_promised: usize,
     n_synced: usize,
 }
 
@@ -66,19 +67,25 @@ impl Life {
     fn new(key: &ContentKey, bytes: DiskBytes) -> Life {
         let segment = Segment::recover(Box::new(bytes), "log").unwrap();
         let states = vec![state(&segment)];
-        Life { key: key.clone(), segment, states, n_synced: 0 }
+        Life { key: key.clone(), segment, states, n_promised: 0, n_synced: 0 }
     }
 
     /// Does something, until the disk stops.
     fn step(&mut self, rng: &mut Rng) -> io::Result<()> {
         let first = rng.u64(..N_BLOCKS);
         match rng.u8(..8) {
-            0 => self.segment.keep(true).map(|()| self.n_synced = self.states.len() - 1)?,
+            0 => self.segment.keep(true).map(|()| self.n_synced = self.n_promised)?,
             1 => self.segment.cut(first)?,
-            2 => self.segment.promise(&Promise { size: first * 4096, ..Promise::default() })?,
+            2 => self.promise(first * 4096)?,
             _ => self.segment.append(&self.write(first, rng))?,
         }
         self.states.push(state(&self.segment));
+        Ok(())
+    }
+
+    fn promise(&mut self, size: u64) -> io::Result<()> {
+        self.segment.promise(&Promise { size, ..Promise::default() }, &|said| vouch(said))?;
+        self.n_promised = self.states.len();
         Ok(())
     }
 
@@ -100,6 +107,10 @@ impl Life {
         let dirty = start..start + rng.u64(1..100);
         Write { segments, expectations, dirty: std::iter::once(dirty).collect() }
     }
+}
+
+fn vouch(said: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(&[9; 32], said).as_bytes()
 }
 
 fn key() -> ContentKey {
@@ -128,7 +139,7 @@ fn a_log_is_after_a_crash_what_it_was_after_some_record_and_not_before_the_last_
             let mut after = Life::new(&key, bytes.on(&disk));
             let least = match crash {
                 Crash::PowerCut => life.n_synced,
-                Crash::Kill | Crash::Restart => life.states.len() - 1,
+                Crash::Kill | Crash::Restart => life.n_promised,
             };
             let found = life.states.iter().rposition(|state| *state == after.states[0]);
             let found = found.filter(|found| *found >= least);
@@ -137,6 +148,7 @@ fn a_log_is_after_a_crash_what_it_was_after_some_record_and_not_before_the_last_
                 // What was not synced before can still be lost.
                 life.states.truncate(found + 1);
                 (after.states, after.n_synced) = (life.states, life.n_synced);
+                after.n_promised = found;
             }
             life = after;
         }
@@ -203,21 +215,22 @@ fn a_record_that_the_disk_has_no_room_for_is_an_error_and_the_next_one_stands_in
     let (bytes, room) = (disk.make(), Arc::new(AtomicU64::new(20_000)));
     let full = Full { bytes: bytes.on(&disk), room: room.clone() };
     let segment = Segment::recover(Box::new(full), "log").unwrap();
-    let mut life = Life { key: key.clone(), segment, states: Vec::new(), n_synced: 0 };
-    let mut before = state(&life.segment);
+    let mut before = state(&segment);
+    let states = Vec::new();
+    let mut life = Life { key: key.clone(), segment, states, n_promised: 0, n_synced: 0 };
     let error = loop {
         let write = life.write(rng.u64(..N_BLOCKS), &mut rng);
-        match life.segment.append(&write) {
+        match life.segment.append(&write).and_then(|()| life.promise(0)) {
             Ok(()) => before = state(&life.segment),
             Err(error) => break error,
         }
     };
     assert_eq!(TargetError::from_io("", error).kind(), TargetErrorKind::NoSpace);
-    assert_eq!(state(&life.segment), before);
     assert_eq!(Life::new(&key, bytes.on(&disk)).states[0], before);
     room.store(u64::MAX, Ordering::Relaxed);
     let write = life.write(0, &mut rng);
     life.segment.append(&write).unwrap();
+    life.promise(0).unwrap();
     assert_eq!(Life::new(&key, bytes.on(&disk)).states[0], state(&life.segment));
 }
 
@@ -229,9 +242,11 @@ fn a_log_that_is_damaged_before_the_end_of_what_was_acknowledged_is_an_error_and
     let mut life = Life::new(&key, bytes.on(&disk));
     let mut write = |life: &mut Life| life.segment.append(&life.write(0, &mut rng)).unwrap();
     (0..3).for_each(|_| write(&mut life));
+    life.promise(0).unwrap();
     life.segment.keep(false).unwrap();
     let acknowledged = life.segment.bytes();
     write(&mut life);
+    life.promise(0).unwrap();
     let (all, kept) = (life.segment.bytes(), state(&life.segment));
     let flip = |at: u64| {
         let mut byte = [0];

@@ -49,7 +49,12 @@ impl World {
         world
     }
 
-    fn client(&self) -> Client {
+    /// The directory of what waits.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn client(&self) -> Client {
         self.client_of(engine(), WriteBehindOptions::default())
     }
 
@@ -58,7 +63,7 @@ impl World {
     }
 
     /// A client whose server is away when it has opened the file.
-    fn client_alone(&self) -> (Client, File) {
+    pub(crate) fn client_alone(&self) -> (Client, File) {
         let client = self.client();
         let file = client.open();
         self.server.hook.set_away(true);
@@ -92,7 +97,7 @@ impl Client {
     }
 
     /// The end of the process, more or less: nothing more is uploaded.
-    fn die(self, file: File) {
+    pub(crate) fn die(self, file: File) {
         drop(file);
         drop(self);
     }
