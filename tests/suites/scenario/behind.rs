@@ -9,7 +9,10 @@ use std::{
 
 use sealback::{CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, WriteBehind, WriteBehindOptions};
-use sealback_tests::away::{AwayServer, Road};
+use sealback_tests::{
+    away::{AwayServer, Road},
+    gate::{Gate, GateServer},
+};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -276,6 +279,27 @@ fn a_new_file_waits_as_a_whole_and_goes_up_as_it_was_sealed() {
     drop(file);
     client.resume();
     assert_eq!(all_of(&world.memory)[..10], [1; 10]);
+}
+
+#[test]
+fn a_new_file_is_read_while_it_is_uploaded() {
+    let memory = MemoryServer::new(MemoryOptions::default());
+    let server = GateServer::new(memory.clone(), Gate::default());
+    let dir = TempDir::new().unwrap();
+    let behind =
+        WriteBehind::open(Arc::new(server.clone()), dir.path(), WriteBehindOptions::default());
+    let client = Client { engine: engine(), behind: behind.unwrap() };
+    let content = sample(30 * BLOCK + 5);
+    client.put(&content);
+    let file = client.open();
+    let uploading = file.submit(File::upload);
+    server.hook.wait_for(1);
+    // From the directory, not from memory.
+    assert_same(&read_all(&open(&engine(), &client.behind, None)), &content, "who reads");
+    server.hook.open();
+    uploading.wait().unwrap();
+    assert_same(&all_of(&memory), &content, "somebody else");
+    assert_same(&read_all(&open(&engine(), &client.behind, None)), &content, "who reads later");
 }
 
 #[test]
