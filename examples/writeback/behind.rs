@@ -15,6 +15,7 @@ use sealback::{
 };
 use sealback_examples::Size;
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use crate::{
     args::On,
@@ -59,7 +60,7 @@ impl Behind {
             }
             _ => {}
         }
-        fs::write(noted, server.told()).map_err(|error| self.failure(error))
+        note(noted, &server.told()).map_err(|error| self.failure(error))
     }
 
     /// The files of which something waits.
@@ -116,6 +117,14 @@ fn known(noted: &Path) -> Option<Location> {
     fs::read(noted).ok().map(|told| Location::from(OsStr::from_bytes(&told).to_owned()))
 }
 
+/// Notes which server it is, for good or not at all: what waits belongs to no other.
+fn note(noted: &Path, told: &[u8]) -> io::Result<()> {
+    let mut beside = NamedTempFile::new_in(noted.parent().unwrap_or(noted))?;
+    beside.write_all(told)?;
+    beside.as_file().sync_all()?;
+    beside.persist(noted).map(drop).map_err(|error| error.error)
+}
+
 /// Where in a cache's directory it waits.
 fn dir_of(cache: &Path) -> PathBuf {
     cache.join("behind")
@@ -132,6 +141,7 @@ pub(crate) struct Sent {
     uploaded_blocks: u64,
     uploaded_bytes: u64,
     merged_blocks: u64,
+    server_was_put_back: bool,
 }
 
 impl Sent {
@@ -142,6 +152,7 @@ impl Sent {
             uploaded_blocks: uploaded.blocks,
             uploaded_bytes: uploaded.bytes,
             merged_blocks: uploaded.merged,
+            server_was_put_back: uploaded.was_put_back,
         }
     }
 
@@ -158,7 +169,7 @@ impl Sent {
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sent { waits, is_lost, uploaded_blocks: n, uploaded_bytes, merged_blocks } = self;
+        let Sent { waits, is_lost, uploaded_blocks: n, uploaded_bytes, .. } = self;
         match waits {
             Some(why) if *is_lost => {
                 return write!(f, "waits in the cache, until 'writeback forget' drops it: {why}");
@@ -168,9 +179,12 @@ impl fmt::Display for Sent {
         }
         let size = Size(*uploaded_bytes);
         write!(f, "{n} block{} uploaded, {size}", if *n == 1 { "" } else { "s" })?;
-        match merged_blocks {
-            0 => Ok(()),
-            n => write!(f, ", {n} merged with what others have changed"),
+        if self.merged_blocks > 0 {
+            write!(f, ", {} merged with what others have changed", self.merged_blocks)?;
+        }
+        match self.server_was_put_back {
+            true => f.write_str("; the server was put back to an earlier state of it"),
+            false => Ok(()),
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct Uploaded {
     pub bytes: u64,
     /// How many of the blocks somebody else had changed: they were merged, and sealed anew.
     pub merged: u64,
+    /// The server had an older state of the file than was seen here before: what was uploaded in between, by
+    /// whomever, it has no more.
+    pub was_put_back: bool,
 }
 
 impl Engine {

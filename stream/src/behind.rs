@@ -272,9 +272,9 @@ impl WriteBehind {
         if let Some(log) = open.logs.get(&stem) {
             return Ok(Some(log.clone()));
         }
-        self.home.files().keep_header(&stem, name, header)?;
+        let header = self.home.files().newest_header(&stem, name, header)?;
         let known = (name.clone(), file_id, geometry);
-        let log = WriteLog::open(self.home.clone(), known, Box::new(*header), server)?;
+        let log = WriteLog::open(self.home.clone(), known, header, server)?;
         let log = Arc::new(log);
         open.logs.retain(|_, log| Arc::strong_count(log) > 1 || !log.is_empty());
         open.logs.insert(stem, log.clone());

@@ -1,9 +1,12 @@
 //! What `--write-behind` promises: durable in the cache's directory at once, on the server when that is
 //! there, and nothing older is shown meanwhile without a word.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
-use crate::world::{Outcome, World, bytes, names_in, program};
+use crate::world::{AT, HEADER, Outcome, PREFIX, World, bytes, names_in, program};
 
 const BEHIND: [&str; 3] = ["--write-behind", "--cache", "cache"];
 const BLOCK: usize = 16 << 10;
@@ -252,6 +255,99 @@ fn what_waits_for_a_file_whose_name_is_damaged_is_told_and_found_again_by_who_kn
     assert!(content[BLOCK + 7..BLOCK + 17] == *b"what waits");
     world.resume().succeeds();
     assert!(world.get_bytes("file", &[]) == content);
+}
+
+/// Goal: the upload after a restart seals nothing anew. Method: every stored byte of every block is one that the
+/// directory had before, and nothing is told of sealing, of which a put tells.
+#[test]
+fn a_resume_uploads_byte_for_byte_what_was_sealed_before() {
+    const TRACE: &str = "--trace=sealback::span=trace,sealback::retry=debug";
+    let world = World::new();
+    world.write("source", &bytes(45, 9 * BLOCK + 5));
+    world.server_away();
+    assert!(
+        world.put("source", "file", &[&BEHIND[..], &[TRACE]].concat()).stderr.contains("sealed")
+    );
+    let sealed = world.read("cache/behind/new/file");
+    world.server_back();
+    assert_eq!(world.on(&["resume", "--cache", "cache", TRACE]).stderr, "");
+    assert!(world.read("server/file")[HEADER..] == sealed[HEADER..]);
+    world.server_away();
+    // Whole blocks, and behind the end.
+    world.patch_behind(BLOCK, &bytes(46, 3 * BLOCK)).succeeds();
+    world.patch_behind(9 * BLOCK + 5, &bytes(47, 2 * BLOCK)).succeeds();
+    let logs =
+        names_in(&world.path("cache/behind")).into_iter().filter(|name| name.ends_with(".log"));
+    let log: Vec<u8> = logs.flat_map(|name| world.read(&format!("cache/behind/{name}"))).collect();
+    let before = world.read("elsewhere/file");
+    world.server_back();
+    let outcome = world.on(&["resume", "--cache", "cache", TRACE]);
+    assert_eq!(outcome.stderr, "");
+    assert!(outcome.stdout().starts_with("file: 6 blocks uploaded"), "{}", outcome.stdout());
+    let (stride, after) = (BLOCK + PREFIX, world.read("server/file"));
+    let is_new =
+        |(n, block): &(usize, &[u8])| before[HEADER..].chunks(stride).nth(*n) != Some(block);
+    let new: Vec<_> = after[HEADER..].chunks(stride).enumerate().filter(is_new).collect();
+    assert_eq!(new.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3, 9, 10, 11]);
+    for (n, block) in new {
+        assert!(log.windows(block.len()).any(|window| window == block), "block {n}");
+    }
+}
+
+#[test]
+fn a_resume_with_another_key_uploads_nothing_and_loses_nothing() {
+    let world = World::with_a_patch_that_waits(48);
+    world.server_back();
+    world.run(&["keygen", "another"]).succeeds();
+    let resume = ["resume", "--server", "server", "--key", "another", "--cache", "cache"];
+    world.run(&resume).fails(&["another root key"]);
+    world
+        .run(&[&["forget", "file", "--save", "saved"], &resume[1..]].concat())
+        .fails(&["another root key"]);
+    assert!(!world.path("saved").exists());
+    assert!(world.get_bytes("file", &[]) == bytes(48, 3 * BLOCK));
+    world.resume().succeeds();
+    assert_eq!(world.get_bytes("file", &[])[BLOCK + 7..BLOCK + 17], *b"what waits");
+}
+
+#[test]
+fn of_resumes_at_once_one_uploads_and_the_others_are_told() {
+    let world = World::with_a_patch_that_waits(49);
+    world.server_back();
+    let args = [&["resume", "--cache", "cache"][..], &AT].concat();
+    let start =
+        || world.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let children: Vec<_> = (0..8).map(|_| start()).collect();
+    let mut n_uploaded = 0;
+    for child in children {
+        let outcome = Outcome::of(&args, &child.wait_with_output().unwrap());
+        n_uploaded += u32::from(outcome.stdout().contains("1 block uploaded"));
+        if !outcome.stderr.is_empty() {
+            outcome.fails(&["is used by another process"]);
+        }
+    }
+    assert_eq!(n_uploaded, 1);
+    assert_eq!(world.get_bytes("file", &[])[BLOCK + 7..BLOCK + 17], *b"what waits");
+}
+
+/// Goal: a server that was restored from a backup is told of, and gets all that waits.
+#[test]
+fn a_server_that_was_put_back_to_an_earlier_state_is_told_and_gets_what_waits() {
+    let world = World::new();
+    let mut content = bytes(50, 3 * BLOCK);
+    world.put_bytes(&content, "file", &BEHIND);
+    let backup = world.read("server/file");
+    world.patch_behind(5, b"lost with it").succeeds();
+    world.server_away();
+    world.patch_behind(BLOCK + 7, b"what waits").succeeds();
+    world.server_back();
+    world.write("server/file", &backup);
+    let said = world.resume().succeeds().stdout();
+    assert!(said.contains("; the server was put back to an earlier state of it"), "{said}");
+    content[BLOCK + 7..BLOCK + 17].copy_from_slice(b"what waits");
+    assert!(world.get_bytes("file", &[]) == content);
+    let said = world.patch_behind(0, b"x").succeeds().stdout();
+    assert!(said.contains("1 block uploaded") && !said.contains("put back"), "{said}");
 }
 
 #[test]

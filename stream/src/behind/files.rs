@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sealback_crypto::{FileId, HEADER_BYTES};
+use sealback_crypto::{FileId, HEADER_BYTES, HeaderClaims};
 
 use super::{progress::Progress, segment::Segment};
 use crate::{
@@ -186,6 +186,25 @@ impl Files {
         }
     }
 
+    /// The header that is kept of a file, or this one, if that is a newer one: then it is kept.
+    pub(super) fn newest_header(
+        &self,
+        stem: &str,
+        name: &Name,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Box<[u8; HEADER_BYTES]>, TargetError> {
+        let said = fs::read(self.head_path(stem)).ok();
+        let kept = said.and_then(|said| Head::parse(stem, &said, false));
+        let generation = |header| HeaderClaims::of(header).generation;
+        if let Some(Head { header: kept, .. }) = kept
+            && generation(&kept) >= generation(header)
+        {
+            return Ok(kept);
+        }
+        self.keep_header(stem, name, header)?;
+        Ok(Box::new(*header))
+    }
+
     /// Keeps a file's header for when the server does not answer.
     pub(super) fn keep_header(
         &self,
@@ -197,9 +216,6 @@ impl Files {
         let mut said = [HEAD_MAGIC, &header[..], name.as_str().as_bytes()].concat();
         let hash = blake3::hash(&said);
         said.extend_from_slice(hash.as_bytes());
-        if fs::read(&path).is_ok_and(|kept| kept == said) {
-            return Ok(());
-        }
         self.replace(&path, &said)
             .map_err(|error| TargetError::from_io("keeping a header", error))?;
         self.sync_names()

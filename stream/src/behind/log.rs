@@ -298,18 +298,32 @@ impl WriteLog {
         Ok(header)
     }
 
-    /// Keeps the header, if it is whole, as the one that the server has: what is sealed from here on may be
-    /// judged by this one when nobody answers.
-    pub(super) fn keep_header(&self, header: &[u8]) -> Result<(), TargetError> {
+    /// Keeps the header, if it is whole and newer, as the one that the server has: what is sealed from here on may
+    /// be judged by this one when nobody answers.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot be kept.
+    pub fn keep_header(&self, header: &[u8]) -> Result<(), TargetError> {
         let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
         let mut state = self.state();
         let [kept, new] =
             [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
         // Two may have asked, and the one that asked first may come last.
-        if *state.header != *header && new >= kept {
+        if new > kept {
             self.home.files().keep_header(&self.stem, &self.name, header)?;
             *state.header = *header;
         }
+        Ok(())
+    }
+
+    /// Notes that the server has an older header than it had: it has gone back to an earlier state.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot be kept.
+    pub fn put_back(&self, header: &[u8; HEADER_BYTES]) -> Result<(), TargetError> {
+        let mut state = self.state();
+        self.home.files().keep_header(&self.stem, &self.name, header)?;
+        *state.header = *header;
         Ok(())
     }
 

@@ -169,6 +169,45 @@ fn what_was_noted_of_another_segment_of_the_same_name_does_not_count() {
     assert_eq!(noted(other).1, []);
 }
 
+/// Goal: who is killed between the commit and the moment at which the log lets go sends nothing again.
+#[test]
+fn what_a_header_speaks_for_is_not_sent_again() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), MemoryServer::new(MemoryOptions::default()));
+    let (name, geometry) = (Name::new("file").unwrap(), Geometry::new(4096).unwrap());
+    let new = Header::create(&RootKey::from_bytes(&[3; 32]), geometry, Engine::Fake).unwrap();
+    server.create(&name, new.header.file_id(), &new.bytes).unwrap();
+    let logged = |behind: &WriteBehind| {
+        let file = behind.open(&name).unwrap();
+        let log = file.behind().unwrap().log().unwrap();
+        log.prove(|said, mac| vouch(said) == *mac).unwrap();
+        log
+    };
+    let behind = open(&server, dir.path());
+    let log = logged(&behind);
+    let buffer = Buffer::unpooled(2 * STRIDE);
+    let sealed = new.header.content_key().seal(4, 3, &[&[1; 8192]], buffer).unwrap();
+    let segments = vec![Segments::Sealed(sealed)];
+    log.write(&Write { segments, expectations: Vec::new(), dirty: Vec::new() }).unwrap();
+    log.promise(&Promise { size: 6 * 4096, ..Promise::default() }, &|said| vouch(said)).unwrap();
+    let upload = |log: &WriteLog| {
+        let upload = log.upload(&|said| vouch(said)).unwrap().unwrap();
+        (upload.blocks().map(|(block, _)| block).collect::<Vec<_>>(), upload.is_committed())
+    };
+    assert_eq!(upload(&log), (vec![4, 5], false));
+    log.upload(&|said| vouch(said)).unwrap().unwrap().note_sent(4..5).unwrap();
+    drop((log, behind));
+    let behind = open(&server, dir.path());
+    let log = logged(&behind);
+    assert_eq!(upload(&log), (vec![5], false));
+    log.upload(&|said| vouch(said)).unwrap().unwrap().note_committed().unwrap();
+    drop((log, behind));
+    let behind = open(&server, dir.path());
+    let log = logged(&behind);
+    assert_eq!(upload(&log), (vec![], true));
+    log.upload(&|said| vouch(said)).unwrap().unwrap().finish().unwrap();
+    assert!(log.is_empty());
+}
+
 /// A file on a disk that has so much room.
 struct Full {
     bytes: DiskBytes,
