@@ -19,7 +19,7 @@ use std::{
 
 use sealback_crypto::{FileId, HEADER_BYTES, HeaderClaims};
 
-use super::{progress::Progress, segment::Segment};
+use super::{log::unless_full, progress::Progress, segment::Segment};
 use crate::{
     Durability, Name, TargetError, TargetErrorKind,
     flat::{Flat, Through},
@@ -196,12 +196,11 @@ impl Files {
         let said = fs::read(self.head_path(stem)).ok();
         let kept = said.and_then(|said| Head::parse(stem, &said, false));
         let generation = |header| HeaderClaims::of(header).generation;
-        if let Some(Head { header: kept, .. }) = kept
-            && generation(&kept) >= generation(header)
-        {
-            return Ok(kept);
+        match kept {
+            Some(kept) if generation(&kept.header) >= generation(header) => return Ok(kept.header),
+            Some(_) => unless_full(self.keep_header(stem, name, header))?,
+            None => self.keep_header(stem, name, header)?,
         }
-        self.keep_header(stem, name, header)?;
         Ok(Box::new(*header))
     }
 
@@ -224,11 +223,13 @@ impl Files {
     /// Writes a file, or leaves it as it is.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let beside = path.with_extension("new");
-        fs::write(&beside, content)?;
-        if self.waits_for_disk() {
-            File::open(&beside)?.sync_all()?;
-        }
-        fs::rename(&beside, path)
+        let replaced = fs::write(&beside, content)
+            .and_then(
+                |()| if self.waits_for_disk() { File::open(&beside)?.sync_all() } else { Ok(()) },
+            )
+            .and_then(|()| fs::rename(&beside, path));
+        // On a full disk a part of it would take what room there is.
+        replaced.inspect_err(|_| drop(fs::remove_file(&beside)))
     }
 
     /// By what the server is known again, if it has said so.

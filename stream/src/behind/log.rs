@@ -152,9 +152,9 @@ impl WriteLog {
             let before = active.bytes();
             let kept = active.keep(self.waits_for_disk());
             self.home.room().take(active.bytes() - before);
-            if let Err(error) = kept {
+            if let Err(error) = unless_full(kept.map_err(unwritten)) {
                 state.active = Some((number, active));
-                return Err(unwritten(error));
+                return Err(error);
             }
             state.frozen = Some((number, Arc::new(active)));
         }
@@ -198,7 +198,8 @@ impl WriteLog {
         }
         // What is uploaded is what is found should this be done again, to its last byte.
         if state.active.as_ref().is_some_and(|(_, active)| active.is_ahead()) && !state.is_gone {
-            self.change(&mut state, |segment| segment.promise(&Promise::default(), vouch))?;
+            let promise = Promise::default();
+            unless_full(self.change(&mut state, |segment| segment.promise(&promise, vouch)))?;
         }
         self.freeze(&mut state)?;
         let frozen = state.frozen.clone().filter(|_| !state.is_gone);
@@ -310,7 +311,7 @@ impl WriteLog {
             [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
         // Two may have asked, and the one that asked first may come last.
         if new > kept {
-            self.home.files().keep_header(&self.stem, &self.name, header)?;
+            unless_full(self.home.files().keep_header(&self.stem, &self.name, header))?;
             *state.header = *header;
         }
         Ok(())
@@ -322,7 +323,7 @@ impl WriteLog {
     /// [`TargetError`] if it cannot be kept.
     pub fn put_back(&self, header: &[u8; HEADER_BYTES]) -> Result<(), TargetError> {
         let mut state = self.state();
-        self.home.files().keep_header(&self.stem, &self.name, header)?;
+        unless_full(self.home.files().keep_header(&self.stem, &self.name, header))?;
         *state.header = *header;
         Ok(())
     }
@@ -408,6 +409,13 @@ const LARGE_BYTES: u64 = 32 << 20;
 
 pub(super) fn unread(error: io::Error) -> TargetError {
     TargetError::from_io("reading what waits to be uploaded", error)
+}
+
+/// Without a note that the disk has no room for, what waits is uploaded all the same: nothing else makes room.
+/// What is not noted is found out anew, or done again.
+pub(super) fn unless_full(noted: Result<(), TargetError>) -> Result<(), TargetError> {
+    noted
+        .or_else(|error| if error.kind() == TargetErrorKind::NoSpace { Ok(()) } else { Err(error) })
 }
 
 fn unproven() -> TargetError {

@@ -9,7 +9,7 @@ use std::{
 use sealback_crypto::{Buffer, Stored};
 
 use super::{
-    log::{WriteLog, index, stride_len, unread},
+    log::{WriteLog, index, stride_len, unless_full, unread},
     progress::Progress,
     segment::{self, LoggedBlock, Promise, Segment},
 };
@@ -79,7 +79,7 @@ impl<'a> Upload<'a> {
         let noted = progress
             .note(blocks)
             .and_then(|()| if self.log.waits_for_disk() { progress.sync() } else { Ok(()) });
-        noted.map_err(|error| TargetError::from_io("noting what was uploaded", error))
+        unless_full(noted.map_err(|error| TargetError::from_io("noting what was uploaded", error)))
     }
 
     /// What was promised of the file.

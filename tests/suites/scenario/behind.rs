@@ -38,14 +38,28 @@ pub(crate) struct Client {
 
 impl World {
     fn new() -> World {
+        World::in_dir(TempDir::new().unwrap())
+    }
+
+    /// With a directory for what waits.
+    fn in_dir(dir: TempDir) -> World {
         let memory = MemoryServer::new(MemoryOptions::default());
         let server = AwayServer::new(memory.clone(), Road::default());
-        World { memory, server, dir: TempDir::new().unwrap() }
+        World { memory, server, dir }
     }
 
     /// With a file of such bytes on the server.
     pub(crate) fn with(content: &[u8]) -> World {
-        let world = World::new();
+        World::new().having(content)
+    }
+
+    /// The same, with a directory on another disk.
+    pub(crate) fn with_on(content: &[u8], disk: &Path) -> World {
+        World::in_dir(TempDir::new_in(disk).unwrap()).having(content)
+    }
+
+    fn having(self, content: &[u8]) -> World {
+        let world = self;
         let file = create(&engine(), &world.memory, None, BLOCK as u64);
         file.write_at(0, content).unwrap();
         file.sync().unwrap();
@@ -74,7 +88,7 @@ impl World {
     }
 
     /// Somebody uploads what waits, with the server there.
-    fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.server.hook.set_away(false);
         self.client().resume();
     }
@@ -136,7 +150,7 @@ fn what_was_synced_while_the_server_was_away_is_there_after_a_resume() {
     assert_same(&all_of(&world.memory), &content, "somebody else");
 }
 
-fn read_all_from(file: &File, at: usize, len: usize) -> Vec<u8> {
+pub(crate) fn read_all_from(file: &File, at: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     assert_eq!(file.read_at(at as u64, &mut bytes).unwrap(), len);
     bytes
