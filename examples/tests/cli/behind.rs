@@ -244,6 +244,31 @@ fn what_waits_and_is_damaged_is_told_by_every_command_until_it_is_forgotten() {
 }
 
 #[test]
+fn a_new_file_that_waits_and_is_damaged_is_told_and_not_published() {
+    let world = World::new();
+    world.write("source", &bytes(51, 3 * BLOCK));
+    world.server_away();
+    world.put("source", "file", &BEHIND).succeeds();
+    world.server_back();
+    let waiting = "cache/behind/new/file";
+    let whole = world.read(waiting);
+    world.flip(waiting, HEADER + BLOCK + 2 * PREFIX + 9);
+    let outcome = world.resume();
+    let said = outcome.stdout();
+    assert!(said.starts_with("file: waits in the cache, until 'writeback forget'"), "{said}");
+    outcome.fails(&["block 1"]);
+    world.holds_only(&[]);
+    for len in [HEADER - 1, HEADER + BLOCK] {
+        world.write(waiting, &whole[..len]);
+        world.resume().fails(&["1 of 1 files still wait"]);
+        world.holds_only(&[]);
+    }
+    world.write(waiting, &whole);
+    world.resume().succeeds();
+    assert!(world.get_bytes("file", &[]) == bytes(51, 3 * BLOCK));
+}
+
+#[test]
 fn what_waits_for_a_file_whose_name_is_damaged_is_told_and_found_again_by_who_knows_the_name() {
     let world = World::with_a_patch_that_waits(44);
     world.flip(&world.waiting(".head"), 8200);

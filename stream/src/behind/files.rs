@@ -308,7 +308,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// `None` for what is not whole.
+    /// `None` for what is not whole, or another file's.
     fn parse(stem: &str, said: &[u8], is_logged: bool) -> Option<Head> {
         let (said, hash) = said.split_last_chunk::<32>()?;
         if blake3::hash(said) != *hash {
@@ -316,6 +316,8 @@ impl Head {
         }
         let (header, name) = said.strip_prefix(HEAD_MAGIC)?.split_first_chunk()?;
         let name = Name::new(std::str::from_utf8(name).ok()?).ok()?;
+        let its = Files::stem(&name, HeaderClaims::of(header).file_id);
+        (its == stem).then_some(())?;
         Some(Head { stem: stem.to_owned(), name, header: Box::new(*header), is_logged })
     }
 }

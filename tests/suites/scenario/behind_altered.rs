@@ -129,6 +129,23 @@ fn a_log_that_is_written_back_as_it_was_is_uploaded() {
 }
 
 #[test]
+fn a_log_that_is_given_another_files_name_is_told() {
+    let (world, content) = waiting();
+    let log = Log::of(&world);
+    let stem = log.path.file_stem().unwrap().to_str().unwrap().strip_suffix(".0").unwrap();
+    let head = log.path.with_file_name(format!("{stem}.head"));
+    let said = fs::read(&head).unwrap();
+    let renamed = [&said[..8 + 8192], b"another"].concat();
+    fs::write(&head, [&renamed[..], blake3::hash(&renamed).as_bytes()].concat()).unwrap();
+    let error = resume(&world.client().behind).unwrap_err();
+    assert_eq!(error.target_kind(), Some(TargetErrorKind::Damaged), "{error}");
+    assert_same(&all_of(&world.memory), &content, "somebody else");
+    fs::write(&head, said).unwrap();
+    resume(&world.client().behind).unwrap();
+    assert_ne!(all_of(&world.memory), content);
+}
+
+#[test]
 fn what_somebody_appends_to_a_log_is_dropped() {
     let (world, mut content) = waiting();
     let mut log = Log::of(&world);
