@@ -30,8 +30,10 @@ use crate::{
 };
 
 mod chain;
+mod changed;
 mod file;
 mod files;
+mod header;
 mod home;
 mod log;
 mod progress;
@@ -97,9 +99,9 @@ impl Default for WriteBehindOptions {
 /// can be opened, as they were then; of their blocks those can be read that were written, and a cache may
 /// have others.
 ///
-/// In memory a log takes some 130 bytes for each block that waits, and 30 more where it was changed in part: what
-/// bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of blocks of 16 KiB take 34 MB, of
-/// 4 KiB 137 MB; who has less sets a lower bound.
+/// In memory a log takes some 130 bytes for each block that waits, and where it was changed in part 30 more, or an
+/// eighth of the block at most: what bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of
+/// blocks of 16 KiB take 34 MB, of 4 KiB 137 MB; who has less sets a lower bound.
 ///
 /// Who is killed while he uploads uploads again, and does not lay what the server had taken over what others have
 /// made of it since: it was noted. Not noted yet is the write under way at that moment, and what lies behind the

@@ -114,7 +114,7 @@ impl<'a> Taking<'a> {
     fn merge(&mut self, ours: Sealed, logged: LoggedBlock) -> Result<(), Error> {
         let (block, start) =
             (ours.blocks().start, self.file.geometry().block_start(ours.blocks().start));
-        let mut dirty = logged.dirty;
+        let mut dirty = logged.dirty();
         if dirty.is_empty() {
             dirty.push(start..start + ours.plaintext_len());
         }

@@ -130,9 +130,9 @@ impl OpenFile {
 
     /// Where the last byte that was changed ends.
     fn dirty_end(&self, upload: &Upload<'_>) -> u64 {
-        let end = |(block, logged): (u64, &LoggedBlock)| match logged.dirty.last() {
-            Some(dirty) => dirty.end,
-            None => self.geometry().block_start(block) + plain_bytes(logged),
+        let end = |(block, logged): (u64, &LoggedBlock)| {
+            let whole = || self.geometry().block_start(block) + plain_bytes(logged);
+            logged.dirty_end().unwrap_or_else(whole)
         };
         upload.blocks().map(end).max().unwrap_or(0)
     }

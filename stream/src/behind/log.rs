@@ -20,7 +20,7 @@ use std::{
     task::Waker,
 };
 
-use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES};
 
 use super::{
     files::Files,
@@ -33,12 +33,12 @@ use crate::{BlockConflict, Failure, Name, Target, TargetError, TargetErrorKind, 
 
 /// One file's log.
 pub struct WriteLog {
-    home: Arc<Home>,
+    pub(super) home: Arc<Home>,
     name: Name,
     file_id: FileId,
     geometry: Geometry,
     /// What its files are called.
-    stem: String,
+    pub(super) stem: String,
     state: Mutex<State>,
     /// The file on the server, once it was there to be opened.
     server: Mutex<Option<Arc<dyn Target>>>,
@@ -91,11 +91,6 @@ impl WriteLog {
     /// What it takes on the disk, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.state().bytes()
-    }
-
-    /// The header that the server had when it last answered.
-    pub fn header(&self) -> Box<[u8; HEADER_BYTES]> {
-        self.state().header.clone()
     }
 
     /// The blocks that are here, sealed, ascending; each with the positions in the file that were changed, or
@@ -284,48 +279,6 @@ impl WriteLog {
     /// Whether the logs take so much that something should be uploaded.
     pub(super) fn is_short_of_room(&self) -> bool {
         self.home.room().is_short()
-    }
-
-    /// The header as the server has it, or had it when it last answered.
-    pub(super) fn read_header(&self) -> Result<Vec<u8>, TargetError> {
-        let header = match self.ask(|server| server.read_header()) {
-            Ok(header) => header,
-            Err(error) if super::home::is_away(&error) => {
-                return Ok(self.state().header.to_vec());
-            }
-            Err(error) => return Err(error),
-        };
-        self.keep_header(&header)?;
-        Ok(header)
-    }
-
-    /// Keeps the header, if it is whole and newer, as the one that the server has: what is sealed from here on may
-    /// be judged by this one when nobody answers.
-    ///
-    /// # Errors
-    /// [`TargetError`] if it cannot be kept.
-    pub fn keep_header(&self, header: &[u8]) -> Result<(), TargetError> {
-        let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
-        let mut state = self.state();
-        let [kept, new] =
-            [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
-        // Two may have asked, and the one that asked first may come last.
-        if new > kept {
-            unless_full(self.home.files().keep_header(&self.stem, &self.name, header))?;
-            *state.header = *header;
-        }
-        Ok(())
-    }
-
-    /// Notes that the server has an older header than it had: it has gone back to an earlier state.
-    ///
-    /// # Errors
-    /// [`TargetError`] if it cannot be kept.
-    pub fn put_back(&self, header: &[u8; HEADER_BYTES]) -> Result<(), TargetError> {
-        let mut state = self.state();
-        unless_full(self.home.files().keep_header(&self.stem, &self.name, header))?;
-        *state.header = *header;
-        Ok(())
     }
 
     /// Notes that the file was cut on the server.

@@ -11,7 +11,7 @@ use std::{
     ops::Range,
 };
 
-use sealback_crypto::Nonce;
+use sealback_crypto::{MAX_FILE_BYTES, Nonce};
 
 use super::segment::Promise;
 use crate::{Expected, flat::Flat};
@@ -230,9 +230,9 @@ impl Entry {
 
     fn take(fields: &mut Fields<'_>) -> Option<Entry> {
         Some(match fields.u8()? {
-            HOLE => Entry::Hole(fields.range()?),
+            HOLE => Entry::Hole(fields.range().filter(|blocks| blocks.end <= MAX_BLOCKS)?),
             SEALED => Entry::Sealed(SealedEntry {
-                block: fields.u64()?,
+                block: fields.u64().filter(|block| *block < MAX_BLOCKS)?,
                 bytes: fields.u32()?,
                 nonce: fields.nonce()?,
                 base: match fields.u8()? {
@@ -241,7 +241,7 @@ impl Entry {
                     NONCE => Some(Expected::Nonce(fields.nonce()?)),
                     _ => return None,
                 },
-                dirty: (0..fields.u64()?).map(|_| fields.range()).collect::<Option<_>>()?,
+                dirty: fields.positions()?,
             }),
             _ => return None,
         })
@@ -274,8 +274,19 @@ impl Fields<'_> {
         self.take().map(Nonce::from_bytes)
     }
 
+    /// `None` for one that ends before it begins, too.
     fn range(&mut self) -> Option<Range<u64>> {
-        Some(self.u64()?..self.u64()?)
+        let range = self.u64()?..self.u64()?;
+        (range.start <= range.end).then_some(range)
+    }
+
+    /// Positions of one block: ascending, and no further apart than a block is long.
+    fn positions(&mut self) -> Option<Vec<Range<u64>>> {
+        let ranges: Vec<_> = (0..self.u64()?).map(|_| self.range()).collect::<Option<_>>()?;
+        let ascend = ranges.windows(2).all(|two| two[0].end < two[1].start);
+        let holds = ascend && ranges.iter().all(|range| !range.is_empty());
+        let fits = |last: &Range<u64>| last.end - ranges[0].start <= MAX_BLOCK_BYTES;
+        (holds && ranges.last().is_none_or(fits)).then_some(ranges)
     }
 }
 
@@ -332,6 +343,10 @@ const HASH_AT: usize = 28;
 const HEAD_LEN: usize = HASH_AT + 32;
 const PIECE_LEN: usize = 256 << 10;
 
+/// More blocks than any file has, and more bytes than any block.
+const MAX_BLOCKS: u64 = MAX_FILE_BYTES >> 12;
+pub(super) const MAX_BLOCK_BYTES: u64 = 1 << 20;
+
 const BLOCKS: u8 = 1;
 const CUT: u8 = 2;
 const PROMISE: u8 = 3;
@@ -348,6 +363,29 @@ const NONCE: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: who alters a log makes nothing panic, and takes no memory that is not there.
+    #[test]
+    fn a_record_that_says_what_no_file_has_is_none() {
+        let nonce = Nonce::from_bytes([3; 24]);
+        let sealed = |block, dirty: &[Range<u64>]| {
+            let (base, dirty) = (None, dirty.to_vec());
+            Entry::Sealed(SealedEntry { block, bytes: 3, nonce, base, dirty })
+        };
+        let reversed = Range { start: 5, end: 4 };
+        for entry in [
+            Entry::Hole(reversed.clone()),
+            Entry::Hole(0..u64::MAX),
+            sealed(u64::MAX, &[]),
+            sealed(0, &[reversed]),
+            sealed(0, &[3..3, 4..5]),
+            sealed(0, &[0..2, 2..3]),
+            sealed(0, &[5..6, 1..2]),
+            sealed(0, &[0..1, (1 << 20)..(1 << 20) + 1]),
+        ] {
+            assert_eq!(Record::parse(&Record::Blocks(vec![entry]).to_bytes()), None);
+        }
+    }
 
     #[test]
     fn a_record_reads_as_it_was_written_and_no_byte_of_it_may_differ() {

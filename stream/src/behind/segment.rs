@@ -12,6 +12,7 @@ use sealback_crypto::{Geometry, Nonce};
 
 use super::{
     chain::{Bytes, Chain},
+    changed::Changed,
     record::{Entry, Mac, Placed, Record, SealedEntry},
 };
 use crate::{Expectation, Expected, Segment as Piece, Write};
@@ -25,8 +26,7 @@ pub struct LoggedBlock {
     pub bytes: u32,
     /// What the server must have for it; `None`: whatever it has is written over.
     pub base: Option<Expected>,
-    /// The positions in the file that were changed, ascending; none: all of the block.
-    pub dirty: Vec<Range<u64>>,
+    pub(super) changed: Changed,
     /// Where its bytes are.
     at: u64,
 }
@@ -43,6 +43,18 @@ impl Placed {
             }
             Record::Blocks(_) | Record::Cut { .. } | Record::Kept | Record::Sent { .. } => None,
         }
+    }
+}
+
+impl LoggedBlock {
+    /// The positions in the file that were changed, ascending; none: all of the block.
+    pub fn dirty(&self) -> Vec<Range<u64>> {
+        self.changed.ranges()
+    }
+
+    /// Where the last of them ends; `None`: all of the block was.
+    pub fn dirty_end(&self) -> Option<u64> {
+        self.changed.end()
     }
 }
 
@@ -213,19 +225,15 @@ impl Segment {
     }
 
     fn note_block(&mut self, sealed: SealedEntry, at: u64) {
-        let SealedEntry { block, bytes, nonce, base, mut dirty } = sealed;
-        let mut first_base = base;
+        let SealedEntry { block, bytes, nonce, base, dirty } = sealed;
+        let (mut first_base, mut changed) = (base, Changed::new(dirty));
         if base.is_some()
             && let Some(before) = self.blocks.get(&block)
         {
             first_base = before.base;
-            if before.dirty.is_empty() || dirty.is_empty() {
-                dirty = Vec::new();
-            } else {
-                before.dirty.iter().for_each(|range| add(&mut dirty, range.clone()));
-            }
+            changed = changed.and(&before.changed);
         }
-        let logged = LoggedBlock { nonce, bytes, base: first_base, dirty, at };
+        let logged = LoggedBlock { nonce, bytes, base: first_base, changed, at };
         self.blocks.insert(block, Box::new(logged));
     }
 

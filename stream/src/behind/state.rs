@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, Nonce};
 
-use super::segment::{self, Found, Promise, Segment};
+use super::{
+    changed::Changed,
+    segment::{Found, Promise, Segment},
+};
 
 /// What changes of a log, under its lock.
 pub(super) struct State {
@@ -56,17 +59,19 @@ impl State {
 
     /// As [`written`](super::WriteLog::written).
     pub(super) fn written(&self) -> Vec<(u64, Vec<Range<u64>>)> {
-        let mut written: BTreeMap<u64, Vec<Range<u64>>> = BTreeMap::new();
+        let mut written: BTreeMap<u64, Changed> = BTreeMap::new();
         // The newer block has all that the older one has.
         for (block, logged) in self.segments().flat_map(Segment::blocks) {
             let is_latest = matches!(self.nonce(*block), Some(Some(_)));
-            match written.entry(*block).or_insert_with(|| logged.dirty.clone()) {
-                _ if !is_latest => drop(written.remove(block)),
-                changed if changed.is_empty() || logged.dirty.is_empty() => changed.clear(),
-                changed => logged.dirty.iter().for_each(|at| segment::add(changed, at.clone())),
+            if is_latest {
+                let changed = match written.remove(block) {
+                    Some(newer) => newer.and(&logged.changed),
+                    None => logged.changed.clone(),
+                };
+                written.insert(*block, changed);
             }
         }
-        written.into_iter().collect()
+        written.into_iter().map(|(block, changed)| (block, changed.ranges())).collect()
     }
 
     pub(super) fn promised(&self) -> Option<Promise> {
