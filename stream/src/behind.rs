@@ -64,7 +64,7 @@ pub struct WriteBehindOptions {
     /// written there while the server is away, and memory is free for more. New files do not count.
     pub max_log_bytes: u64,
     /// What becomes of a write that the logs have no room for. (One that the disk has no room for fails at
-    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty.)
+    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty. What waits on a full disk is uploaded all the same.)
     pub when_full: WhenFull,
 }
 
@@ -102,6 +102,10 @@ impl Default for WriteBehindOptions {
 /// In memory a log takes some 130 bytes for each block that waits, and where it was changed in part 30 more, or an
 /// eighth of the block at most: what bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of
 /// blocks of 16 KiB take 34 MB, of 4 KiB 137 MB; who has less sets a lower bound.
+///
+/// What is in the directory is sealed, and vouched for with each file's key: who can write there and has no key can
+/// drop what waits, as he could delete it, and put back a log that was there before; he can have nothing uploaded that
+/// was not written with the key. What was acknowledged and is damaged is an error of its file, and stays as it is.
 ///
 /// Who is killed while he uploads uploads again, and does not lay what the server had taken over what others have
 /// made of it since: it was noted. Not noted yet is the write under way at that moment, and what lies behind the
