@@ -97,9 +97,9 @@ impl Default for WriteBehindOptions {
 
 /// A server before which what is written is kept, durably, until it is uploaded. Clones are the same.
 ///
-/// One process at a time uses a directory. While the server does not answer, files that were open here before
-/// can be opened, as they were then; of their blocks those can be read that were written, and a cache may
-/// have others.
+/// One process at a time uses a directory; who comes while another has it waits for a moment, then is told. While the
+/// server does not answer, files that were open here before can be opened, as they were then; of their blocks those
+/// can be read that were written, and a cache may have others.
 ///
 /// In memory a log takes some 130 bytes for each block that waits, and where it was changed in part 30 more, or an
 /// eighth of the block at most: what bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of

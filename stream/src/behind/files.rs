@@ -11,10 +11,12 @@
 //! A stem is a hash of a file's name and its id.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, IoSlice},
     ops::Range,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use sealback_crypto::{FileId, HEADER_BYTES, HeaderClaims};
@@ -38,7 +40,7 @@ impl Files {
     }
 
     /// Makes the directory if it is missing, and takes its lock, which is free when what is returned is
-    /// dropped.
+    /// dropped. Waits a moment for it: whoever had it may be about to end, and a thread of his be in an upload.
     pub(super) fn take(&self) -> Result<File, TargetError> {
         let shown = self.dir.display();
         let unopened = |error| TargetError::from_io(format!("opening {shown}"), error);
@@ -46,11 +48,18 @@ impl Files {
         let mut opening = OpenOptions::new();
         let lock = opening.write(true).create(true).truncate(false).open(self.dir.join("lock"));
         let lock = lock.map_err(unopened)?;
-        lock.try_lock().map_err(|_| {
-            let context = format!("{shown} is used by another process");
-            TargetError::new(TargetErrorKind::NotPermitted, context)
-        })?;
-        Ok(lock)
+        let since = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(unopened(error)),
+                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let context = format!("{shown} is used by another process");
+                    return Err(TargetError::new(TargetErrorKind::NotPermitted, context));
+                }
+            }
+        }
     }
 
     /// Where new files are.
@@ -355,5 +364,8 @@ fn segment_name(stem: &str, number: u64) -> String {
     format!("{stem}.{number}")
 }
 
+/// Who is about to end has ended by then.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
 const NEW: &str = "new";
 const HEAD_MAGIC: &[u8] = b"SBHEADER";

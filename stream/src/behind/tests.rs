@@ -38,6 +38,17 @@ fn a_server_that_is_written_behind_keeps_the_contract() {
     });
 }
 
+#[test]
+fn who_comes_while_another_is_about_to_go_waits_for_him() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), MemoryServer::new(MemoryOptions::default()));
+    let first = open(&server, dir.path());
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| drop(open(&server, dir.path())));
+        drop(first);
+        second.join().unwrap();
+    });
+}
+
 /// A log on a simulated disk, and what it came to after each record.
 struct Life {
     key: ContentKey,
