@@ -13,6 +13,8 @@ mod behind;
 mod demo;
 #[path = "writeback/failure.rs"]
 mod failure;
+#[path = "writeback/forget.rs"]
+mod forget;
 #[path = "writeback/get.rs"]
 mod get;
 #[path = "writeback/inspect.rs"]
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     cli.trace.into_iter().for_each(listen);
     match cli.command {
         None => demo::run(),
+        Some(Command::Forget(args)) => forget::run(&args),
         Some(Command::Get(args)) => get::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Keygen(args)) => keygen::run(&args),

@@ -27,6 +27,8 @@ static CONTENT: Context =
     LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 file content key"));
 static HEADER: Context =
     LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-23 v1 file header key"));
+static VOUCHING: Context =
+    LazyLock::new(|| hazmat::hash_derive_key_context("sealback 2026-11-30 v1 file vouching key"));
 
 /// Names the root key in one file's header. The file id is bound in, so that a server cannot see
 /// which files share a root key.
@@ -50,6 +52,11 @@ pub(crate) fn content_key(file_key: &[u8; 32], prologue: &[u8; 64]) -> Secret {
 /// The key of a file's header MACs; it depends on every immutable byte of the header.
 pub(crate) fn header_key(file_key: &[u8; 32], prologue: &[u8; 64]) -> Secret {
     secret(&HEADER, &[file_key, prologue])
+}
+
+/// The key under which a client vouches for what it keeps of a file elsewhere.
+pub(crate) fn vouching_key(file_key: &[u8; 32], prologue: &[u8; 64]) -> Secret {
+    secret(&VOUCHING, &[file_key, prologue])
 }
 
 fn secret(context: &Context, material: &[&[u8]]) -> Secret {
@@ -90,6 +97,10 @@ mod tests {
         assert_eq!(
             **header_key(&[5; 32], &[6; 64]),
             blake3::derive_key("sealback 2026-11-23 v1 file header key", &joined)
+        );
+        assert_eq!(
+            **vouching_key(&[5; 32], &[6; 64]),
+            blake3::derive_key("sealback 2026-11-30 v1 file vouching key", &joined)
         );
     }
 }

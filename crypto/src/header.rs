@@ -183,6 +183,27 @@ impl Header {
         self
     }
 
+    /// A MAC for what a client keeps of the file where others may alter it, and no server sees.
+    ///
+    /// `mac = BLAKE3.keyed_hash(vouching key, said)`
+    #[must_use]
+    pub fn vouch(&self, said: &[u8]) -> [u8; 32] {
+        *self.vouched(said).as_bytes()
+    }
+
+    /// Whether whoever made that MAC, of the same bytes, had the file's key.
+    #[must_use]
+    pub fn has_vouched(&self, said: &[u8], mac: &[u8; 32]) -> bool {
+        // In a time that says nothing of the bytes.
+        self.vouched(said) == blake3::Hash::from_bytes(*mac)
+    }
+
+    fn vouched(&self, said: &[u8]) -> blake3::Hash {
+        let key = derive::vouching_key(&self.keys.file_key, self.prologue.as_bytes());
+        let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(&key));
+        hasher.update(said).finalize()
+    }
+
     /// All bytes of the header as it stands, both slots.
     pub fn to_bytes(&self) -> Box<[u8; HEADER_BYTES]> {
         let mut bytes = Box::new([0; HEADER_BYTES]);

@@ -68,6 +68,10 @@ pub(crate) enum Command {
     /// A block that somebody else has changed meanwhile is merged: exactly what was written here is laid
     /// over it. The exit status is 1 if something still waits, because the server is away or says no.
     Resume(ResumeArgs),
+    /// Drops what waits of a file, which the server then never gets; says first what that is.
+    ///
+    /// It is for what cannot be uploaded: the file is gone on the server, or was damaged in the cache.
+    Forget(ForgetArgs),
     /// Tells what the header says, which blocks were sealed together, and which fail
     Inspect(InspectArgs),
     /// Prints the names of the files on the server
@@ -219,6 +223,25 @@ pub(crate) struct ResumeArgs {
     /// Prints one JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ForgetArgs {
+    /// The name, as 'resume' tells it
+    #[arg(value_parser = Name::new)]
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// The cache in whose directory it waits
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Writes what was written into this file first, each byte at its place, and zeros between; '-' for
+    /// standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Drops it. Without this, nothing is dropped
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]

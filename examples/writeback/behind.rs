@@ -11,10 +11,11 @@ use std::{
 
 use sealback::{
     Error, File, Uploaded,
-    stream::{Name, Pending, Server, WhenFull, WriteBehind, WriteBehindOptions},
+    stream::{Name, Pending, Server, TargetErrorKind, WhenFull, WriteBehind, WriteBehindOptions},
 };
 use sealback_examples::Size;
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use crate::{
     args::On,
@@ -59,12 +60,18 @@ impl Behind {
             }
             _ => {}
         }
-        fs::write(noted, server.told()).map_err(|error| self.failure(error))
+        note(noted, &server.told()).map_err(|error| self.failure(error))
     }
 
     /// The files of which something waits.
     pub(crate) fn pending(&self) -> Result<Vec<Pending>, Failure> {
         self.server.pending().map_err(|error| self.failure(error))
+    }
+
+    /// What waits of a file.
+    pub(crate) fn pending_of(&self, name: &Name) -> Result<Pending, Failure> {
+        let pending = self.pending()?.into_iter().find(|pending| pending.name == *name);
+        pending.ok_or_else(|| self.failure(format_args!("nothing of {name} waits there")))
     }
 
     /// Why the cache is of no use.
@@ -110,6 +117,14 @@ fn known(noted: &Path) -> Option<Location> {
     fs::read(noted).ok().map(|told| Location::from(OsStr::from_bytes(&told).to_owned()))
 }
 
+/// Notes which server it is, for good or not at all: what waits belongs to no other.
+fn note(noted: &Path, told: &[u8]) -> io::Result<()> {
+    let mut beside = NamedTempFile::new_in(noted.parent().unwrap_or(noted))?;
+    beside.write_all(told)?;
+    beside.as_file().sync_all()?;
+    beside.persist(noted).map(drop).map_err(|error| error.error)
+}
+
 /// Where in a cache's directory it waits.
 fn dir_of(cache: &Path) -> PathBuf {
     cache.join("behind")
@@ -120,18 +135,24 @@ fn dir_of(cache: &Path) -> PathBuf {
 pub(crate) struct Sent {
     /// Something of it is not on the server, and why.
     waits: Option<String>,
+    /// It waits for ever, if nobody decides otherwise.
+    #[serde(skip)]
+    is_lost: bool,
     uploaded_blocks: u64,
     uploaded_bytes: u64,
     merged_blocks: u64,
+    server_was_put_back: bool,
 }
 
 impl Sent {
     pub(crate) fn new(uploaded: Uploaded, error: Option<&Error>) -> Sent {
         Sent {
             waits: error.map(ToString::to_string),
+            is_lost: error.is_some_and(is_lost),
             uploaded_blocks: uploaded.blocks,
             uploaded_bytes: uploaded.bytes,
             merged_blocks: uploaded.merged,
+            server_was_put_back: uploaded.was_put_back,
         }
     }
 
@@ -148,16 +169,31 @@ impl Sent {
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sent { waits, uploaded_blocks: n, uploaded_bytes, merged_blocks } = self;
-        if let Some(why) = waits {
-            return write!(f, "waits in the cache for 'writeback resume': {why}");
+        let Sent { waits, is_lost, uploaded_blocks: n, uploaded_bytes, .. } = self;
+        match waits {
+            Some(why) if *is_lost => {
+                return write!(f, "waits in the cache, until 'writeback forget' drops it: {why}");
+            }
+            Some(why) => return write!(f, "waits in the cache for 'writeback resume': {why}"),
+            None => {}
         }
         let size = Size(*uploaded_bytes);
         write!(f, "{n} block{} uploaded, {size}", if *n == 1 { "" } else { "s" })?;
-        match merged_blocks {
-            0 => Ok(()),
-            n => write!(f, ", {n} merged with what others have changed"),
+        if self.merged_blocks > 0 {
+            write!(f, ", {} merged with what others have changed", self.merged_blocks)?;
         }
+        match self.server_was_put_back {
+            true => f.write_str("; the server was put back to an earlier state of it"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether trying again is of no use: the file is gone on the server, or damaged here.
+fn is_lost(error: &Error) -> bool {
+    match error.target_kind() {
+        Some(kind) => matches!(kind, TargetErrorKind::Damaged | TargetErrorKind::NotFound),
+        None => matches!(error, Error::Damaged(_)),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Stdout, Write},
+    io::{self, Read, Seek, Stdout, Write},
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -54,6 +54,17 @@ impl Output {
         to.write_all(bytes).map_err(|error| Failure::of(&self.shown, error))
     }
 
+    /// Goes on so many bytes further on; before that are zeros, which a file does not store.
+    pub(crate) fn skip(&mut self, bytes: u64) -> Result<(), Failure> {
+        let skipped = match &mut self.way {
+            Way::Named(file, _) => seek(file.as_file_mut(), bytes),
+            Way::Nameless(file, _) => seek(file, bytes),
+            Way::Special(file) => io::copy(&mut io::repeat(0).take(bytes), file).map(drop),
+            Way::Stdout(stdout) => io::copy(&mut io::repeat(0).take(bytes), stdout).map(drop),
+        };
+        skipped.map_err(|error| Failure::of(&self.shown, error))
+    }
+
     /// All of it has been written: the file appears under its name.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         let finished = match self.way {
@@ -64,6 +75,10 @@ impl Output {
         };
         finished.map_err(|error| Failure::of(&self.shown, error))
     }
+}
+
+fn seek(file: &mut File, bytes: u64) -> io::Result<()> {
+    file.seek_relative(bytes.try_into().map_err(io::Error::other)?)
 }
 
 fn begin_file(path: &Path) -> io::Result<Way> {

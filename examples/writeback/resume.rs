@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use sealback::{Uploaded, stream::Pending};
+use sealback::Uploaded;
 use serde::Serialize;
 
 use crate::{
@@ -18,12 +18,12 @@ pub(crate) fn run(args: &ResumeArgs) -> Result<(), Failure> {
     let engine = stores::plain_engine()?;
     let pending = behind.pending()?;
     let (n_files, mut files) = (pending.len(), Vec::new());
-    for Pending { name, file, bytes } in pending {
-        let sent = match engine.open_target(&stores.place(), name.as_str(), file) {
-            Ok(file) => behind.upload(&file, bytes),
+    for pending in pending {
+        let sent = match engine.open_pending(&stores.place(), &pending) {
+            Ok(file) => behind.upload(&file, pending.bytes),
             Err(error) => Sent::new(Uploaded::default(), Some(&error)),
         };
-        let file = Resumed { name: name.to_string(), sent };
+        let file = Resumed { name: pending.name.to_string(), sent };
         if !args.json {
             file.print().map_err(Failure::of_stdout)?;
         }

@@ -59,9 +59,11 @@ impl Stores {
     /// Opens what waits in a cache's directory.
     pub(crate) fn open_behind(at: &At, cache: &Path) -> Result<(Stores, Behind), Failure> {
         let root = read_key(&at.key)?;
-        let behind = Behind::open(&at.on, cache, Wishes::default())?;
+        let wishes = Wishes::default();
+        let copies = open_cache(cache, &at.on.server, wishes)?;
+        let behind = Behind::open(&at.on, cache, wishes)?;
         let (location, server) = (at.on.server.clone(), Way::Behind(behind.clone()));
-        Ok((Stores { location, cache: None, server, root }, behind))
+        Ok((Stores { location, cache: Some(copies), server, root }, behind))
     }
 
     fn open_in_chunks(

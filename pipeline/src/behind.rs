@@ -24,6 +24,7 @@ use crate::{
 
 mod taking;
 mod upload;
+mod waiting;
 
 /// What came of one file that was to be uploaded.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ pub struct Uploaded {
     pub bytes: u64,
     /// How many of the blocks somebody else had changed: they were merged, and sealed anew.
     pub merged: u64,
+    /// The server had an older state of the file than was seen here before: what was uploaded in between, by
+    /// whomever, it has no more.
+    pub was_put_back: bool,
 }
 
 impl Engine {
@@ -57,12 +61,21 @@ impl Engine {
     /// [`Error::Server`] if it cannot be said what waits. Errors of a file are with that file.
     pub fn resume(&self, place: &Place<'_>, behind: &WriteBehind) -> Result<Vec<Resumed>, Error> {
         let pending = behind.pending().map_err(Error::server)?;
-        let resume = |Pending { name, file, .. }| {
-            let opened = self.open_target(place, name.as_str(), file);
+        let resume = |pending: Pending| {
+            let opened = self.open_pending(place, &pending);
             let uploaded = opened.and_then(|file| file.upload().map(|()| file.uploaded()));
-            Resumed { name, uploaded }
+            Resumed { name: pending.name, uploaded }
         };
         Ok(pending.into_iter().map(resume).collect())
+    }
+
+    /// Opens a file of which something waits.
+    ///
+    /// # Errors
+    /// As for [`open`](Engine::open); [`Error::Server`] if it is damaged here.
+    pub fn open_pending(&self, place: &Place<'_>, pending: &Pending) -> Result<File, Error> {
+        let target = pending.file.clone().map_err(Error::server)?;
+        self.open_target(place, pending.name.as_str(), target)
     }
 }
 
@@ -87,6 +100,12 @@ impl File {
 /// What was promised of a file and no header says.
 pub(crate) fn promised_of(target: &dyn Target) -> Option<Promise> {
     target.behind().and_then(BehindFile::log).and_then(|log| log.promised())
+}
+
+/// Sees that what was found of a file in its log is what somebody with its key has written.
+pub(crate) fn prove(target: &dyn Target, header: &Header) -> Result<(), Error> {
+    let Some(log) = target.behind().and_then(BehindFile::log) else { return Ok(()) };
+    log.prove(|said, mac| header.has_vouched(said, mac)).map_err(Error::server)
 }
 
 /// The header, and what was promised beside it.
@@ -127,7 +146,7 @@ impl OpenFile {
         let grown_to = if size > header.size() { size } else { 0 };
         let size = size.max(header.size());
         let promise = Promise { grown_to, holes: holes.clone(), size };
-        log.promise(&promise).map_err(Error::server)?;
+        log.promise(&promise, &|said| header.vouch(said)).map_err(Error::server)?;
         self.barrier()?;
         self.set_header(header.promising(grown_to, holes));
         self.core.upload_file(self.number());

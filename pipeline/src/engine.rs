@@ -19,7 +19,7 @@ use tracing::debug;
 
 use crate::{
     Config, CreateOptions, EngineStats, Error, File, Place, Unclosed,
-    behind::{Uploads, keeping, promised_of},
+    behind::{Uploads, keeping, promised_of, prove},
     buffers::SealedBuffers,
     calls::Calls,
     config::{READ_UNIT_BYTES, Shares},
@@ -275,6 +275,7 @@ impl Engine {
         // Somebody may be writing a slot: an error counts when it has been read a few times.
         let again = |header: Result<Header, Error>| header.or_else(|_| read());
         let header = (1..MAX_HEADER_READS).fold(read(), |header, _| again(header))?;
+        prove(&*target, &header)?;
         let header = keeping(header, promised);
         let file = self.open_file(place, called, (target, header))?;
         self.core().upload_soon(&file);

@@ -30,10 +30,13 @@ use crate::{
 };
 
 mod chain;
+mod changed;
 mod file;
 mod files;
+mod header;
 mod home;
 mod log;
+mod pending;
 mod progress;
 mod reading;
 mod record;
@@ -46,6 +49,7 @@ mod upload;
 
 pub use file::BehindFile;
 pub use log::WriteLog;
+pub use pending::Pending;
 pub use segment::{LoggedBlock, Promise};
 pub use upload::Upload;
 
@@ -62,7 +66,7 @@ pub struct WriteBehindOptions {
     /// written there while the server is away, and memory is free for more. New files do not count.
     pub max_log_bytes: u64,
     /// What becomes of a write that the logs have no room for. (One that the disk has no room for fails at
-    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty.)
+    /// once, with [`TargetErrorKind::NoSpace`], and stays dirty. What waits on a full disk is uploaded all the same.)
     pub when_full: WhenFull,
 }
 
@@ -93,13 +97,17 @@ impl Default for WriteBehindOptions {
 
 /// A server before which what is written is kept, durably, until it is uploaded. Clones are the same.
 ///
-/// One process at a time uses a directory. While the server does not answer, files that were open here before
-/// can be opened, as they were then; of their blocks those can be read that were written, and a cache may
-/// have others.
+/// One process at a time uses a directory; who comes while another has it waits for a moment, then is told. While the
+/// server does not answer, files that were open here before can be opened, as they were then; of their blocks those
+/// can be read that were written, and a cache may have others.
 ///
-/// In memory a log takes some 130 bytes for each block that waits, and 30 more where it was changed in part: what
-/// bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of blocks of 16 KiB take 34 MB, of
-/// 4 KiB 137 MB; who has less sets a lower bound.
+/// In memory a log takes some 130 bytes for each block that waits, and where it was changed in part 30 more, or an
+/// eighth of the block at most: what bounds the disk ([`WriteBehindOptions::max_log_bytes`]) bounds that. 4 GiB of
+/// blocks of 16 KiB take 34 MB, of 4 KiB 137 MB; who has less sets a lower bound.
+///
+/// What is in the directory is sealed, and vouched for with each file's key: who can write there and has no key can
+/// drop what waits, as he could delete it, and put back a log that was there before; he can have nothing uploaded that
+/// was not written with the key. What was acknowledged and is damaged is an error of its file, and stays as it is.
 ///
 /// Who is killed while he uploads uploads again, and does not lay what the server had taken over what others have
 /// made of it since: it was noted. Not noted yet is the write under way at that moment, and what lies behind the
@@ -111,17 +119,6 @@ pub struct WriteBehind {
     /// Files that were published and are not on the server.
     new: LocalServer,
     open: Arc<Mutex<Open>>,
-}
-
-/// A file of which something waits to be uploaded.
-#[derive(Debug)]
-pub struct Pending {
-    /// Its name on the server.
-    pub name: Name,
-    /// It, open.
-    pub file: Arc<dyn Target>,
-    /// What waits of it takes so many bytes here, about as many as are to be uploaded.
-    pub bytes: u64,
 }
 
 /// What is open.
@@ -158,38 +155,6 @@ impl WriteBehind {
         let local = LocalOptions::default().with_durability(options.durability);
         let new = LocalServer::open(home.files().new_files(), local)?;
         Ok(WriteBehind { home, new, open: Arc::default() })
-    }
-
-    /// Files of which something waits to be uploaded: new ones, then others.
-    ///
-    /// # Errors
-    /// [`TargetError`] if the directory cannot be read.
-    pub fn pending(&self) -> Result<Vec<Pending>, TargetError> {
-        let mut pending = Vec::new();
-        for (name, bytes) in self.home.files().new_names()? {
-            let file: Arc<dyn Target> = self.open_new(&name)?;
-            pending.push(Pending { name, file, bytes });
-        }
-        for head in self.home.files().heads()?.into_iter().filter(|head| head.is_logged) {
-            if let Some(file) = self.open_logged(&head.name, &head.header[..], None)?
-                && let Some(log) = file.log().filter(|log| !log.is_empty())
-            {
-                pending.push(Pending { name: head.name, file, bytes: log.bytes() });
-            }
-        }
-        Ok(pending)
-    }
-
-    /// The names of the files of which something may wait in a directory, which may be missing; whoever uses
-    /// it meanwhile. One that was killed may have left some of which nothing does.
-    ///
-    /// # Errors
-    /// [`TargetError`] if the directory cannot be read.
-    pub fn waiting(dir: impl AsRef<Path>) -> Result<Vec<Name>, TargetError> {
-        let files = Files::new(dir.as_ref(), Durability::default());
-        let new = files.new_names()?.into_iter().map(|(name, _)| name);
-        let logged = files.heads()?.into_iter().filter(|head| head.is_logged);
-        Ok(new.chain(logged.map(|head| head.name)).collect())
     }
 
     /// Opens a file that was published here.
@@ -236,9 +201,9 @@ impl WriteBehind {
         if let Some(log) = open.logs.get(&stem) {
             return Ok(Some(log.clone()));
         }
-        self.home.files().keep_header(&stem, name, header)?;
+        let header = self.home.files().newest_header(&stem, name, header)?;
         let known = (name.clone(), file_id, geometry);
-        let log = WriteLog::open(self.home.clone(), known, Box::new(*header), server)?;
+        let log = WriteLog::open(self.home.clone(), known, header, server)?;
         let log = Arc::new(log);
         open.logs.retain(|_, log| Arc::strong_count(log) > 1 || !log.is_empty());
         open.logs.insert(stem, log.clone());
@@ -248,11 +213,11 @@ impl WriteBehind {
     /// A new file has its name from now on; what was written to the one that had it goes with that.
     fn published(&self, file: &BehindFile) -> Result<(), TargetError> {
         self.open_now().files.insert(file.name().clone(), file.me());
-        self.forget(file.name())
+        self.discard(file.name())
     }
 
     /// Drops what was written to the files that have had a name.
-    fn forget(&self, name: &Name) -> Result<(), TargetError> {
+    fn discard(&self, name: &Name) -> Result<(), TargetError> {
         let mut open = self.open_now();
         for head in self.home.files().heads()?.iter().filter(|head| head.name == *name) {
             match open.logs.remove(&head.stem) {
@@ -333,7 +298,7 @@ impl Server for WriteBehind {
             self.new.remove(name)?;
         }
         self.open_now().files.remove(name);
-        self.forget(name)
+        self.discard(name)
     }
 
     fn chunk_blocks(&self, block_bytes: u64) -> u32 {

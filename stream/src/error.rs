@@ -55,6 +55,8 @@ pub enum TargetErrorKind {
     Cancelled,
     /// Compare-and-write of a header: it is no longer what was read.
     Conflict,
+    /// What is kept here is not what was put there.
+    Damaged,
     /// The target dropped a completion without using it.
     Dropped,
     /// An input/output error without a better name.
@@ -88,6 +90,7 @@ impl TargetError {
     pub fn from_io(context: impl Into<String>, source: io::Error) -> TargetError {
         let kind = match source.kind() {
             io::ErrorKind::AlreadyExists => TargetErrorKind::AlreadyExists,
+            io::ErrorKind::InvalidData => TargetErrorKind::Damaged,
             io::ErrorKind::IsADirectory => TargetErrorKind::IsADirectory,
             io::ErrorKind::NotFound => TargetErrorKind::NotFound,
             io::ErrorKind::PermissionDenied => TargetErrorKind::NotPermitted,
@@ -115,6 +118,7 @@ impl TargetError {
             TargetErrorKind::AlreadyExists
             | TargetErrorKind::Cancelled
             | TargetErrorKind::Conflict
+            | TargetErrorKind::Damaged
             | TargetErrorKind::IsADirectory
             | TargetErrorKind::NoSpace
             | TargetErrorKind::NotFound

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use sealback_crypto::{Buffer, FileView, Geometry, PREFIX_BYTES, Plaintext, Sealed, Stored};
+use sealback_crypto::{
+    Buffer, FileView, Geometry, Header, PREFIX_BYTES, Plaintext, Sealed, Stored,
+};
 use sealback_stream::{Expectation, LoggedBlock, Segment, Target, Write};
 
 use crate::{
@@ -54,7 +56,7 @@ impl<'a> Taking<'a> {
         stored: Stored,
         known: Known<'_>,
     ) -> Result<(), Error> {
-        let sealed = self.verified(first, plain_len, stored)?;
+        let (sealed, _) = open_logged(&self.file.header(), (first, plain_len), stored)?;
         let mut waiting = vec![sealed];
         while let Some(run) = waiting.pop() {
             if run.blocks().is_empty() {
@@ -112,7 +114,7 @@ impl<'a> Taking<'a> {
     fn merge(&mut self, ours: Sealed, logged: LoggedBlock) -> Result<(), Error> {
         let (block, start) =
             (ours.blocks().start, self.file.geometry().block_start(ours.blocks().start));
-        let mut dirty = logged.dirty;
+        let mut dirty = logged.dirty();
         if dirty.is_empty() {
             dirty.push(start..start + ours.plaintext_len());
         }
@@ -132,20 +134,6 @@ impl<'a> Taking<'a> {
             }
         }
         Err(Error::Conflict { blocks: Vec::new() })
-    }
-
-    /// The stored bytes as what may be sent, if they open.
-    fn verified(&self, first: u64, plain_len: u64, stored: Stored) -> Result<Sealed, Error> {
-        let (geometry, header) = (self.file.geometry(), self.file.header());
-        let mut plain = Plaintext::zeros(index_of(plain_len));
-        let size = geometry.block_start(first) + plain_len;
-        // Any header may have been there when they were sealed.
-        let view = FileView { size, generation: u64::MAX, holes: 0..0 };
-        let opened = header.content_key().open(&view, first, stored, &mut plain);
-        if let Some(damage) = opened.first_damage() {
-            return Err(Error::Damaged(*damage));
-        }
-        opened.into_sealed().ok_or(Error::Conflict { blocks: Vec::new() })
     }
 
     /// The blocks, from the one that a file of `before` bytes ended in, that have less than a file of `size`
@@ -191,6 +179,24 @@ impl OpenFile {
         }
         Ok(())
     }
+}
+
+/// Blocks of so many bytes of plaintext, as what may be sent, and that plaintext, if they open.
+pub(super) fn open_logged(
+    header: &Header,
+    (first, plain_len): (u64, u64),
+    stored: Stored,
+) -> Result<(Sealed, Plaintext), Error> {
+    let mut plain = Plaintext::zeros(index_of(plain_len));
+    let size = header.geometry().block_start(first) + plain_len;
+    // Any header may have been there when they were sealed.
+    let view = FileView { size, generation: u64::MAX, holes: 0..0 };
+    let opened = header.content_key().open(&view, first, stored, &mut plain);
+    if let Some(damage) = opened.first_damage() {
+        return Err(Error::Damaged(*damage));
+    }
+    let sealed = opened.into_sealed().ok_or(Error::Conflict { blocks: Vec::new() })?;
+    Ok((sealed, plain))
 }
 
 /// What is stored of blocks, without holes: runs of which all blocks but the last are full, each with its first

@@ -1,14 +1,16 @@
 //! Uploading one file: the sealed bytes as they are, with what was expected of the server's; and a header.
 
-use sealback_crypto::PREFIX_BYTES;
+use sealback_crypto::{Header, HeaderError, PREFIX_BYTES};
 use sealback_stream::{BehindFile, LoggedBlock, Upload, WriteLog};
+use tracing::warn;
 
-use super::taking::Taking;
+use super::{keeping, taking::Taking};
 use crate::{
     Error,
     open_file::OpenFile,
     ranges::{RangeSet, hull},
     sync::Arc,
+    trace::tell,
 };
 
 /// What waited when an upload was asked for is frozen by then, or frozen next.
@@ -24,12 +26,68 @@ impl OpenFile {
         }
         let Some(log) = behind.log() else { return Ok(()) };
         for _ in 0..SEGMENTS {
-            let Some(upload) = log.upload().map_err(Error::server)? else { break };
-            let taken = self.beside(&log).and_then(|server| server.take(self, &upload));
-            taken.inspect_err(|error| log.upload_failed(error.target()))?;
+            let header = self.header();
+            let upload = log.upload(&|said| header.vouch(said)).map_err(Error::server)?;
+            let Some(mut upload) = upload else { break };
+            self.upload_frozen(&log, &mut upload)
+                .inspect_err(|error| log.upload_failed(error.target()))?;
             upload.finish().map_err(Error::server)?;
         }
         Ok(())
+    }
+
+    fn upload_frozen(
+        self: &Arc<Self>,
+        log: &WriteLog,
+        upload: &mut Upload<'_>,
+    ) -> Result<(), Error> {
+        let server = self.beside(log)?;
+        let (before, merged) = (server.header(), self.uploaded().merged);
+        self.look_whether_put_back(log, upload, &before)?;
+        if upload.is_committed() {
+            return Ok(());
+        }
+        server.take(self, upload)?;
+        let now = server.header();
+        log.keep_header(&now.to_bytes()[..]).map_err(Error::server)?;
+        if self.uploaded().merged == merged {
+            self.go_on_as_uploaded(&before, now);
+        }
+        upload.note_committed().map_err(Error::server)
+    }
+
+    /// If nobody else has written meanwhile, what is clean here, and what the cache has, is what the server has, and
+    /// stays; else that is found out when the file is next looked at.
+    fn go_on_as_uploaded(&self, before: &Header, now: Header) {
+        let _one_at_a_time = self.commits();
+        let nobody_else = now.generation() == before.generation() + 1;
+        if nobody_else && self.header().mac() == before.mac() {
+            self.set_header(keeping(now, self.promised()));
+            self.tell_cache();
+        }
+    }
+
+    /// A server that has an older header than it had has gone back to an earlier state, of its own or from a
+    /// backup: what it had taken it may have no more. So everything is sent again, and that is told.
+    fn look_whether_put_back(
+        &self,
+        log: &WriteLog,
+        upload: &mut Upload<'_>,
+        now: &Header,
+    ) -> Result<(), Error> {
+        let found = now.generation();
+        // Only what was made with the file's key says what there was.
+        let seen = match now.reopen(&log.header()[..]) {
+            Ok(before) if before.generation() > found => before.generation(),
+            Err(HeaderError::Forked { generation }) => generation,
+            _ => return Ok(()),
+        };
+        tell(
+            || warn!(target: "sealback::behind", file = self.name(), found, seen, "the server was put back"),
+        );
+        self.uploaded().was_put_back = true;
+        upload.forget_sent();
+        log.put_back(&now.to_bytes()).map_err(Error::server)
     }
 
     /// The same file as another client has it open, past the log.
@@ -72,9 +130,9 @@ impl OpenFile {
 
     /// Where the last byte that was changed ends.
     fn dirty_end(&self, upload: &Upload<'_>) -> u64 {
-        let end = |(block, logged): (u64, &LoggedBlock)| match logged.dirty.last() {
-            Some(dirty) => dirty.end,
-            None => self.geometry().block_start(block) + plain_bytes(logged),
+        let end = |(block, logged): (u64, &LoggedBlock)| {
+            let whole = || self.geometry().block_start(block) + plain_bytes(logged);
+            logged.dirty_end().unwrap_or_else(whole)
         };
         upload.blocks().map(end).max().unwrap_or(0)
     }

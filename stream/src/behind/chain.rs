@@ -4,10 +4,11 @@
 //! 1. What is read after a crash is what was written up to some record, which is not before the last sync.
 //! 2. A record that is left of what was cut off counts no more, whatever was written in its place: it knows
 //!    another one before it.
+//! 3. Where something that was kept cannot be read, all stays as it is found.
 
 use std::io;
 
-use super::record::{Placed, Record};
+use super::record::{self, Placed, Record};
 use crate::flat::Flat;
 
 /// The bytes of a file that is written to.
@@ -19,24 +20,44 @@ pub(super) struct Chain {
     end: u64,
     /// The hash of the last record; of none, what the first one knows.
     last: blake3::Hash,
+    /// Where the last record ends that says that all before it is kept.
+    kept: u64,
 }
 
 impl Chain {
-    /// A file as it is found, and its records; what stands behind the last whole one is dropped. `start` is
-    /// what tells this file from any other.
+    /// A file as it is found, and its records; what stands behind the last whole one is dropped, or an error
+    /// if it was kept. `start` is what tells this file from any other.
     pub(super) fn recover(
         mut bytes: Bytes,
         start: blake3::Hash,
     ) -> io::Result<(Chain, Vec<Placed>)> {
-        let (mut placed, mut end, mut last) = (Vec::new(), 0, start);
+        let (mut placed, mut end, mut last, mut kept) = (Vec::new(), 0, start, 0);
         while let Some(next) = Record::read(&*bytes, &last, end)? {
             (end, last) = (next.end, next.hash);
+            kept = if next.record == Record::Kept { end } else { kept };
             placed.push(next);
         }
         if bytes.len()? > end {
+            if record::has_kept(&*bytes, end)? {
+                let what =
+                    format!("damaged at byte {end}, before the end of what was acknowledged");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
             bytes.set_len(end)?;
         }
-        Ok((Chain { bytes, end, last }, placed))
+        Ok((Chain { bytes, end, last, kept }, placed))
+    }
+
+    /// Takes back, for good, what stands behind the record that ends there and is known by that hash.
+    pub(super) fn take_back(&mut self, end: u64, last: blake3::Hash) -> io::Result<()> {
+        self.bytes.set_len(end)?;
+        if self.kept > end {
+            // Or else that, found once more behind something torn, would make that damage.
+            self.bytes.sync()?;
+            self.kept = end;
+        }
+        (self.end, self.last) = (end, last);
+        Ok(())
     }
 
     /// Writes a record behind the others. One that fails is none.
@@ -54,6 +75,15 @@ impl Chain {
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.bytes.sync()
+    }
+
+    /// Says that all that is in it is there for good.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        if self.kept < self.end {
+            self.push(Record::Kept, &[])?;
+            self.kept = self.end;
+        }
+        Ok(())
     }
 
     /// What tells all that is in it from anything else.

@@ -23,6 +23,9 @@ pub struct BehindFile {
     behind: WriteBehind,
     name: Name,
     stage: RwLock<Stage>,
+    /// Held, with others, over what changes a file of which all is here; alone by who uploads that. Before the
+    /// stage.
+    changes: RwLock<()>,
 }
 
 /// Where a file is.
@@ -39,7 +42,13 @@ pub(super) enum Stage {
 impl BehindFile {
     pub(super) fn new(behind: WriteBehind, name: Name, stage: Stage) -> Arc<BehindFile> {
         let stage = RwLock::new(stage);
-        Arc::new_cyclic(|me| BehindFile { me: me.clone(), behind, name, stage })
+        Arc::new_cyclic(|me| BehindFile {
+            me: me.clone(),
+            behind,
+            name,
+            stage,
+            changes: RwLock::default(),
+        })
     }
 
     pub(super) fn name(&self) -> &Name {
@@ -50,15 +59,26 @@ impl BehindFile {
         self.me.clone()
     }
 
-    /// Held over what is done to a new file, so that it does not change while it is uploaded.
+    /// Held over what changes the file.
+    fn changes(&self) -> RwLockReadGuard<'_, ()> {
+        self.changes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stage(&self) -> RwLockReadGuard<'_, Stage> {
         self.stage.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether all of it is here, and under its name.
     pub(super) fn is_new(&self) -> bool {
-        // Nobody holds it for longer than a moment but who uploads a new one.
-        self.stage.try_read().map_or(true, |stage| matches!(&*stage, Stage::New(_)))
+        matches!(&*self.stage(), Stage::New(_))
+    }
+
+    /// It, if all of it is here, under its name.
+    fn new_file(&self) -> Option<Arc<dyn Target>> {
+        match &*self.stage() {
+            Stage::New(new) => Some(new.clone()),
+            Stage::Draft(_) | Stage::Logged(_) => None,
+        }
     }
 
     /// What was written to it and is not on the server; `None` as long as all of the file is here.
@@ -75,8 +95,8 @@ impl BehindFile {
     }
 
     /// Has a file of which all is here taken to the server, by `upload`, which is given it, the server and
-    /// its name there, and puts it in its place; does nothing for one that is there. The file must not be
-    /// written to meanwhile. Returns what `upload` did.
+    /// its name there, and puts it in its place; does nothing for one that is there. Who changes the file
+    /// waits until that is done; who reads it does not. Returns what `upload` did.
     ///
     /// # Errors
     /// [`TargetError`] if the server is not there, or the file cannot be let go of here: all of it is still
@@ -89,13 +109,13 @@ impl BehindFile {
         let log = self.behind.log_of(&self.name, &self.read_header()?, None)?;
         let unsealed = || TargetError::new(TargetErrorKind::Unsupported, "it is no sealed file");
         let log = log.ok_or_else(unsealed)?;
-        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
-        let Stage::New(new) = &*stage else { return Ok(Ok(())) };
-        let uploaded = upload(&**new, self.behind.home.server()?, &self.name);
+        let _alone = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(new) = self.new_file() else { return Ok(Ok(())) };
+        let uploaded = upload(&*new, self.behind.home.server()?, &self.name);
         if uploaded.is_ok() {
             log.keep_header(&new.read_header()?)?;
             self.behind.new.remove(&self.name)?;
-            *stage = Stage::Logged(log);
+            *self.stage.write().unwrap_or_else(PoisonError::into_inner) = Stage::Logged(log);
         }
         Ok(uploaded)
     }
@@ -117,12 +137,13 @@ impl Target for BehindFile {
     }
 
     fn write(&self, write: Write, done: Completion) {
+        let changes = self.changes();
         let stage = self.stage();
         let log = match &*stage {
             Stage::Draft(new) | Stage::New(new) => return new.write(write, done),
             Stage::Logged(log) => log.clone(),
         };
-        drop(stage);
+        drop((stage, changes));
         let outcome = log.write(&write);
         // The sealed buffers go home before anyone hears of the end.
         drop(write);
@@ -162,6 +183,7 @@ impl Target for BehindFile {
     }
 
     fn write_slot(&self, write: &SlotWrite) -> Result<(), TargetError> {
+        let _changes = self.changes();
         match &*self.stage() {
             Stage::Draft(new) | Stage::New(new) => new.write_slot(write),
             Stage::Logged(log) => log.server()?.write_slot(write),
@@ -174,6 +196,7 @@ impl Target for BehindFile {
         n_blocks: u64,
         expect: &SlotExpectation,
     ) -> Result<(), TargetError> {
+        let _changes = self.changes();
         match &*self.stage() {
             Stage::Draft(new) | Stage::New(new) => new.cut(geometry, n_blocks, expect),
             Stage::Logged(log) => {

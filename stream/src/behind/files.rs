@@ -11,15 +11,17 @@
 //! A stem is a hash of a file's name and its id.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, IoSlice},
     ops::Range,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use sealback_crypto::{FileId, HEADER_BYTES};
+use sealback_crypto::{FileId, HEADER_BYTES, HeaderClaims};
 
-use super::{progress::Progress, segment::Segment};
+use super::{log::unless_full, progress::Progress, segment::Segment};
 use crate::{
     Durability, Name, TargetError, TargetErrorKind,
     flat::{Flat, Through},
@@ -38,7 +40,7 @@ impl Files {
     }
 
     /// Makes the directory if it is missing, and takes its lock, which is free when what is returned is
-    /// dropped.
+    /// dropped. Waits a moment for it: whoever had it may be about to end, and a thread of his be in an upload.
     pub(super) fn take(&self) -> Result<File, TargetError> {
         let shown = self.dir.display();
         let unopened = |error| TargetError::from_io(format!("opening {shown}"), error);
@@ -46,11 +48,18 @@ impl Files {
         let mut opening = OpenOptions::new();
         let lock = opening.write(true).create(true).truncate(false).open(self.dir.join("lock"));
         let lock = lock.map_err(unopened)?;
-        lock.try_lock().map_err(|_| {
-            let context = format!("{shown} is used by another process");
-            TargetError::new(TargetErrorKind::NotPermitted, context)
-        })?;
-        Ok(lock)
+        let since = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(unopened(error)),
+                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let context = format!("{shown} is used by another process");
+                    return Err(TargetError::new(TargetErrorKind::NotPermitted, context));
+                }
+            }
+        }
     }
 
     /// Where new files are.
@@ -133,7 +142,11 @@ impl Files {
             let file = opening.read(true).write(true).open(path).map_err(unread)?;
             let name = segment_name(stem, number);
             let segment = Segment::recover(Box::new(LogFile(file)), &name).map_err(unread)?;
-            found.push((number, segment));
+            match segment.bytes() {
+                // Nobody was promised anything of it.
+                0 => self.remove(stem, number)?,
+                _ => found.push((number, segment)),
+            }
         }
         Ok(found)
     }
@@ -182,6 +195,24 @@ impl Files {
         }
     }
 
+    /// The header that is kept of a file, or this one, if that is a newer one: then it is kept.
+    pub(super) fn newest_header(
+        &self,
+        stem: &str,
+        name: &Name,
+        header: &[u8; HEADER_BYTES],
+    ) -> Result<Box<[u8; HEADER_BYTES]>, TargetError> {
+        let said = fs::read(self.head_path(stem)).ok();
+        let kept = said.and_then(|said| Head::parse(stem, &said, false));
+        let generation = |header| HeaderClaims::of(header).generation;
+        match kept {
+            Some(kept) if generation(&kept.header) >= generation(header) => return Ok(kept.header),
+            Some(_) => unless_full(self.keep_header(stem, name, header))?,
+            None => self.keep_header(stem, name, header)?,
+        }
+        Ok(Box::new(*header))
+    }
+
     /// Keeps a file's header for when the server does not answer.
     pub(super) fn keep_header(
         &self,
@@ -193,9 +224,6 @@ impl Files {
         let mut said = [HEAD_MAGIC, &header[..], name.as_str().as_bytes()].concat();
         let hash = blake3::hash(&said);
         said.extend_from_slice(hash.as_bytes());
-        if fs::read(&path).is_ok_and(|kept| kept == said) {
-            return Ok(());
-        }
         self.replace(&path, &said)
             .map_err(|error| TargetError::from_io("keeping a header", error))?;
         self.sync_names()
@@ -204,11 +232,13 @@ impl Files {
     /// Writes a file, or leaves it as it is.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let beside = path.with_extension("new");
-        fs::write(&beside, content)?;
-        if self.waits_for_disk() {
-            File::open(&beside)?.sync_all()?;
-        }
-        fs::rename(&beside, path)
+        let replaced = fs::write(&beside, content)
+            .and_then(
+                |()| if self.waits_for_disk() { File::open(&beside)?.sync_all() } else { Ok(()) },
+            )
+            .and_then(|()| fs::rename(&beside, path));
+        // On a full disk a part of it would take what room there is.
+        replaced.inspect_err(|_| drop(fs::remove_file(&beside)))
     }
 
     /// By what the server is known again, if it has said so.
@@ -253,6 +283,20 @@ impl Files {
         Ok(heads)
     }
 
+    /// What logs are called of which no header can be read.
+    pub(super) fn nameless(&self) -> Result<Vec<Name>, TargetError> {
+        let heads = self.heads()?;
+        let names = self.names();
+        let names =
+            names.map_err(|error| TargetError::from_io("reading what was written", error))?;
+        let logs = names.iter().filter_map(|name| name.strip_suffix(".log")?.split('.').next());
+        let mut nameless: Vec<&str> =
+            logs.filter(|stem| heads.iter().all(|head| head.stem != **stem)).collect();
+        nameless.sort_unstable();
+        nameless.dedup();
+        Ok(nameless.into_iter().filter_map(|stem| Name::new(stem).ok()).collect())
+    }
+
     fn sync_names(&self) -> Result<(), TargetError> {
         if !self.waits_for_disk() {
             return Ok(());
@@ -273,7 +317,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// `None` for what is not whole.
+    /// `None` for what is not whole, or another file's.
     fn parse(stem: &str, said: &[u8], is_logged: bool) -> Option<Head> {
         let (said, hash) = said.split_last_chunk::<32>()?;
         if blake3::hash(said) != *hash {
@@ -281,6 +325,8 @@ impl Head {
         }
         let (header, name) = said.strip_prefix(HEAD_MAGIC)?.split_first_chunk()?;
         let name = Name::new(std::str::from_utf8(name).ok()?).ok()?;
+        let its = Files::stem(&name, HeaderClaims::of(header).file_id);
+        (its == stem).then_some(())?;
         Some(Head { stem: stem.to_owned(), name, header: Box::new(*header), is_logged })
     }
 }
@@ -318,5 +364,8 @@ fn segment_name(stem: &str, number: u64) -> String {
     format!("{stem}.{number}")
 }
 
+/// Who is about to end has ended by then.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
 const NEW: &str = "new";
 const HEAD_MAGIC: &[u8] = b"SBHEADER";

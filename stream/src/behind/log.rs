@@ -15,11 +15,12 @@
 
 use std::{
     fmt, io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
 
-use sealback_crypto::{FileId, Geometry, HEADER_BYTES, HeaderClaims};
+use sealback_crypto::{FileId, Geometry, HEADER_BYTES};
 
 use super::{
     files::Files,
@@ -32,12 +33,12 @@ use crate::{BlockConflict, Failure, Name, Target, TargetError, TargetErrorKind, 
 
 /// One file's log.
 pub struct WriteLog {
-    home: Arc<Home>,
+    pub(super) home: Arc<Home>,
     name: Name,
     file_id: FileId,
     geometry: Geometry,
     /// What its files are called.
-    stem: String,
+    pub(super) stem: String,
     state: Mutex<State>,
     /// The file on the server, once it was there to be opened.
     server: Mutex<Option<Arc<dyn Target>>>,
@@ -62,7 +63,11 @@ impl WriteLog {
         };
         let next = active.as_ref().map_or(next, |(number, _)| number + 1);
         let frozen = frozen.map(|(number, segment)| (number, Arc::new(segment)));
-        let mut state = State { header, frozen, active, next, is_gone: false, is_refused: false };
+        let found = frozen.iter().map(|(_, segment)| &**segment);
+        let found = found.chain(active.iter().map(|(_, segment)| segment));
+        let is_proven = found.into_iter().all(|segment| segment.claim().is_none());
+        let (is_gone, is_refused) = (false, false);
+        let mut state = State { header, frozen, active, next, is_gone, is_refused, is_proven };
         let n_promised = state.n_promised(geometry);
         if let Some((_, segment)) = &mut state.active {
             segment.drop_unpromised(n_promised).map_err(unwritten)?;
@@ -88,19 +93,44 @@ impl WriteLog {
         self.state().bytes()
     }
 
+    /// The blocks that are here, sealed, ascending; each with the positions in the file that were changed, or
+    /// none if all of it was.
+    pub fn written(&self) -> Vec<(u64, Vec<Range<u64>>)> {
+        self.state().written()
+    }
+
     /// What was acknowledged and no header says yet.
     pub fn promised(&self) -> Option<Promise> {
         self.state().promised()
     }
 
+    /// Has who has the file's key look whether what was found here when the log was opened is what somebody
+    /// with that key has written: `has_vouched` is given what was said, and the MAC that `vouch` made of that.
+    ///
+    /// # Errors
+    /// [`TargetErrorKind::Damaged`] if it is not. All stays as it is found, and nothing of it is uploaded.
+    pub fn prove(&self, has_vouched: impl Fn(&[u8], &[u8; 32]) -> bool) -> Result<(), TargetError> {
+        let mut state = self.state();
+        let is_vouched = |segment: &Segment| {
+            segment.claim().is_none_or(|claim| has_vouched(&claim.said, &claim.mac))
+        };
+        let all_are = state.segments().all(is_vouched);
+        state.is_proven |= all_are;
+        if state.is_proven { Ok(()) } else { Err(unproven()) }
+    }
+
     /// Notes what the file is from now on to whoever asks here, until a header says so: in its place. Durable
-    /// after the next barrier.
+    /// after the next barrier. `vouch` makes a MAC of what tells all that is here from anything else.
     ///
     /// # Errors
     /// [`TargetError`] if it cannot be written.
-    pub fn promise(&self, promise: &Promise) -> Result<(), TargetError> {
+    pub fn promise(
+        &self,
+        promise: &Promise,
+        vouch: &dyn Fn(&[u8]) -> [u8; 32],
+    ) -> Result<(), TargetError> {
         let mut state = self.state();
-        self.change(&mut state, |segment| segment.promise(promise))?;
+        self.change(&mut state, |segment| segment.promise(promise, vouch))?;
         let is_large =
             state.active.as_ref().is_some_and(|(_, active)| active.bytes() > LARGE_BYTES);
         // Who writes on and on leaves no later moment at which all that is there was promised.
@@ -114,10 +144,12 @@ impl WriteLog {
             && let Some((number, mut active)) =
                 state.active.take_if(|(_, active)| active.end_block() <= n_promised)
         {
-            let synced = if self.waits_for_disk() { active.sync() } else { Ok(()) };
-            if let Err(error) = synced {
+            let before = active.bytes();
+            let kept = active.keep(self.waits_for_disk());
+            self.home.room().take(active.bytes() - before);
+            if let Err(error) = unless_full(kept.map_err(unwritten)) {
                 state.active = Some((number, active));
-                return Err(unwritten(error));
+                return Err(error);
             }
             state.frozen = Some((number, Arc::new(active)));
         }
@@ -146,13 +178,24 @@ impl WriteLog {
     }
 
     /// Freezes what there is, and lets it be uploaded; `None` if there is nothing, or nothing that was
-    /// promised whole. Waits for whoever uploads it.
+    /// promised whole. Waits for whoever uploads it. `vouch` is as for [`promise`](WriteLog::promise).
     ///
     /// # Errors
-    /// [`TargetError`] if what there is cannot be made durable.
-    pub fn upload(&self) -> Result<Option<Upload<'_>>, TargetError> {
+    /// [`TargetError`] if what there is cannot be made durable, or is not [proven](WriteLog::prove).
+    pub fn upload(
+        &self,
+        vouch: &dyn Fn(&[u8]) -> [u8; 32],
+    ) -> Result<Option<Upload<'_>>, TargetError> {
         let alone = self.uploading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
+        if !state.is_proven {
+            return Err(unproven());
+        }
+        // What is uploaded is what is found should this be done again, to its last byte.
+        if state.active.as_ref().is_some_and(|(_, active)| active.is_ahead()) && !state.is_gone {
+            let promise = Promise::default();
+            unless_full(self.change(&mut state, |segment| segment.promise(&promise, vouch)))?;
+        }
         self.freeze(&mut state)?;
         let frozen = state.frozen.clone().filter(|_| !state.is_gone);
         drop(state);
@@ -238,34 +281,6 @@ impl WriteLog {
         self.home.room().is_short()
     }
 
-    /// The header as the server has it, or had it when it last answered.
-    pub(super) fn read_header(&self) -> Result<Vec<u8>, TargetError> {
-        let header = match self.ask(|server| server.read_header()) {
-            Ok(header) => header,
-            Err(error) if super::home::is_away(&error) => {
-                return Ok(self.state().header.to_vec());
-            }
-            Err(error) => return Err(error),
-        };
-        self.keep_header(&header)?;
-        Ok(header)
-    }
-
-    /// Keeps the header, if it is whole, as the one that the server has: what is sealed from here on may be
-    /// judged by this one when nobody answers.
-    pub(super) fn keep_header(&self, header: &[u8]) -> Result<(), TargetError> {
-        let Some(header) = header.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
-        let mut state = self.state();
-        let [kept, new] =
-            [&*state.header, header].map(|header| HeaderClaims::of(header).generation);
-        // Two may have asked, and the one that asked first may come last.
-        if *state.header != *header && new >= kept {
-            self.home.files().keep_header(&self.stem, &self.name, header)?;
-            *state.header = *header;
-        }
-        Ok(())
-    }
-
     /// Notes that the file was cut on the server.
     pub(super) fn cut(&self, n_blocks: u64) -> Result<(), TargetError> {
         let mut state = self.state();
@@ -277,12 +292,11 @@ impl WriteLog {
 
     /// Waits until what was written is as durable as was asked for.
     pub(super) fn sync(&self) -> Result<(), TargetError> {
-        if !self.waits_for_disk() {
+        let mut state = self.state();
+        if state.is_gone || state.active.is_none() {
             return Ok(());
         }
-        let mut state = self.state();
-        let synced = state.active.as_mut().map_or(Ok(()), |(_, segment)| segment.sync());
-        synced.map_err(unwritten)
+        self.change(&mut state, |segment| segment.keep(self.waits_for_disk()))
     }
 
     /// Changes the active segment, which is begun if there is none.
@@ -319,12 +333,11 @@ impl WriteLog {
     /// [`TargetError`] if the log cannot be written to.
     pub fn drop_unpromised(&self) -> Result<(), TargetError> {
         let mut state = self.state();
+        if state.is_gone || state.active.is_none() {
+            return Ok(());
+        }
         let n_promised = state.n_promised(self.geometry);
-        let dropped = state
-            .active
-            .as_mut()
-            .map_or(Ok(()), |(_, segment)| segment.drop_unpromised(n_promised));
-        dropped.map_err(unwritten)
+        self.change(&mut state, |segment| segment.drop_unpromised(n_promised))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -349,6 +362,18 @@ const LARGE_BYTES: u64 = 32 << 20;
 
 pub(super) fn unread(error: io::Error) -> TargetError {
     TargetError::from_io("reading what waits to be uploaded", error)
+}
+
+/// Without a note that the disk has no room for, what waits is uploaded all the same: nothing else makes room.
+/// What is not noted is found out anew, or done again.
+pub(super) fn unless_full(noted: Result<(), TargetError>) -> Result<(), TargetError> {
+    noted
+        .or_else(|error| if error.kind() == TargetErrorKind::NoSpace { Ok(()) } else { Err(error) })
+}
+
+fn unproven() -> TargetError {
+    let context = "what waits is not what was written by somebody with the file's key";
+    TargetError::new(TargetErrorKind::Damaged, context)
 }
 
 fn unwritten(error: io::Error) -> TargetError {

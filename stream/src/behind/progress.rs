@@ -24,7 +24,7 @@ impl Progress {
         let (chain, placed) = Chain::recover(bytes, segment)?;
         let sent = placed.into_iter().filter_map(|placed| match placed.record {
             Record::Sent { blocks } => Some(blocks),
-            Record::Blocks(_) | Record::Cut { .. } | Record::Promise(_) => None,
+            Record::Blocks(_) | Record::Cut { .. } | Record::Kept | Record::Promise(..) => None,
         });
         Ok((Progress(chain), sent.collect()))
     }

@@ -11,7 +11,7 @@ use std::{
     ops::Range,
 };
 
-use sealback_crypto::Nonce;
+use sealback_crypto::{MAX_FILE_BYTES, Nonce};
 
 use super::segment::Promise;
 use crate::{Expected, flat::Flat};
@@ -23,11 +23,16 @@ pub(super) enum Record {
     Blocks(Vec<Entry>),
     /// The file was cut behind so many blocks.
     Cut { n_blocks: u64 },
-    /// Something was promised of the file.
-    Promise(Promise),
+    /// All that stands before it was acknowledged, and there when this was written.
+    Kept,
+    /// Something was promised of the file, and all that stands before it is what the one wrote who has its key.
+    Promise(Promise, Mac),
     /// Blocks are on the server.
     Sent { blocks: Range<u64> },
 }
+
+/// By which who has the file's key knows what was written with it.
+pub(super) type Mac = [u8; 32];
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub(super) struct SealedEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) record: Record,
+    /// What the one before is known by.
+    pub(super) before: blake3::Hash,
     pub(super) payload_at: u64,
     /// Where the next one stands.
     pub(super) end: u64,
@@ -73,10 +80,7 @@ impl Record {
         let payload_bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
         let body_bytes = u32::try_from(body.len()).map_err(io::Error::other)?;
         let mut head = [0; HEAD_LEN];
-        head[..8].copy_from_slice(MAGIC);
-        head[8..16].copy_from_slice(&at.to_le_bytes());
-        head[16..20].copy_from_slice(&body_bytes.to_le_bytes());
-        head[20..28].copy_from_slice(&payload_bytes.to_le_bytes());
+        head[..HASH_AT].copy_from_slice(&start(at, body_bytes, payload_bytes));
         let mut hasher = hasher(before, &head[..HASH_AT], &body);
         for piece in payload {
             hasher.update(piece);
@@ -87,7 +91,8 @@ impl Record {
         let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
         log.write_at(at, &mut pieces).whole()?;
         let payload_at = at + (HEAD_LEN + body.len()) as u64;
-        Ok(Placed { record: self, payload_at, end: payload_at + payload_bytes, hash })
+        let end = payload_at + payload_bytes;
+        Ok(Placed { record: self, before: *before, payload_at, end, hash })
     }
 
     /// Reads the one at a place, behind the record of a hash; `None` if there is none that is whole.
@@ -129,7 +134,8 @@ impl Record {
         if hash.as_bytes()[..] != head[HASH_AT..] {
             return Ok(None);
         }
-        Ok(Record::parse(&body).map(|record| Placed { record, payload_at, end, hash }))
+        let before = *before;
+        Ok(Record::parse(&body).map(|record| Placed { record, before, payload_at, end, hash }))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -143,11 +149,11 @@ impl Record {
                 bytes.push(CUT);
                 put_u64(&mut bytes, *n_blocks);
             }
-            Record::Promise(Promise { grown_to, holes, size }) => {
+            Record::Kept => bytes.push(KEPT),
+            Record::Promise(promise, mac) => {
                 bytes.push(PROMISE);
-                put_u64(&mut bytes, *grown_to);
-                put_range(&mut bytes, holes);
-                put_u64(&mut bytes, *size);
+                promise.put(&mut bytes);
+                bytes.extend_from_slice(mac);
             }
             Record::Sent { blocks } => {
                 bytes.push(SENT);
@@ -168,16 +174,31 @@ impl Record {
                 }
                 Record::Blocks(entries)
             }
+            KEPT => Record::Kept,
             CUT => Record::Cut { n_blocks: fields.u64()? },
-            PROMISE => Record::Promise(Promise {
-                grown_to: fields.u64()?,
-                holes: fields.range()?,
-                size: fields.u64()?,
-            }),
+            PROMISE => {
+                let (grown_to, holes, size) = (fields.u64()?, fields.range()?, fields.u64()?);
+                Record::Promise(Promise { grown_to, holes, size }, fields.take()?)
+            }
             SENT => Record::Sent { blocks: fields.range()? },
             _ => return None,
         };
         fields.0.is_empty().then_some(record)
+    }
+}
+
+impl Promise {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        put_u64(bytes, self.grown_to);
+        put_range(bytes, &self.holes);
+        put_u64(bytes, self.size);
+    }
+
+    /// What is vouched for with it: all that stands before it, which a hash tells from anything else, and it.
+    pub(super) fn said(&self, before: &blake3::Hash) -> Vec<u8> {
+        let mut said = before.as_bytes().to_vec();
+        self.put(&mut said);
+        said
     }
 }
 
@@ -209,9 +230,9 @@ impl Entry {
 
     fn take(fields: &mut Fields<'_>) -> Option<Entry> {
         Some(match fields.u8()? {
-            HOLE => Entry::Hole(fields.range()?),
+            HOLE => Entry::Hole(fields.range().filter(|blocks| blocks.end <= MAX_BLOCKS)?),
             SEALED => Entry::Sealed(SealedEntry {
-                block: fields.u64()?,
+                block: fields.u64().filter(|block| *block < MAX_BLOCKS)?,
                 bytes: fields.u32()?,
                 nonce: fields.nonce()?,
                 base: match fields.u8()? {
@@ -220,7 +241,7 @@ impl Entry {
                     NONCE => Some(Expected::Nonce(fields.nonce()?)),
                     _ => return None,
                 },
-                dirty: (0..fields.u64()?).map(|_| fields.range()).collect::<Option<_>>()?,
+                dirty: fields.positions()?,
             }),
             _ => return None,
         })
@@ -253,8 +274,19 @@ impl Fields<'_> {
         self.take().map(Nonce::from_bytes)
     }
 
+    /// `None` for one that ends before it begins, too.
     fn range(&mut self) -> Option<Range<u64>> {
-        Some(self.u64()?..self.u64()?)
+        let range = self.u64()?..self.u64()?;
+        (range.start <= range.end).then_some(range)
+    }
+
+    /// Positions of one block: ascending, and no further apart than a block is long.
+    fn positions(&mut self) -> Option<Vec<Range<u64>>> {
+        let ranges: Vec<_> = (0..self.u64()?).map(|_| self.range()).collect::<Option<_>>()?;
+        let ascend = ranges.windows(2).all(|two| two[0].end < two[1].start);
+        let holds = ascend && ranges.iter().all(|range| !range.is_empty());
+        let fits = |last: &Range<u64>| last.end - ranges[0].start <= MAX_BLOCK_BYTES;
+        (holds && ranges.last().is_none_or(fits)).then_some(ranges)
     }
 }
 
@@ -265,6 +297,39 @@ fn put_u64(bytes: &mut Vec<u8>, field: u64) {
 fn put_range(bytes: &mut Vec<u8>, range: &Range<u64>) {
     put_u64(bytes, range.start);
     put_u64(bytes, range.end);
+}
+
+/// How the record at a place begins.
+fn start(at: u64, body_bytes: u32, payload_bytes: u64) -> [u8; HASH_AT] {
+    let mut start = [0; HASH_AT];
+    start[..8].copy_from_slice(MAGIC);
+    start[8..16].copy_from_slice(&at.to_le_bytes());
+    start[16..20].copy_from_slice(&body_bytes.to_le_bytes());
+    start[20..].copy_from_slice(&payload_bytes.to_le_bytes());
+    start
+}
+
+/// Whether behind a place, where no whole record is, one begins that says that all before it is kept.
+pub(super) fn has_kept(log: &dyn Flat, from: u64) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE_LEN];
+    let mut at = from;
+    loop {
+        let len = log.read_at(at, &mut piece)?;
+        let starts = piece[..len].windows(MAGIC.len()).enumerate();
+        for (index, _) in starts.filter(|(_, window)| *window == &MAGIC[..]) {
+            let kept_at = at + index as u64;
+            let mut kept = [0; HEAD_LEN + 1];
+            let is_whole = log.read_at(kept_at, &mut kept)? == kept.len();
+            if is_whole && kept.starts_with(&start(kept_at, 1, 0)) && kept[HEAD_LEN] == KEPT {
+                return Ok(true);
+            }
+        }
+        if len < piece.len() {
+            return Ok(false);
+        }
+        // What begins at the piece's end is looked at with the next one.
+        at += (len - MAGIC.len() + 1) as u64;
+    }
 }
 
 fn hasher(before: &blake3::Hash, head: &[u8], body: &[u8]) -> blake3::Hasher {
@@ -278,10 +343,15 @@ const HASH_AT: usize = 28;
 const HEAD_LEN: usize = HASH_AT + 32;
 const PIECE_LEN: usize = 256 << 10;
 
+/// More blocks than any file has, and more bytes than any block.
+const MAX_BLOCKS: u64 = MAX_FILE_BYTES >> 12;
+pub(super) const MAX_BLOCK_BYTES: u64 = 1 << 20;
+
 const BLOCKS: u8 = 1;
 const CUT: u8 = 2;
 const PROMISE: u8 = 3;
 const SENT: u8 = 4;
+const KEPT: u8 = 5;
 
 const HOLE: u8 = 1;
 const SEALED: u8 = 2;
@@ -293,6 +363,29 @@ const NONCE: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: who alters a log makes nothing panic, and takes no memory that is not there.
+    #[test]
+    fn a_record_that_says_what_no_file_has_is_none() {
+        let nonce = Nonce::from_bytes([3; 24]);
+        let sealed = |block, dirty: &[Range<u64>]| {
+            let (base, dirty) = (None, dirty.to_vec());
+            Entry::Sealed(SealedEntry { block, bytes: 3, nonce, base, dirty })
+        };
+        let reversed = Range { start: 5, end: 4 };
+        for entry in [
+            Entry::Hole(reversed.clone()),
+            Entry::Hole(0..u64::MAX),
+            sealed(u64::MAX, &[]),
+            sealed(0, &[reversed]),
+            sealed(0, &[3..3, 4..5]),
+            sealed(0, &[0..2, 2..3]),
+            sealed(0, &[5..6, 1..2]),
+            sealed(0, &[0..1, (1 << 20)..(1 << 20) + 1]),
+        ] {
+            assert_eq!(Record::parse(&Record::Blocks(vec![entry]).to_bytes()), None);
+        }
+    }
 
     #[test]
     fn a_record_reads_as_it_was_written_and_no_byte_of_it_may_differ() {
@@ -307,10 +400,15 @@ mod tests {
             sealed(Some(Expected::Absent), &[7..8, 9..300]),
             sealed(Some(Expected::Nonce(second)), &[1..2, 4..5]),
         ]);
-        let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 });
+        let promise = Record::Promise(Promise { grown_to: 9, holes: 3..4, size: 11 }, [6; 32]);
         let [a, b] = ["a", "b"].map(|name| blake3::hash(name.as_bytes()));
-        for record in [blocks, promise, Record::Cut { n_blocks: 4 }, Record::Sent { blocks: 3..9 }]
-        {
+        for record in [
+            blocks,
+            promise,
+            Record::Cut { n_blocks: 4 },
+            Record::Kept,
+            Record::Sent { blocks: 3..9 },
+        ] {
             let mut log = vec![0; 11];
             let placed = record.write(&mut log, &a, 11, &[b"pay", b"load"]).unwrap();
             assert_eq!(placed.end, log.as_slice().len() as u64);

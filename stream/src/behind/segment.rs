@@ -2,7 +2,8 @@
 //!
 //! **Invariants:**
 //! 1. What the index says of a block is what the records say of it, the later ones first.
-//! 2. A block's base is what was expected of it when it was first written here, its dirty positions are
+//! 2. After a crash it is what it was after some promise, which is vouched for by who has the file's key.
+//! 3. A block's base is what was expected of it when it was first written here, its dirty positions are
 //!    all that were changed since; so it stands for all of its writes.
 
 use std::{collections::BTreeMap, io, ops::Range};
@@ -11,7 +12,8 @@ use sealback_crypto::{Geometry, Nonce};
 
 use super::{
     chain::{Bytes, Chain},
-    record::{Entry, Placed, Record, SealedEntry},
+    changed::Changed,
+    record::{Entry, Mac, Placed, Record, SealedEntry},
 };
 use crate::{Expectation, Expected, Segment as Piece, Write};
 
@@ -24,10 +26,36 @@ pub struct LoggedBlock {
     pub bytes: u32,
     /// What the server must have for it; `None`: whatever it has is written over.
     pub base: Option<Expected>,
-    /// The positions in the file that were changed, ascending; none: all of the block.
-    pub dirty: Vec<Range<u64>>,
+    pub(super) changed: Changed,
     /// Where its bytes are.
     at: u64,
+}
+
+/// Makes the MAC by which something that is kept here is known again.
+pub(super) type Vouch<'a> = &'a dyn Fn(&[u8]) -> Mac;
+
+impl Placed {
+    /// With what a promise has to be vouched for.
+    fn claim(&self) -> Option<Claim> {
+        match &self.record {
+            Record::Promise(promise, mac) => {
+                Some(Claim { said: promise.said(&self.before), mac: *mac })
+            }
+            Record::Blocks(_) | Record::Cut { .. } | Record::Kept | Record::Sent { .. } => None,
+        }
+    }
+}
+
+impl LoggedBlock {
+    /// The positions in the file that were changed, ascending; none: all of the block.
+    pub fn dirty(&self) -> Vec<Range<u64>> {
+        self.changed.ranges()
+    }
+
+    /// Where the last of them ends; `None`: all of the block was.
+    pub fn dirty_end(&self) -> Option<u64> {
+        self.changed.end()
+    }
 }
 
 /// What is known of a block here.
@@ -46,6 +74,16 @@ pub(super) struct Segment {
     /// What is a hole where no block is.
     holes: Vec<Range<u64>>,
     promise: Option<Promise>,
+    /// Something was written since that was promised.
+    is_ahead: bool,
+    /// With what the last promise that was found here has to be vouched for.
+    claim: Option<Claim>,
+}
+
+/// What is found, and whoever has the file's key has to say whether he has written it.
+pub(super) struct Claim {
+    pub(super) said: Vec<u8>,
+    pub(super) mac: Mac,
 }
 
 /// What was acknowledged of a file and no header says yet.
@@ -76,13 +114,35 @@ impl Promise {
 
 impl Segment {
     /// A log's file as it is found, which `name` tells from any other; what stands behind the last whole
-    /// record is dropped.
+    /// record is dropped, or an error if it was acknowledged. So is what stands behind the last promise: that
+    /// was not acknowledged, and nobody vouches for it.
     pub(super) fn recover(bytes: Bytes, name: &str) -> io::Result<Segment> {
-        let (chain, placed) = Chain::recover(bytes, blake3::hash(name.as_bytes()))?;
+        let start = blake3::hash(name.as_bytes());
+        let (mut chain, mut placed) = Chain::recover(bytes, start)?;
+        let is_promise = |placed: &Placed| matches!(placed.record, Record::Promise(..));
+        let n_promised = placed.iter().rposition(is_promise).map_or(0, |last| last + 1);
+        let claim = placed[..n_promised].last().and_then(Placed::claim);
+        let is_kept = |placed: &&Placed| placed.record == Record::Kept;
+        let n_whole = n_promised + placed[n_promised..].iter().take_while(is_kept).count();
+        if n_whole < placed.len() {
+            placed.truncate(n_whole);
+            let (end, last) = placed.last().map_or((0, start), |last| (last.end, last.hash));
+            chain.take_back(end, last)?;
+        }
         let (blocks, holes) = (BTreeMap::new(), Vec::new());
-        let mut segment = Segment { chain, blocks, holes, promise: None };
+        let mut segment = Segment { chain, blocks, holes, promise: None, is_ahead: false, claim };
         placed.into_iter().for_each(|placed| segment.note(placed));
         Ok(segment)
+    }
+
+    /// What is to be vouched for, if this was found here.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    /// Whether something was written since something was promised.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead
     }
 
     /// Appends a write whose expectations hold.
@@ -108,9 +168,10 @@ impl Segment {
         self.push(Record::Blocks(entries), &payload)
     }
 
-    /// Appends what is promised.
-    pub(super) fn promise(&mut self, promise: &Promise) -> io::Result<()> {
-        self.push(Record::Promise(promise.clone()), &[])
+    /// Appends what is promised, and vouched for with all that is here.
+    pub(super) fn promise(&mut self, promise: &Promise, vouch: Vouch<'_>) -> io::Result<()> {
+        let mac = vouch(&promise.said(&self.chain.last()));
+        self.push(Record::Promise(promise.clone(), mac), &[])
     }
 
     /// Appends that the file was cut.
@@ -126,6 +187,11 @@ impl Segment {
 
     fn note(&mut self, placed: Placed) {
         let mut at = placed.payload_at;
+        self.is_ahead = match placed.record {
+            Record::Blocks(_) | Record::Cut { .. } => true,
+            Record::Promise(..) => false,
+            Record::Kept | Record::Sent { .. } => self.is_ahead,
+        };
         match placed.record {
             Record::Blocks(entries) => {
                 for entry in entries {
@@ -149,29 +215,25 @@ impl Segment {
                     last.end = last.end.min(n_blocks);
                 }
             }
-            Record::Promise(promise) => {
+            Record::Promise(promise, _) => {
                 let before = self.promise.take().unwrap_or_default();
                 self.promise = Some(before.and(&promise));
             }
-            // That stands beside a segment.
-            Record::Sent { .. } => {}
+            // The one is the chain's; the other stands beside a segment.
+            Record::Kept | Record::Sent { .. } => {}
         }
     }
 
     fn note_block(&mut self, sealed: SealedEntry, at: u64) {
-        let SealedEntry { block, bytes, nonce, base, mut dirty } = sealed;
-        let mut first_base = base;
+        let SealedEntry { block, bytes, nonce, base, dirty } = sealed;
+        let (mut first_base, mut changed) = (base, Changed::new(dirty));
         if base.is_some()
             && let Some(before) = self.blocks.get(&block)
         {
             first_base = before.base;
-            if before.dirty.is_empty() || dirty.is_empty() {
-                dirty = Vec::new();
-            } else {
-                before.dirty.iter().for_each(|range| add(&mut dirty, range.clone()));
-            }
+            changed = changed.and(&before.changed);
         }
-        let logged = LoggedBlock { nonce, bytes, base: first_base, dirty, at };
+        let logged = LoggedBlock { nonce, bytes, base: first_base, changed, at };
         self.blocks.insert(block, Box::new(logged));
     }
 
@@ -200,8 +262,12 @@ impl Segment {
         self.chain.read(logged.at, to).map(|()| len)
     }
 
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.chain.sync()
+    /// All that is in it is acknowledged from now on, and survives a power cut if that is asked for.
+    pub(super) fn keep(&mut self, survives_power_cut: bool) -> io::Result<()> {
+        if survives_power_cut {
+            self.chain.sync()?;
+        }
+        self.chain.keep()
     }
 
     pub(super) fn blocks(&self) -> &BTreeMap<u64, Box<LoggedBlock>> {
@@ -244,7 +310,7 @@ fn dirty_of(write: &Write, block: u64, geometry: Geometry) -> Vec<Range<u64>> {
 }
 
 /// Adds a range to ascending ones that neither overlap nor touch.
-fn add(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(super) fn add(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     let first = ranges.partition_point(|held| held.end < range.start);
     let end = ranges.partition_point(|held| held.start <= range.end);
     let joined = ranges[first..end]

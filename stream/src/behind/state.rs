@@ -1,10 +1,13 @@
 //! What is known of one file's log: its segments, and the header that the server has.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use sealback_crypto::{Geometry, HEADER_BYTES, HeaderClaims, Nonce};
 
-use super::segment::{Found, Promise, Segment};
+use super::{
+    changed::Changed,
+    segment::{Found, Promise, Segment},
+};
 
 /// What changes of a log, under its lock.
 pub(super) struct State {
@@ -18,6 +21,8 @@ pub(super) struct State {
     pub(super) is_gone: bool,
     /// The last upload failed, and not because the server was away.
     pub(super) is_refused: bool,
+    /// Who has the file's key has seen that what was found here is his.
+    pub(super) is_proven: bool,
 }
 
 impl State {
@@ -50,6 +55,23 @@ impl State {
             Found::Hole => Some(None),
             Found::Nothing => None,
         }
+    }
+
+    /// As [`written`](super::WriteLog::written).
+    pub(super) fn written(&self) -> Vec<(u64, Vec<Range<u64>>)> {
+        let mut written: BTreeMap<u64, Changed> = BTreeMap::new();
+        // The newer block has all that the older one has.
+        for (block, logged) in self.segments().flat_map(Segment::blocks) {
+            let is_latest = matches!(self.nonce(*block), Some(Some(_)));
+            if is_latest {
+                let changed = match written.remove(block) {
+                    Some(newer) => newer.and(&logged.changed),
+                    None => logged.changed.clone(),
+                };
+                written.insert(*block, changed);
+            }
+        }
+        written.into_iter().map(|(block, changed)| (block, changed.ranges())).collect()
     }
 
     pub(super) fn promised(&self) -> Option<Promise> {

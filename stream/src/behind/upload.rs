@@ -9,9 +9,9 @@ use std::{
 use sealback_crypto::{Buffer, Stored};
 
 use super::{
-    log::{WriteLog, index, stride_len, unread},
+    log::{WriteLog, index, stride_len, unless_full, unread},
     progress::Progress,
-    segment::{LoggedBlock, Promise, Segment},
+    segment::{self, LoggedBlock, Promise, Segment},
 };
 use crate::TargetError;
 
@@ -21,7 +21,7 @@ pub struct Upload<'a> {
     number: u64,
     segment: Arc<Segment>,
     progress: Mutex<Progress>,
-    /// What was noted before.
+    /// What was noted before: ascending, and neither overlapping nor touching.
     sent: Vec<Range<u64>>,
     _alone: MutexGuard<'a, ()>,
 }
@@ -30,9 +30,11 @@ impl<'a> Upload<'a> {
     pub(super) fn new(
         log: &'a WriteLog,
         (number, segment): (u64, Arc<Segment>),
-        (progress, sent): (Progress, Vec<Range<u64>>),
+        (progress, noted): (Progress, Vec<Range<u64>>),
         alone: MutexGuard<'a, ()>,
     ) -> Upload<'a> {
+        let mut sent = Vec::new();
+        noted.into_iter().for_each(|blocks| segment::add(&mut sent, blocks));
         Upload { log, number, segment, progress: Mutex::new(progress), sent, _alone: alone }
     }
 
@@ -40,7 +42,31 @@ impl<'a> Upload<'a> {
     /// sent again, whoever has changed it since. What is noted from now on does not count.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, &LoggedBlock)> {
         let blocks = self.segment.blocks().iter().map(|(block, logged)| (*block, &**logged));
-        blocks.filter(|(block, _)| !self.sent.iter().any(|sent| sent.contains(block)))
+        blocks.filter(|(block, _)| !self.was_sent(*block))
+    }
+
+    fn was_sent(&self, block: u64) -> bool {
+        let at = self.sent.partition_point(|sent| sent.end <= block);
+        self.sent.get(at).is_some_and(|sent| sent.contains(&block))
+    }
+
+    /// Whether it is noted that all of it is on the server, and a header that speaks for it: it is to be
+    /// [finished](Upload::finish).
+    pub fn is_committed(&self) -> bool {
+        self.sent == [EVERYTHING]
+    }
+
+    /// Notes that a header speaks for all of it.
+    ///
+    /// # Errors
+    /// As for [`note_sent`](Upload::note_sent).
+    pub fn note_committed(&self) -> Result<(), TargetError> {
+        self.note_sent(EVERYTHING)
+    }
+
+    /// What was noted does not count: the server has gone back to an earlier state.
+    pub fn forget_sent(&mut self) {
+        self.sent.clear();
     }
 
     /// Notes that the server has taken blocks, all of which a header on the server speaks for: what lies behind
@@ -53,7 +79,7 @@ impl<'a> Upload<'a> {
         let noted = progress
             .note(blocks)
             .and_then(|()| if self.log.waits_for_disk() { progress.sync() } else { Ok(()) });
-        noted.map_err(|error| TargetError::from_io("noting what was uploaded", error))
+        unless_full(noted.map_err(|error| TargetError::from_io("noting what was uploaded", error)))
     }
 
     /// What was promised of the file.
@@ -86,6 +112,9 @@ impl<'a> Upload<'a> {
         self.log.let_go(self.number, &self.segment)
     }
 }
+
+/// More blocks than any file has.
+const EVERYTHING: Range<u64> = 0..u64::MAX;
 
 impl fmt::Debug for Upload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,8 @@
 # The server away while it is written behind: everything is there when it is back.
 
 behind=(--write-behind --cache)
-# The program need not run meanwhile.
-away() { sleep 60; }
+# Half a minute, or a minute: the program need not run meanwhile.
+away_for() { sleep "$1"; }
 
 put_while_away() {
     random 30000000 >"$here/plain"
@@ -11,7 +11,7 @@ put_while_away() {
     grep -q "behind  waits in the cache for 'writeback resume'" "$here/put"
     fails sealed resume --cache "$here/cache" >"$here/resumed"
     grep -q '^f: waits in the cache' "$here/resumed"
-    away
+    away_for "$1"
     start
     sealed resume --cache "$here/cache" >"$here/resumed"
     grep -q '^f: .* blocks uploaded' "$here/resumed"
@@ -26,7 +26,7 @@ goes_away_in_a_put() {
     sleep 0.5
     kill_server "$end_signal"
     wait "$putting"
-    away
+    away_for "$1"
     start
     sealed resume --cache "$here/cache"
     is_plain
@@ -48,6 +48,7 @@ patch_while_away() {
     is_plain
 }
 
-limit=300 holds "what is put with the server stopped waits, and is there after a resume" put_while_away
-limit=300 holds "of a put whose server stops in the middle nothing is lost" goes_away_in_a_put
+if [ -n "$whole" ]; then seconds=60; else seconds=1; fi
+limit=300 holds "what is put with the server stopped waits, and is there after a resume" put_while_away "$seconds"
+limit=300 holds "of a put whose server stops in the middle nothing is lost" goes_away_in_a_put "$seconds"
 limit=300 holds "what is patched with the server stopped is merged with what others change" patch_while_away

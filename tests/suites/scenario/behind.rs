@@ -9,7 +9,10 @@ use std::{
 
 use sealback::{CreateOptions, Engine, File, Place};
 use sealback_stream::{MemoryOptions, MemoryServer, Name, WriteBehind, WriteBehindOptions};
-use sealback_tests::away::{AwayServer, Road};
+use sealback_tests::{
+    away::{AwayServer, Road},
+    gate::{Gate, GateServer},
+};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -35,21 +38,40 @@ pub(crate) struct Client {
 
 impl World {
     fn new() -> World {
+        World::in_dir(TempDir::new().unwrap())
+    }
+
+    /// With a directory for what waits.
+    fn in_dir(dir: TempDir) -> World {
         let memory = MemoryServer::new(MemoryOptions::default());
         let server = AwayServer::new(memory.clone(), Road::default());
-        World { memory, server, dir: TempDir::new().unwrap() }
+        World { memory, server, dir }
     }
 
     /// With a file of such bytes on the server.
     pub(crate) fn with(content: &[u8]) -> World {
-        let world = World::new();
+        World::new().having(content)
+    }
+
+    /// The same, with a directory on another disk.
+    pub(crate) fn with_on(content: &[u8], disk: &Path) -> World {
+        World::in_dir(TempDir::new_in(disk).unwrap()).having(content)
+    }
+
+    fn having(self, content: &[u8]) -> World {
+        let world = self;
         let file = create(&engine(), &world.memory, None, BLOCK as u64);
         file.write_at(0, content).unwrap();
         file.sync().unwrap();
         world
     }
 
-    fn client(&self) -> Client {
+    /// The directory of what waits.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn client(&self) -> Client {
         self.client_of(engine(), WriteBehindOptions::default())
     }
 
@@ -58,7 +80,7 @@ impl World {
     }
 
     /// A client whose server is away when it has opened the file.
-    fn client_alone(&self) -> (Client, File) {
+    pub(crate) fn client_alone(&self) -> (Client, File) {
         let client = self.client();
         let file = client.open();
         self.server.hook.set_away(true);
@@ -66,7 +88,7 @@ impl World {
     }
 
     /// Somebody uploads what waits, with the server there.
-    fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.server.hook.set_away(false);
         self.client().resume();
     }
@@ -92,7 +114,7 @@ impl Client {
     }
 
     /// The end of the process, more or less: nothing more is uploaded.
-    fn die(self, file: File) {
+    pub(crate) fn die(self, file: File) {
         drop(file);
         drop(self);
     }
@@ -128,7 +150,7 @@ fn what_was_synced_while_the_server_was_away_is_there_after_a_resume() {
     assert_same(&all_of(&world.memory), &content, "somebody else");
 }
 
-fn read_all_from(file: &File, at: usize, len: usize) -> Vec<u8> {
+pub(crate) fn read_all_from(file: &File, at: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     assert_eq!(file.read_at(at as u64, &mut bytes).unwrap(), len);
     bytes
@@ -274,6 +296,27 @@ fn a_new_file_waits_as_a_whole_and_goes_up_as_it_was_sealed() {
 }
 
 #[test]
+fn a_new_file_is_read_while_it_is_uploaded() {
+    let memory = MemoryServer::new(MemoryOptions::default());
+    let server = GateServer::new(memory.clone(), Gate::default());
+    let dir = TempDir::new().unwrap();
+    let behind =
+        WriteBehind::open(Arc::new(server.clone()), dir.path(), WriteBehindOptions::default());
+    let client = Client { engine: engine(), behind: behind.unwrap() };
+    let content = sample(30 * BLOCK + 5);
+    client.put(&content);
+    let file = client.open();
+    let uploading = file.submit(File::upload);
+    server.hook.wait_for(1);
+    // From the directory, not from memory.
+    assert_same(&read_all(&open(&engine(), &client.behind, None)), &content, "who reads");
+    server.hook.open();
+    uploading.wait().unwrap();
+    assert_same(&all_of(&memory), &content, "somebody else");
+    assert_same(&read_all(&open(&engine(), &client.behind, None)), &content, "who reads later");
+}
+
+#[test]
 fn a_new_file_with_holes_is_uploaded_with_its_holes() {
     let world = World::new();
     world.server.hook.set_away(true);
@@ -313,7 +356,7 @@ impl Client {
             let done = sealback_stream::ReadCompletion::new(move |read| sender.send(read).unwrap());
             let buffer = sealback_crypto::Buffer::unpooled(BLOCK + 48);
             let read = sealback_stream::Read { blocks: block..block + 1, geometry, buffer };
-            pending[0].file.read(read, done);
+            pending[0].file.as_ref().unwrap().read(read, done);
             let nonce = answer.recv().unwrap().map(|(buffer, _)| buffer[..24].try_into().unwrap());
             nonces.push(nonce.unwrap_or([0; 24]));
         }

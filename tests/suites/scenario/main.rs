@@ -8,6 +8,8 @@
 mod ancestor;
 mod behind;
 mod behind_again;
+mod behind_altered;
+mod behind_disk;
 mod behind_full;
 mod behind_kill;
 mod bench;
