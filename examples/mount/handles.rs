@@ -45,7 +45,7 @@ impl OpenFile {
     pub(crate) fn drop_what_is_told(&self) {
         let n_refused = self.inode.content.n_refused();
         if self.n_refused.swap(n_refused, Ordering::Relaxed) != n_refused {
-            drop(self.file.take_error());
+            self.file.told_of_failure();
         }
     }
 }

@@ -246,7 +246,7 @@ impl OpenFile {
         waited.inspect_err(|error| {
             tell(|| warn!(target: "sealback::sync", file = self.name(), %error, "not durable"));
             self.folios().redirty_unsynced();
-            self.passes.tell(error);
+            self.passes.tell(|errors| errors.failed(error));
         })
     }
 

@@ -50,7 +50,7 @@ impl OpenFile {
         let all_is_here = self.folios().cut_elsewhere(size, &self.core.folios);
         self.adopt(now);
         if !all_is_here {
-            self.passes.tell(&Error::Cut { size });
+            self.passes.tell(|errors| errors.cut_off(size));
         }
         self.core.folios.notify();
         Ok(())

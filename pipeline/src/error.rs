@@ -75,11 +75,6 @@ impl Error {
         self.target().map(TargetError::kind)
     }
 
-    /// Whether it tells of what is gone, and not only of what is to be tried again.
-    pub(crate) fn is_loss(&self) -> bool {
-        matches!(self, Error::Conflict { .. } | Error::Cut { .. })
-    }
-
     /// The target's error, if it is one.
     pub(crate) fn target(&self) -> Option<&TargetError> {
         match self {

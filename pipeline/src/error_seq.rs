@@ -1,7 +1,7 @@
 //! The errors of a file's writebacks, until every handle has told of them: after the kernel's `errseq_t`.
 //!
-//! Of errors that go away the last counts: what they were about is still dirty, and is tried again. What
-//! is gone for good is told of whatever else has failed since.
+//! Of failures the last counts: what they were about is still dirty, or was told of before, and is tried
+//! again. What is gone for good is told of whatever else has failed since.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,22 @@ pub(crate) struct ErrorSeq {
     losses: Option<Box<Losses>>,
 }
 
+/// What is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// Something is gone for good.
+    Gone(Error),
+    /// Something failed, and is tried again.
+    Failed(Error),
+}
+
+impl Told {
+    pub(crate) fn error(self) -> Error {
+        let (Told::Gone(error) | Told::Failed(error)) = self;
+        error
+    }
+}
+
 #[derive(Debug, Default)]
 struct Losses {
     /// Blocks that somebody else has changed, and the numbers of the errors that said so last.
@@ -32,28 +48,33 @@ impl ErrorSeq {
         self.number
     }
 
-    pub(crate) fn push(&mut self, error: &Error) {
+    /// Something failed that is tried again.
+    pub(crate) fn failed(&mut self, error: &Error) {
         self.number += 1;
-        match error {
-            Error::Conflict { blocks } if !blocks.is_empty() => {
-                let numbered = blocks.iter().map(|one| (one.block, (self.number, *one)));
-                self.losses.get_or_insert_default().blocks.extend(numbered);
-            }
-            Error::Cut { size } => {
-                self.losses.get_or_insert_default().cut = Some((self.number, *size));
-            }
-            _ => self.last = Some(Box::new(error.clone())),
-        }
+        self.last = Some(Box::new(error.clone()));
+    }
+
+    /// Blocks that were sent and not committed are gone.
+    pub(crate) fn blocks_gone(&mut self, blocks: &[BlockConflict]) {
+        self.number += 1;
+        let numbered = blocks.iter().map(|one| (one.block, (self.number, *one)));
+        self.losses.get_or_insert_default().blocks.extend(numbered);
+    }
+
+    /// What was sent and not committed is gone with a cut to that size.
+    pub(crate) fn cut_off(&mut self, size: u64) {
+        self.number += 1;
+        self.losses.get_or_insert_default().cut = Some((self.number, size));
     }
 
     /// What somebody is to be told of who has heard of all before the number `heard`, included; notes
     /// that he has heard of that.
-    pub(crate) fn since(&self, heard: &mut u64) -> Option<Error> {
+    pub(crate) fn since(&self, heard: &mut u64) -> Option<Told> {
         let losses = self.losses.as_ref().filter(|_| *heard < self.number);
         let loss = losses.and_then(|losses| losses.since(heard, self.number));
-        loss.or_else(|| {
+        loss.map(Told::Gone).or_else(|| {
             let news = std::mem::replace(heard, self.number) < self.number;
-            self.last.as_deref().filter(|_| news).cloned()
+            self.last.as_deref().filter(|_| news).cloned().map(Told::Failed)
         })
     }
 }
@@ -90,17 +111,26 @@ mod tests {
         Error::Conflict { blocks: blocks.iter().map(conflict).collect() }
     }
 
+    fn lose(errors: &mut ErrorSeq, blocks: &[u64]) {
+        let Error::Conflict { blocks } = gone(blocks) else { unreachable!("made just so") };
+        errors.blocks_gone(&blocks);
+    }
+
     fn told(errors: &ErrorSeq, heard: &mut u64) -> Vec<String> {
-        std::iter::from_fn(|| errors.since(heard)).map(|error| format!("{error:?}")).collect()
+        let all = std::iter::from_fn(|| errors.since(heard));
+        all.map(|told| format!("{:?}", told.error())).collect()
     }
 
     #[test]
     fn of_errors_that_go_away_the_last_is_told_and_of_what_is_gone_everything() {
         let (mut errors, mut heard) = (ErrorSeq::default(), 0);
-        let all = [failed(), gone(&[3, 4]), failed(), gone(&[4, 9]), failed()];
-        all.iter().for_each(|error| errors.push(error));
+        errors.failed(&failed());
+        lose(&mut errors, &[3, 4]);
+        errors.failed(&failed());
+        lose(&mut errors, &[4, 9]);
+        errors.failed(&failed());
         assert_eq!(told(&errors, &mut heard), [format!("{:?}", gone(&[3, 4, 9]))]);
-        errors.push(&failed());
+        errors.failed(&failed());
         assert_eq!(told(&errors, &mut heard), [format!("{:?}", failed())]);
         // Who opens the file now hears of nothing that was before.
         assert_eq!((heard, told(&errors, &mut errors.number()).len()), (6, 0));
@@ -109,9 +139,12 @@ mod tests {
     #[test]
     fn what_is_gone_before_a_cut_is_told_before_it_and_what_is_gone_after_it_then() {
         let (mut errors, mut heard) = (ErrorSeq::default(), 0);
-        let all = [gone(&[7]), Error::Cut { size: 5000 }, gone(&[8]), failed()];
-        all.iter().for_each(|error| errors.push(error));
-        let expected = [&gone(&[7]), &all[1], &gone(&[8])].map(|error| format!("{error:?}"));
+        lose(&mut errors, &[7]);
+        errors.cut_off(5000);
+        lose(&mut errors, &[8]);
+        errors.failed(&failed());
+        let all = [gone(&[7]), Error::Cut { size: 5000 }, gone(&[8])];
+        let expected = all.map(|error| format!("{error:?}"));
         assert_eq!(told(&errors, &mut heard), expected);
     }
 }

@@ -7,6 +7,7 @@ use sealback_stream::BlockConflict;
 
 use crate::{
     Error, WritebackHandle,
+    error_seq::Told,
     open_file::OpenFile,
     operation::Operation,
     pass::PassKind,
@@ -14,7 +15,7 @@ use crate::{
     readahead::Readahead,
     resolve::Resolution,
     shutdown::Presence,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     trace::Observer,
 };
 
@@ -335,19 +336,35 @@ impl File {
 
     /// What a call answers that tells of errors, its own or of writebacks before: first what is gone.
     pub(crate) fn telling<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        match (result, self.take_error()) {
-            (Err(error), Some(loss)) => Err(if loss.is_loss() { loss } else { error }),
-            (Ok(_), Some(error)) => Err(error),
-            (result, None) => result,
+        match (result, self.take_told()) {
+            (_, Some(Told::Gone(error))) | (Ok(_), Some(Told::Failed(error))) => Err(error),
+            (result, _) => result,
         }
     }
 
+    /// The last failure of a writeback has been told by other means: no [`sync`](File::sync) of this handle
+    /// tells of it. What is gone for good ([`Error::Conflict`], [`Error::Cut`]) still is to be told.
+    pub fn told_of_failure(&self) {
+        let mut reported = self.reported();
+        let mut heard = *reported;
+        if let Some(Told::Failed(_)) = self.file.passes.errors_since(&mut heard) {
+            *reported = heard;
+        }
+    }
+
+    fn take_told(&self) -> Option<Told> {
+        self.file.passes.errors_since(&mut self.reported())
+    }
+
+    fn reported(&self) -> MutexGuard<'_, u64> {
+        self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An error of a writeback that this handle has not told of yet: no [`sync`](File::sync) of it will.
-    /// For who tells of it by himself, or knows that it has been told. What is gone for good
-    /// ([`Error::Conflict`], [`Error::Cut`]) comes first; of errors that go away the last.
+    /// For who tells of it by himself. What is gone for good ([`Error::Conflict`], [`Error::Cut`])
+    /// comes first, each in its turn; of failures the last. `None` when nothing is left to be told.
     pub fn take_error(&self) -> Option<Error> {
-        let mut reported = self.handle.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.passes.errors_since(&mut reported)
+        self.take_told().map(Told::error)
     }
 
     /// Puts a file that was created to replace another in its place. To be called after

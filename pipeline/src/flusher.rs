@@ -212,7 +212,7 @@ impl OpenFile {
             // Writeback cannot make room, of whatever file: the writer is told instead of waiting for ever.
             let failed = self.core.errors().since(&mut { errors_before });
             if let Some(error) = failed.filter(|_| self.core.is_idle()) {
-                return Err(error);
+                return Err(error.error());
             }
             waiting.begin();
             // A pass that makes folios clean goes on; when one ends, it is told of.

@@ -203,22 +203,23 @@ impl OpenFile {
         if header.cut_pending() && self.reread_header(header)?.mac() != header.mac() {
             return Ok(());
         }
-        self.trim_block(header, block, stored, len)
+        self.trim_block(header, block, stored, len).map(drop)
     }
 
     /// Seals a block that was read anew without what it holds behind its first `len` bytes, if it still is
-    /// what was read.
+    /// what was read. Returns the nonce, if it held more.
     pub(crate) fn trim_block(
         &self,
         header: &Header,
         block: u64,
         stored: Stored,
         len: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Nonce>, Error> {
         let trimmed = trim(header.content_key(), seal_gen(header), block, stored, len);
         let Some(Merged { sealed, expected, .. }) = trimmed.map_err(Error::from)? else {
-            return Ok(());
+            return Ok(None);
         };
+        let nonce = sealed.nonce(block);
         self.forget_cached(&(block..block + 1))?;
         let write = Write {
             expectations: vec![Expectation { block, expected }],
@@ -228,7 +229,7 @@ impl OpenFile {
         let answer = self.core.persist(None, || write_now(&*self.target, write.clone()))?;
         answer.map_err(|blocks| Error::Conflict { blocks })?;
         self.folios().forget_clean(&(block..block + 1));
-        Ok(())
+        Ok(Some(nonce))
     }
 
     /// Goes on from the header that is there now. What this client has behind the committed size must
@@ -260,7 +261,7 @@ impl OpenFile {
         }
         // What was found before the look failed is not found again. It is nothing of the call that meets it.
         if !lost.is_empty() {
-            self.passes.tell(&Error::Conflict { blocks: lost });
+            self.passes.tell(|errors| errors.blocks_gone(&lost));
         }
         checked
     }

@@ -3,15 +3,21 @@
 //! Such a pass does not know of each block that it sent whether it is stored. It counts for nothing, and
 //! would show when the file grows over it; others cannot tell it from what somebody is about to commit.
 //! Who sent it can: by the nonce. It goes before the file grows from here, unless somebody has
-//! made something else of it. Where there is a lock nothing behind the size counts.
+//! made something else of it, or what was sent may have been made of something of others: a block in which
+//! something was found behind the committed size stays. Where there is a lock nothing behind the size
+//! counts.
+//!
+//! What was sent is known as long as the file is open. After that, and of an upload of what waited in a
+//! log, it is as after a crash.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use sealback_crypto::Nonce;
+use sealback_crypto::{Header, Nonce, Opened, Stored};
 use sealback_stream::{Expectation, Expected};
 
 use crate::{
     Error, config::READ_UNIT_BYTES, growth::MAX_TRIMS, open_file::OpenFile, ranges::index_of,
+    reader::reaches_behind,
 };
 
 impl OpenFile {
@@ -23,17 +29,22 @@ impl OpenFile {
             if self.is_lockless() {
                 self.settle_unit(&unit, &in_doubt)?;
             }
-            self.folios().is_settled(&unit);
+            self.folios().is_settled(&unit, &in_doubt);
         }
         Ok(())
     }
 
-    fn settle_unit(&self, unit: &Range<u64>, sent: &BTreeMap<u64, Nonce>) -> Result<(), Error> {
+    fn settle_unit(
+        &self,
+        unit: &Range<u64>,
+        sent: &BTreeMap<u64, Vec<Nonce>>,
+    ) -> Result<(), Error> {
         let mut result = Ok(());
         for _attempt in 0..MAX_TRIMS {
             let stored = self.expectations_of(unit)?;
             let is_ours = |one: &Expectation| {
-                sent.get(&one.block).is_some_and(|nonce| one.expected == Expected::Nonce(*nonce))
+                let sent = sent.get(&one.block);
+                sent.is_some_and(|sent| sent.iter().any(|n| one.expected == Expected::Nonce(*n)))
             };
             let ours: Vec<_> = stored.into_iter().filter(is_ours).collect();
             result = self.take_back(&ours);
@@ -56,11 +67,42 @@ impl OpenFile {
         }
         for Expectation { block, expected } in kept {
             let (len, stored) = (self.bytes_of_ours(header.size(), block), self.read_block(block)?);
-            if Expected::of(stored.nonce(self.geometry(), 0)) == expected {
-                self.trim_block(&header, block, stored, index_of(len))?;
+            if Expected::of(stored.nonce(self.geometry(), 0)) != expected {
+                continue;
+            }
+            match self.trim_block(&header, block, stored, index_of(len)) {
+                Ok(Some(nonce)) => self.folios().sealed_anew(block, nonce),
+                // Nothing of one that does not open shows.
+                Ok(None) | Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Whether what is stored of a block is from here and holds nothing of others behind the committed
+    /// size; notes if it may.
+    pub(crate) fn is_ours_alone(&self, header: &Header, block: u64, stored: &Stored) -> bool {
+        let end = self.geometry().block_start(block) + self.geometry().block_bytes();
+        let nonce = stored.nonce(self.geometry(), 0);
+        let Some(nonce) = nonce.filter(|_| self.is_lockless() && end > header.size()) else {
+            return false;
+        };
+        let mut folios = self.folios();
+        folios.found_behind(block, nonce);
+        folios.is_ours_alone(block, nonce)
+    }
+
+    /// Notes which of the blocks that were read hold something behind the committed size.
+    pub(crate) fn note_what_is_behind(&self, blocks: &Range<u64>, opened: &Opened, committed: u64) {
+        let verdicts = blocks.clone().zip(opened.verdicts());
+        let behind = verdicts
+            .filter(|(block, verdict)| reaches_behind(verdict, self.geometry(), *block, committed));
+        for (block, _) in behind {
+            if let Some(nonce) = opened.nonce(block) {
+                self.folios().found_behind(block, nonce);
+            }
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl FolioSource for Outside {
     }
 
     fn in_doubt(&self, sealed: &Sealed) {
-        self.file.folios().note_in_doubt(sealed, self.file.is_draft());
+        self.file.folios().note_in_doubt(sealed);
         self.source.in_doubt(sealed);
     }
 

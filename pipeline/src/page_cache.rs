@@ -102,7 +102,10 @@ pub(crate) struct Folios {
     uncommitted: BTreeMap<u64, (Nonce, u64)>,
     /// What the server may have of passes that failed behind the committed size, and that is not in the
     /// file: the nonces that were sent.
-    in_doubt: BTreeMap<u64, Nonce>,
+    in_doubt: BTreeMap<u64, Vec<Nonce>>,
+    /// Blocks that may hold, behind the committed size, what others have sent: whatever is sealed of them
+    /// here may do so, too.
+    shared: BTreeSet<u64>,
     /// What is stored for blocks that have folios, as far as it is known.
     stored: BTreeMap<u64, Expected>,
     /// Blocks that were merged with what somebody else has made longer than this file is known to be,
@@ -145,6 +148,7 @@ impl Folios {
             gaps: RangeSet::default(),
             uncommitted: BTreeMap::new(),
             in_doubt: BTreeMap::new(),
+            shared: BTreeSet::new(),
             folios: BTreeMap::new(),
             unclean: BTreeSet::new(),
             clean,

@@ -279,7 +279,7 @@ impl FolioSource for Pass {
     }
 
     fn in_doubt(&self, sealed: &Sealed) {
-        self.file.folios().note_in_doubt(sealed, self.file.is_draft());
+        self.file.folios().note_in_doubt(sealed);
     }
 
     fn merged(&self, block: u64, plain: &[u8]) {

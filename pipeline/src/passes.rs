@@ -11,7 +11,7 @@ use crate::{
     commit::seal_gen,
     driver::{Driver, Ending, Parts},
     engine::{CACHE, UPLOAD},
-    error_seq::ErrorSeq,
+    error_seq::{ErrorSeq, Told},
     following::Filling,
     growth::Growth,
     open_file::OpenFile,
@@ -160,9 +160,9 @@ impl Passes {
         self.state().held_back
     }
 
-    /// Has every handle tell of an error once.
-    pub(crate) fn tell(&self, error: &Error) {
-        self.state().errors.push(error);
+    /// What every handle tells of once.
+    pub(crate) fn tell(&self, note: impl FnOnce(&mut ErrorSeq)) {
+        note(&mut self.state().errors);
     }
 
     /// The number of the last error.
@@ -171,7 +171,7 @@ impl Passes {
     }
 
     /// What somebody is to be told of who has heard of so many errors.
-    pub(crate) fn errors_since(&self, heard: &mut u64) -> Option<Error> {
+    pub(crate) fn errors_since(&self, heard: &mut u64) -> Option<Told> {
         self.state().errors.since(heard)
     }
 }
@@ -376,10 +376,10 @@ impl OpenFile {
             Err(error) => {
                 // What is to be done about a cut is done by whoever meets it next.
                 if is_everybodys && !matches!(error, Error::Cut { .. }) {
-                    state.errors.push(error);
+                    state.errors.failed(error);
                 }
                 if is_everybodys {
-                    self.core.errors().push(error);
+                    self.core.errors().failed(error);
                 }
                 state.failures = state.failures.saturating_add(1);
                 let delay = self.core.config.retry.delay(state.failures + 1, fastrand::u64(..));

@@ -25,6 +25,7 @@ use crate::{
 
 mod view;
 
+pub(crate) use view::reaches_behind;
 use view::{View, is_longer};
 
 /// How often a target is asked, and a damaged block read, while nobody commits.
@@ -330,6 +331,9 @@ impl OpenFile {
             return;
         }
         let geometry = self.geometry();
+        if self.is_lockless() {
+            self.note_what_is_behind(&unit.blocks, &opened, header.size());
+        }
         let verdicts = unit.blocks.clone().zip(opened.verdicts());
         let stored = verdicts.map(|(block, verdict)| {
             match is_longer(verdict, geometry, block, view.file.size) {

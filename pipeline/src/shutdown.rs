@@ -12,6 +12,7 @@ use crate::{
     File, Unclosed,
     calls::MAX_CALLS,
     engine::Core,
+    error_seq::Told,
     open_file::OpenFile,
     pass::PassKind,
     sync::{Arc, Mutex, PoisonError, thread},
@@ -61,7 +62,13 @@ impl Drop for Presence {
 }
 
 fn write_back_the_rest(kept: Vec<Arc<OpenFile>>) {
-    let sync = |file: Arc<OpenFile>| file.sync_now(PassKind::Sync).err().map(|error| (file, error));
+    let sync = |file: Arc<OpenFile>| {
+        let mut heard = file.passes.n_errors();
+        let failed = file.sync_now(PassKind::Sync).err();
+        // What it finds gone is told in no other way.
+        let gone = || file.passes.errors_since(&mut heard).map(Told::error);
+        failed.or_else(gone).map(|error| (file, error))
+    };
     for (file, error) in side_by_side(kept, sync) {
         let (id, lost) = (file.header().file_id(), file.folios().dirty_bytes());
         tell(|| error!(target: "sealback::engine", file = file.name(), lost, %error, "lost"));

@@ -178,11 +178,12 @@ impl Writethrough {
     }
 
     fn ended(&self, driver: &Driver) -> Result<(), Error> {
-        match driver.wait().result {
-            // It is followed, and not told of.
-            Err(Error::Cut { size }) => Err(Error::Cut { size }),
-            result => result.or_else(|error| self.file.telling(Err(error))),
+        let result = driver.wait().result;
+        // A cut is followed, and not told of.
+        if result.as_ref().is_err_and(|error| !matches!(error, Error::Cut { .. })) {
+            self.file.told_of_failure();
         }
+        result
     }
 }
 

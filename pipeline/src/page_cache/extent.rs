@@ -20,8 +20,7 @@ impl Folios {
     /// Drops what is not on the server: the file is as the committed header has it. With nothing under
     /// writeback.
     pub(crate) fn discard(&mut self) {
-        let sent = std::mem::take(&mut self.uncommitted);
-        self.in_doubt.extend(sent.into_iter().map(|(block, (nonce, _))| (block, nonce)));
+        self.doubt_uncommitted();
         self.cut(self.size.min(self.committed));
         let dirty: Vec<u64> = self.folios.keys().copied().collect();
         for folio in dirty {
@@ -69,6 +68,7 @@ impl Folios {
             self.uncommitted = BTreeMap::new();
         }
         self.unsynced.take(&(0..size));
+        self.shared = self.shared.split_off(&self.geometry.block_at(size));
     }
 
     /// Makes the file `size` long, if it is shorter, with blocks before `end` that nobody has written:
@@ -154,12 +154,12 @@ impl Folios {
     pub(crate) fn cut_elsewhere(&mut self, size: u64, pool: &FolioPool) -> bool {
         let all = self.redirty_unsynced();
         self.unsynced = RangeSet::default();
+        self.doubt_uncommitted();
         let (kept, groups) = (self.dirty_behind(size), self.groups_grown());
         let grown = (self.size > self.committed).then_some(self.size);
         if size < self.size {
             self.cut(size);
         }
-        self.uncommitted.clear();
         let n_blocks = self.geometry.n_blocks(size);
         for Kept { start, bytes, group } in kept {
             let block = self.geometry.block_at(start);

@@ -32,7 +32,7 @@ impl Folios {
         self.note_stored(sealed, draft);
     }
 
-    /// Forgets what is here of blocks and not dirty.
+    /// Forgets what is here of blocks and neither dirty nor under writeback.
     pub(crate) fn forget_clean(&mut self, blocks: &Range<u64>) {
         self.changed(blocks);
         self.outdate_fetches(blocks);
@@ -44,7 +44,9 @@ impl Folios {
         let mut emptied = Vec::new();
         for (index, part) in self.parts(&(start..end)) {
             let Some(folio) = self.folios.get_mut(&index) else { continue };
-            for clean in folio.dirty.missing(&part) {
+            let mut ours = folio.dirty.clone();
+            folio.handed_out.iter().for_each(|handed_out| ours.extend(handed_out));
+            for clean in ours.missing(&part) {
                 folio.valid.take(&clean);
             }
             if folio.valid.is_empty() {

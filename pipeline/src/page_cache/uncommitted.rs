@@ -32,20 +32,62 @@ impl Folios {
     }
 
     /// These blocks are on the server now, with these nonces, or they are not.
-    pub(crate) fn note_in_doubt(&mut self, sealed: &Sealed, draft: bool) {
-        let committed = self.committed_of(draft);
-        let behind = ends_of(self.geometry, sealed).filter(|(_, _, end)| *end > committed);
-        self.in_doubt.extend(behind.map(|(block, nonce, _)| (block, nonce)));
+    pub(crate) fn note_in_doubt(&mut self, sealed: &Sealed) {
+        for (block, nonce, end) in ends_of(self.geometry, sealed) {
+            if end > self.committed {
+                self.doubt(block, nonce);
+            }
+        }
+    }
+
+    /// What was acknowledged behind the committed size is not in the file any more.
+    pub(super) fn doubt_uncommitted(&mut self) {
+        for (block, (nonce, _)) in std::mem::take(&mut self.uncommitted) {
+            self.doubt(block, nonce);
+        }
+    }
+
+    fn doubt(&mut self, block: u64, nonce: Nonce) {
+        if !self.shared.contains(&block) {
+            self.in_doubt.entry(block).or_default().push(nonce);
+        }
     }
 
     /// Blocks that may be stored and are not in the file, and with which nonces.
-    pub(crate) fn in_doubt(&self) -> BTreeMap<u64, Nonce> {
+    pub(crate) fn in_doubt(&self) -> BTreeMap<u64, Vec<Nonce>> {
         self.in_doubt.clone()
     }
 
-    /// They are not any more.
-    pub(crate) fn is_settled(&mut self, blocks: &Range<u64>) {
-        self.in_doubt.retain(|block, _| !blocks.contains(block));
+    /// Those are not any more. What is noted of them meanwhile stays.
+    pub(crate) fn is_settled(&mut self, blocks: &Range<u64>, settled: &BTreeMap<u64, Vec<Nonce>>) {
+        self.in_doubt.retain(|block, nonces| {
+            let settled = settled.get(block).filter(|_| blocks.contains(block));
+            nonces.retain(|nonce| settled.is_none_or(|settled| !settled.contains(nonce)));
+            !nonces.is_empty()
+        });
+    }
+
+    /// Whether a block that was sent from here under a nonce holds nothing of others behind the committed
+    /// size.
+    pub(crate) fn is_ours_alone(&self, block: u64, nonce: Nonce) -> bool {
+        let sent = self.uncommitted.get(&block).is_some_and(|(sent, _)| *sent == nonce);
+        let doubted = self.in_doubt.get(&block).is_some_and(|sent| sent.contains(&nonce));
+        (sent || doubted) && !self.shared.contains(&block)
+    }
+
+    /// A block was found to hold something behind the committed size.
+    pub(crate) fn found_behind(&mut self, block: u64, nonce: Nonce) {
+        if !self.is_ours_alone(block, nonce) {
+            self.shared.insert(block);
+            self.in_doubt.remove(&block);
+        }
+    }
+
+    /// An acknowledged block is stored under another nonce now, with no more than what counts.
+    pub(crate) fn sealed_anew(&mut self, block: u64, now: Nonce) {
+        if let Some((nonce, _)) = self.uncommitted.get_mut(&block) {
+            *nonce = now;
+        }
     }
 
     /// What others may know of ends there. A draft is nobody else's, and may be large.
@@ -98,6 +140,8 @@ impl Folios {
         if is_here {
             ours.iter().for_each(|range| self.redirty(range));
             self.sent_again += 1;
+        } else if stored.is_none() {
+            self.allow_holes(&(block..block + 1));
         }
         is_here
     }

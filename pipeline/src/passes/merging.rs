@@ -17,17 +17,18 @@ impl OpenFile {
         let n_blocks = self.geometry().n_blocks(known.size());
         let is_behind = merge.block >= n_blocks;
         // All of a draft is from here.
-        let counts = match grows && !self.is_lockless() && !self.is_draft() {
-            true => self.bytes_of_ours(known.size(), merge.block),
-            false => self.geometry().block_bytes(),
-        };
+        let nothing_behind_counts = grows && !self.is_lockless() && !self.is_draft();
         let mut attempt = 1;
         loop {
+            let stored = self.read_block(merge.block)?;
+            let is_ours = self.is_ours_alone(&known, merge.block, &stored);
             let theirs = match attempt >= MAX_READS && is_behind && self.is_lockless() {
                 true => Theirs::IfItOpens,
-                false => Theirs::First(counts),
+                false if nothing_behind_counts || is_ours => {
+                    Theirs::First(self.bytes_of_ours(known.size(), merge.block))
+                }
+                false => Theirs::First(self.geometry().block_bytes()),
             };
-            let stored = self.read_block(merge.block)?;
             match merge.run(known.content_key(), seal_gen, stored, theirs) {
                 Ok(merged) => return Ok(merged),
                 // Somebody may be writing it, or have cut it off.

@@ -40,6 +40,12 @@ impl View {
     }
 }
 
+/// Whether something is stored of a block behind a size.
+pub(crate) fn reaches_behind(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {
+    let Verdict::Opened { len, .. } = verdict else { return false };
+    geometry.block_start(block) + u64::from(*len) > size
+}
+
 /// Whether more is stored of a block than a file of that size has: somebody is making it longer. Who
 /// changes the block then has not read all of it, and must not expect what is stored: it is merged.
 pub(super) fn is_longer(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {

@@ -67,3 +67,38 @@ fn what_was_sent_and_then_discarded_does_not_show_when_the_file_grows() {
         check(&server, &file, growth);
     }
 }
+
+#[test]
+fn what_another_client_has_sent_into_the_same_block_stays_when_ours_is_discarded() {
+    let server = lockless();
+    file_of(&server, &[1; 5000]);
+    let (slow, slow_faults) = client_without_commits(&server);
+    slow.write_at(5000, &[2; 100]).unwrap();
+    slow.sync().unwrap_err();
+    let (other, faults) = client_without_commits(&server);
+    other.write_at(6000, &[3; 50]).unwrap();
+    other.sync().unwrap_err();
+    other.discard();
+    faults.stop();
+    other.set_len(20_000).unwrap();
+    other.sync().unwrap();
+    slow_faults.stop();
+    slow.sync().unwrap();
+    assert_same(&all_of(&server)[..5100], &[[1; 5000].as_slice(), &[2; 100]].concat(), "anybody");
+}
+
+#[test]
+fn what_was_discarded_does_not_stay_in_a_block_that_is_changed_before_the_file_grows() {
+    let server = lockless();
+    file_of(&server, &[1; 5000]);
+    let (file, faults) = client_without_commits(&server);
+    file.write_at(5000, &[2; 40_000]).unwrap();
+    file.sync().unwrap_err();
+    file.discard();
+    faults.stop();
+    file.write_at(4200, &[3; 10]).unwrap();
+    file.sync().unwrap();
+    file.set_len(50_000).unwrap();
+    file.sync().unwrap();
+    assert_same(&all_of(&server)[5000..], &[0; 45_000], "anybody");
+}
