@@ -225,7 +225,8 @@ impl File {
     }
 
     /// Reads at `position` into `to`; returns how many bytes there were, fewer than asked only at
-    /// the file's end.
+    /// the file's end. What this client had sent, nobody committed, and somebody else has made something
+    /// else of is read as what is there now; the next sync tells of it.
     ///
     /// # Errors
     /// [`Error::Damaged`] names a block that is not what was written, and no byte of it is in
