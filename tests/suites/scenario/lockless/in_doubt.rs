@@ -54,16 +54,22 @@ fn what_a_direct_write_that_failed_has_left_behind_the_end_does_not_show_when_th
     }
 }
 
+/// A client that has sent 40,000 bytes behind the end of 5000, committed none, and dropped them.
+fn with_discarded(server: &(impl Server + Clone)) -> File {
+    file_of(server, &[1; 5000]);
+    let (file, faults) = client_without_commits(server);
+    file.write_at(5000, &[2; 40_000]).unwrap();
+    file.sync().unwrap_err();
+    file.discard();
+    faults.stop();
+    file
+}
+
 #[test]
 fn what_was_sent_and_then_discarded_does_not_show_when_the_file_grows() {
     for growth in &GROWTHS {
         let server = lockless();
-        file_of(&server, &[1; 5000]);
-        let (file, faults) = client_without_commits(&server);
-        file.write_at(5000, &[2; 40_000]).unwrap();
-        file.sync().unwrap_err();
-        file.discard();
-        faults.stop();
+        let file = with_discarded(&server);
         check(&server, &file, growth);
     }
 }
@@ -90,12 +96,7 @@ fn what_another_client_has_sent_into_the_same_block_stays_when_ours_is_discarded
 #[test]
 fn what_was_discarded_does_not_stay_in_a_block_that_is_changed_before_the_file_grows() {
     let server = lockless();
-    file_of(&server, &[1; 5000]);
-    let (file, faults) = client_without_commits(&server);
-    file.write_at(5000, &[2; 40_000]).unwrap();
-    file.sync().unwrap_err();
-    file.discard();
-    faults.stop();
+    let file = with_discarded(&server);
     file.write_at(4200, &[3; 10]).unwrap();
     file.sync().unwrap();
     file.set_len(50_000).unwrap();
