@@ -33,7 +33,11 @@ use sealback_stream::{
     Write,
 };
 
-use crate::{auditor::Nonces, bound::Bound, simulator::BLOCK};
+use crate::{
+    auditor::Nonces,
+    bound::Bound,
+    simulator::{BLOCK, stored_of},
+};
 
 mod client;
 mod direct;
@@ -339,7 +343,10 @@ impl Life {
             5..7 => {
                 let through = self.rng.u64(..n_blocks);
                 self.store(stream, write, through);
-                Ok(through * (BLOCK + 48))
+                // One that the file ended in when it was sealed is shorter, and others may follow it.
+                let runs = write.runs();
+                let taken = runs.blocks().take(usize::try_from(through).expect("small"));
+                Ok(taken.map(|block| stored_of(write, block).bytes.len() as u64).sum())
             }
             _ => Err(Failure::Fatal(error("for good"))),
         }
