@@ -2,7 +2,7 @@
 
 use std::{num::NonZero, thread, time::Duration};
 
-use sealback_crypto::{Engine as Cipher, PREFIX_BYTES};
+use sealback_crypto::{Engine as Cipher, Geometry, PREFIX_BYTES};
 
 use crate::{Error, retryer::RetryLimits};
 
@@ -86,6 +86,11 @@ pub(crate) struct Shares {
 /// Plaintext read from a target in one go. Large enough that the calls cost little, small enough to
 /// stay in a core's cache between reading and opening.
 pub(crate) const READ_UNIT_BYTES: usize = MIB;
+
+/// The same in blocks: one at least.
+pub(crate) fn read_unit_blocks(geometry: Geometry) -> u64 {
+    (READ_UNIT_BYTES as u64 / geometry.block_bytes()).max(1)
+}
 
 impl Config {
     /// Checks that the values fit together.

@@ -18,7 +18,7 @@ use std::{collections::BTreeSet, ops::Range, task::Waker, time::Duration};
 use sealback_stream::TargetError;
 
 use crate::{
-    config::READ_UNIT_BYTES,
+    config::read_unit_blocks,
     copying::Copying,
     engine::CACHE,
     io::contain,
@@ -203,7 +203,7 @@ impl OpenFile {
                 None => Some(block),
             })
         });
-        let unit_blocks = (READ_UNIT_BYTES as u64 / self.geometry().block_bytes()).max(1);
+        let unit_blocks = read_unit_blocks(self.geometry());
         for blocks in reads(lacking, unit_blocks) {
             if !self
                 .core

@@ -16,7 +16,7 @@ use sealback_crypto::{Header, Nonce, Opened, Stored};
 use sealback_stream::{Expectation, Expected};
 
 use crate::{
-    Error, config::READ_UNIT_BYTES, growth::MAX_TRIMS, open_file::OpenFile, ranges::index_of,
+    Error, config::read_unit_blocks, growth::MAX_TRIMS, open_file::OpenFile, ranges::index_of,
     reader::reaches_behind,
 };
 
@@ -24,7 +24,7 @@ impl OpenFile {
     /// Takes away what is in doubt. To be called when the header is as it is on the server.
     pub(crate) fn settle_in_doubt(&self) -> Result<(), Error> {
         let in_doubt = self.folios().in_doubt();
-        let unit_blocks = (READ_UNIT_BYTES as u64 / self.geometry().block_bytes()).max(1);
+        let unit_blocks = read_unit_blocks(self.geometry());
         for unit in runs(in_doubt.keys().copied(), unit_blocks) {
             if self.is_lockless() {
                 self.settle_unit(&unit, &in_doubt)?;
@@ -80,17 +80,13 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Whether what is stored of a block is from here and holds nothing of others behind the committed
-    /// size; notes if it may.
-    pub(crate) fn is_ours_alone(&self, header: &Header, block: u64, stored: &Stored) -> bool {
+    /// A block was found that may hold something behind the committed size. Returns whether it is from here,
+    /// and holds nothing of others there.
+    pub(crate) fn found_ours_alone(&self, header: &Header, block: u64, stored: &Stored) -> bool {
         let end = self.geometry().block_start(block) + self.geometry().block_bytes();
         let nonce = stored.nonce(self.geometry(), 0);
-        let Some(nonce) = nonce.filter(|_| self.is_lockless() && end > header.size()) else {
-            return false;
-        };
-        let mut folios = self.folios();
-        folios.found_behind(block, nonce);
-        folios.is_ours_alone(block, nonce)
+        let nonce = nonce.filter(|_| self.is_lockless() && end > header.size());
+        nonce.is_some_and(|nonce| self.folios().found_behind(block, nonce))
     }
 
     /// Notes which of the blocks that were read hold something behind the committed size.

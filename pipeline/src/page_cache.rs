@@ -69,6 +69,13 @@ impl Folio {
         Arc::get_mut(&mut self.bytes).expect("copied if it was shared").as_mut_slice()
     }
 
+    /// What was written here and is not known to be on the server.
+    fn unwritten(&self) -> RangeSet {
+        let mut unwritten = self.dirty.clone();
+        self.handed_out.iter().for_each(|handed_out| unwritten.extend(handed_out));
+        unwritten
+    }
+
     fn is_clean(&self) -> bool {
         self.dirty.is_empty() && self.handed_out.is_empty()
     }

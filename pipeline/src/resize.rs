@@ -17,7 +17,7 @@ use sealback_stream::{Expectation, Expected, Segment, TargetError, TargetErrorKi
 
 use crate::{
     Error,
-    config::READ_UNIT_BYTES,
+    config::read_unit_blocks,
     control::write_now,
     open_file::OpenFile,
     pass::PassKind,
@@ -267,7 +267,7 @@ impl OpenFile {
 
     /// Makes holes of blocks that are stored, if they still are what they are now.
     fn punch_blocks(&self, blocks: &Range<u64>) -> Result<(), Error> {
-        let unit_blocks = (READ_UNIT_BYTES as u64 / self.geometry().block_bytes()).max(1);
+        let unit_blocks = read_unit_blocks(self.geometry());
         let mut start = blocks.start;
         while start < blocks.end {
             let unit = start..(start + unit_blocks).min(blocks.end);

@@ -6,7 +6,7 @@ use sealback_crypto::{BlockDamage, Nonce, Opened, Stored, Verdict};
 use sealback_stream::CacheFile;
 use zeroize::Zeroizing;
 
-use crate::{Error, config::READ_UNIT_BYTES, open_file::OpenFile, ranges::index_of};
+use crate::{Error, config::read_unit_blocks, open_file::OpenFile, ranges::index_of};
 
 /// What the server holds for one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) fn for_each_unit(
     mut each: impl FnMut(Range<u64>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let geometry = file.geometry();
-    let unit_blocks = (READ_UNIT_BYTES as u64 / geometry.block_bytes()).max(1);
+    let unit_blocks = read_unit_blocks(geometry);
     let mut first = 0;
     loop {
         let _sizes = file.hold_sizes();

@@ -151,9 +151,7 @@ impl Folios {
             }
             let start = self.geometry.block_start(block);
             let end = start + self.geometry.block_bytes();
-            let mut ours = folio.dirty.clone();
-            folio.handed_out.iter().for_each(|handed_out| ours.extend(handed_out));
-            for guess in ours.missing(&(start.max(range.start)..end.min(range.end))) {
+            for guess in folio.unwritten().missing(&(start.max(range.start)..end.min(range.end))) {
                 folio.valid.take(&guess);
             }
         }

@@ -44,9 +44,7 @@ impl Folios {
         let mut emptied = Vec::new();
         for (index, part) in self.parts(&(start..end)) {
             let Some(folio) = self.folios.get_mut(&index) else { continue };
-            let mut ours = folio.dirty.clone();
-            folio.handed_out.iter().for_each(|handed_out| ours.extend(handed_out));
-            for clean in ours.missing(&part) {
+            for clean in folio.unwritten().missing(&part) {
                 folio.valid.take(&clean);
             }
             if folio.valid.is_empty() {

@@ -16,7 +16,8 @@ impl Folios {
 
     /// These blocks are on the server now, with these nonces.
     pub(crate) fn note_stored(&mut self, sealed: &Sealed, draft: bool) {
-        let committed = self.committed_of(draft);
+        // A draft is nobody else's, and may be large.
+        let committed = if draft { u64::MAX } else { self.committed };
         for (block, nonce, end) in ends_of(self.geometry, sealed) {
             let end = end.min(self.size);
             if end > committed {
@@ -69,18 +70,21 @@ impl Folios {
 
     /// Whether a block that was sent from here under a nonce holds nothing of others behind the committed
     /// size.
-    pub(crate) fn is_ours_alone(&self, block: u64, nonce: Nonce) -> bool {
+    fn is_ours_alone(&self, block: u64, nonce: Nonce) -> bool {
         let sent = self.uncommitted.get(&block).is_some_and(|(sent, _)| *sent == nonce);
         let doubted = self.in_doubt.get(&block).is_some_and(|sent| sent.contains(&nonce));
         (sent || doubted) && !self.shared.contains(&block)
     }
 
-    /// A block was found to hold something behind the committed size.
-    pub(crate) fn found_behind(&mut self, block: u64, nonce: Nonce) {
-        if !self.is_ours_alone(block, nonce) {
+    /// A block was found that may hold something behind the committed size. Returns whether that is ours
+    /// alone.
+    pub(crate) fn found_behind(&mut self, block: u64, nonce: Nonce) -> bool {
+        let is_ours = self.is_ours_alone(block, nonce);
+        if !is_ours {
             self.shared.insert(block);
             self.in_doubt.remove(&block);
         }
+        is_ours
     }
 
     /// An acknowledged block is stored under another nonce now, with no more than what counts.
@@ -88,11 +92,6 @@ impl Folios {
         if let Some((nonce, _)) = self.uncommitted.get_mut(&block) {
             *nonce = now;
         }
-    }
-
-    /// What others may know of ends there. A draft is nobody else's, and may be large.
-    fn committed_of(&self, draft: bool) -> u64 {
-        if draft { u64::MAX } else { self.committed }
     }
 
     /// What is stored for a block now. Whoever seals it from here must not expect what is longer than
@@ -129,15 +128,9 @@ impl Folios {
         let start = self.geometry.block_start(block);
         let end = (start + self.geometry.block_bytes()).min(self.size).max(start);
         let ours = self.unsynced.take(&(start..end));
-        if ours.is_empty() {
-            // Zeros that went with it; or it was committed since.
-            if stored.is_none() {
-                self.allow_holes(&(block..block + 1));
-            }
-            return true;
-        }
-        let is_here = self.missing(&(start..end)).is_empty();
-        if is_here {
+        // If nothing was: zeros that went with it; or it was committed since.
+        let is_here = ours.is_empty() || self.missing(&(start..end)).is_empty();
+        if is_here && !ours.is_empty() {
             ours.iter().for_each(|range| self.redirty(range));
             self.sent_again += 1;
         } else if stored.is_none() {

@@ -21,7 +21,7 @@ impl OpenFile {
         let mut attempt = 1;
         loop {
             let stored = self.read_block(merge.block)?;
-            let is_ours = self.is_ours_alone(&known, merge.block, &stored);
+            let is_ours = self.found_ours_alone(&known, merge.block, &stored);
             let theirs = match attempt >= MAX_READS && is_behind && self.is_lockless() {
                 true => Theirs::IfItOpens,
                 false if nothing_behind_counts || is_ours => {

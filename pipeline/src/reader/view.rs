@@ -49,6 +49,5 @@ pub(crate) fn reaches_behind(verdict: &Verdict, geometry: Geometry, block: u64, 
 /// Whether more is stored of a block than a file of that size has: somebody is making it longer. Who
 /// changes the block then has not read all of it, and must not expect what is stored: it is merged.
 pub(super) fn is_longer(verdict: &Verdict, geometry: Geometry, block: u64, size: u64) -> bool {
-    let Verdict::Opened { len, .. } = verdict else { return false };
-    block < geometry.n_blocks(size) && u64::from(*len) > geometry.block_len(block, size)
+    block < geometry.n_blocks(size) && reaches_behind(verdict, geometry, block, size)
 }

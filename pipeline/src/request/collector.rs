@@ -28,12 +28,10 @@ impl Request {
         }
         while let Some(Passed { sealed, destinations, span }) = self.spans.next_passed(collected_to)
         {
-            match running {
-                true if self.has(Role::Must, destinations) => {
-                    self.actions.push(Action::Stored { sealed });
-                }
-                true => {}
-                false => self.leave_in_doubt(&sealed, destinations),
+            if !running {
+                self.leave_in_doubt(&sealed, destinations);
+            } else if self.has(Role::Must, destinations) {
+                self.actions.push(Action::Stored { sealed });
             }
             if let Some(sealed) = span
                 && running

@@ -13,7 +13,7 @@ use sealback_stream::{TargetErrorKind, WhenFull, WriteBehindOptions};
 use tempfile::TempDir;
 
 use crate::{
-    behind::{BLOCK, World, read_all_from},
+    behind::{BLOCK, Client, World, read_all_from},
     support::{all_of, assert_same, engine, sample},
 };
 
@@ -87,15 +87,21 @@ fn on_a_full_disk_a_sync_is_told_and_what_was_acknowledged_before_is_uploaded() 
     }
 }
 
-#[test]
-fn a_full_disk_is_no_longer_full_when_the_server_is_back() {
-    let Some(disk) = SmallDisk::mount() else { return };
+/// A file of which 64 blocks wait on a disk, with the server away; and what it holds.
+fn with_waiting(disk: &SmallDisk) -> (World, Client, sealback::File, Vec<u8>) {
     let mut content = sample(1 << 20);
     let world = World::with_on(&content, disk.path());
     let (client, file) = world.client_alone();
     file.write_at(0, &[3; 64 * BLOCK]).unwrap();
     content[..64 * BLOCK].fill(3);
     file.sync().unwrap();
+    (world, client, file, content)
+}
+
+#[test]
+fn a_full_disk_is_no_longer_full_when_the_server_is_back() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let (world, client, file, mut content) = with_waiting(&disk);
     disk.fill();
     file.write_at(64 * BLOCK as u64, &[4; 64 * BLOCK]).unwrap();
     content[64 * BLOCK..128 * BLOCK].fill(4);
@@ -113,12 +119,7 @@ fn a_full_disk_is_no_longer_full_when_the_server_is_back() {
 #[test]
 fn what_waits_on_a_full_disk_is_uploaded_by_a_later_process() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let mut content = sample(1 << 20);
-    let world = World::with_on(&content, disk.path());
-    let (client, file) = world.client_alone();
-    file.write_at(0, &[3; 64 * BLOCK]).unwrap();
-    content[..64 * BLOCK].fill(3);
-    file.sync().unwrap();
+    let (world, client, file, content) = with_waiting(&disk);
     client.die(file);
     disk.fill();
     world.resume();
